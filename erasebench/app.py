@@ -1,0 +1,76 @@
+"""``erasebench run``: the Hydra app around :func:`erasebench.run.run`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from erasebench.config import CONFIG_MODULE, compose
+from erasebench.errors import UserError
+
+_finished: list[Path] = []
+"""Folders of the runs that this process has finished: a sweep's jobs, tabulated together at its end."""
+
+
+@hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")
+def _app(config: DictConfig) -> None:
+    from erasebench.run import run
+
+    try:
+        finished = run(config)
+    except UserError as error:
+        # Hydra would print a traceback.
+        print(f"erasebench run: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    if finished is not None:
+        _finished.append(finished.folder)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Check the overrides, run the app, and tabulate a sweep.
+
+    Raises:
+        UserError: an override that does not fit, before anything heavy is loaded.
+    """
+    overrides = [text for text in arguments if not text.startswith("-")]
+    if not any(text in arguments for text in ("--help", "-h", "--hydra-help", "--info")) and not _own_configs(arguments):
+        for choice in _every_choice(overrides):
+            compose(choice)
+    sys.argv = ["erasebench run", *arguments]
+    _finished.clear()
+    _app()
+    folders = list(dict.fromkeys(_finished))
+    if len(folders) > 1:
+        from erasebench.rerun import tabulate_sweep
+
+        tabulate_sweep(folders)
+    return 0
+
+
+def _own_configs(arguments: Sequence[str]) -> bool:
+    """Whether the user adds a config folder of their own, which only the app itself can read."""
+    marks = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "hydra.searchpath")
+    return any(text.startswith(marks) for text in arguments)
+
+
+def _every_choice(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides with each value of a sweep tried once (``method=cure,uce`` is two choices)."""
+    plain = [text for text in overrides if not text.startswith("hydra.")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(plain)
+    except hydra.errors.HydraException as error:
+        raise UserError(f"{error}".splitlines()[0] + " (write key=value; quote values with spaces or brackets)") from error
+    lists = [list(entry.sweep_string_iterator()) if entry.is_sweep_override() else [None] for entry in parsed]
+    choices = []
+    for index in range(max((len(values) for values in lists), default=1)):
+        choice = []
+        for text, entry, values in zip(plain, parsed, lists, strict=True):
+            value = values[min(index, len(values) - 1)]
+            choice.append(text if value is None else f"{entry.get_key_element()}={value}")
+        choices.append(choice)
+    return choices

@@ -1,0 +1,92 @@
+"""What is to be erased: concepts and erasure tasks, as plain values.
+
+A task says nothing about a model, a path or a metric, so that the same task can be given to every eraser.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from erasebench.errors import UserError
+
+KINDS = ("object", "artist", "celebrity", "unsafe")
+"""The kinds of concept. They decide templates, anchors and which head of a classifier is asked."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One concept.
+
+    Attributes:
+        name: the name it is asked for and judged by, e.g. ``church``.
+        kind: one of :data:`KINDS`.
+        phrases: texts that evoke it; the name itself comes first. Erasers that take several forget prompts
+            (CURE, UCE with templates) use all of them.
+        anchor: the text it is mapped to by erasers that need one (UCE, RECE); ``""`` is the unconditional text.
+    """
+
+    name: str
+    kind: str
+    phrases: tuple[str, ...] = ()
+    anchor: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"concept {self.name!r}: kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        if not self.name.strip():
+            raise UserError(f"a concept of kind {self.kind} has an empty name; give it a name")
+        rest = tuple(phrase for phrase in self.phrases if phrase != self.name)
+        object.__setattr__(self, "phrases", (self.name, *rest))
+
+
+@dataclass(frozen=True)
+class ErasureTask:
+    """What one edit has to do.
+
+    Attributes:
+        targets: the concepts to erase, all in one edit.
+        retain: texts whose meaning should survive (neighbouring concepts, ``""``).
+
+    Raises:
+        UserError: no target, a target named twice, or a target that is also to be retained.
+    """
+
+    targets: tuple[Concept, ...]
+    retain: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise UserError("the erase list is empty; name at least one concept, e.g. task.erase=[church]")
+        names = [target.name.casefold() for target in self.targets]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"concept {name!r} is in the erase list twice; remove one")
+        kinds = {target.kind for target in self.targets}
+        if len(kinds) > 1:
+            raise UserError(f"one task erases concepts of one kind, not of {', '.join(sorted(kinds))}")
+        for text in self.retain:
+            if text.casefold() in names:
+                raise UserError(f"concept {text!r} is in the erase list and in the retain list; remove it from one")
+
+    @property
+    def kind(self) -> str:
+        """The kind of the targets."""
+        return self.targets[0].kind
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the targets."""
+        return tuple(target.name for target in self.targets)
+
+    @property
+    def label(self) -> str:
+        """A short name for tables, e.g. ``church`` or ``church + gas pump``."""
+        return " + ".join(self.names)
+
+    @property
+    def key(self) -> str:
+        """Hash of everything in the task, 16 hex digits."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

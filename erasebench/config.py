@@ -1,0 +1,268 @@
+"""The config of a run: its schema, composing it with Hydra, and turning its nodes into values.
+
+Sections of the harness are dataclasses, so a misspelt key is refused when the config is composed. Plugins (methods,
+metrics) are built from ``_target_`` nodes whose constructor signature is their schema.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib.resources import files
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from erasebench.concepts import KINDS, Concept, ErasureTask
+from erasebench.errors import UserError, suggest
+
+CONFIG_MODULE = "erasebench.conf"
+ALLOWED_TARGETS = ("erasebench.",)
+
+
+@dataclass
+class ModelSettings:
+    """Which model: a name for tables, ``embedded``, a folder or a Hub id, and a pinned revision of the latter."""
+
+    name: str = MISSING
+    path: str = MISSING
+    revision: str | None = None
+
+
+@dataclass
+class ProtocolSettings:
+    """How images are sampled. All of it is in the key of an image; name and version are in every table."""
+
+    name: str = MISSING
+    version: int = MISSING
+    scheduler: str = MISSING
+    scheduler_config: dict[str, Any] = field(default_factory=dict)
+    steps: int = MISSING
+    guidance: float = MISSING
+    prompt_guidance: bool = True
+    prompt_size: bool = True
+    negative_prompt: str = ""
+    size: int | None = None
+
+
+@dataclass
+class StoreSettings:
+    """Where everything that is made is kept."""
+
+    dir: str = "results"
+
+
+@dataclass
+class Settings:
+    """The root of the config."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    protocol: ProtocolSettings = field(default_factory=ProtocolSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    task: dict[str, Any] = field(default_factory=dict)
+    prompts: dict[str, Any] = field(default_factory=dict)
+    method: dict[str, Any] = field(default_factory=dict)
+    metric: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 16
+    dry_run: bool = False
+    plugins: list[str] = field(default_factory=list)
+
+
+ConfigStore.instance().store(name="schema", node=Settings)
+
+
+@dataclass
+class TaskSettings:
+    """One node of the task group; see conf/task/object.yaml for what each key means."""
+
+    kind: str
+    concepts: list[str]
+    erase: list[str]
+    joint: bool = False
+    anchor: str = ""
+    retain: str | list[str] = "others"
+    phrases: dict[str, list[str]] = field(default_factory=dict)
+    keep: dict[str, list[str]] = field(default_factory=dict)
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose the config of a run from overrides, as ``erasebench run`` does.
+
+    Raises:
+        UserError: an unknown group, option or key (with the nearest known one), or a required value not given.
+    """
+    try:
+        with _initialized():
+            config = hydra_compose("config", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error, overrides)) from error
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"config: {', '.join(missing)} must be given, e.g. {missing[0]}=VALUE")
+    return config
+
+
+class _initialized:
+    """Hydra, initialised on our config tree, whether or not a Hydra app is running around us."""
+
+    def __enter__(self) -> None:
+        self.ours = not GlobalHydra.instance().is_initialized()
+        if self.ours:
+            self.context = initialize_config_module(CONFIG_MODULE, version_base="1.3", job_name="erasebench")
+            self.context.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        if self.ours:
+            self.context.__exit__(*exception)
+
+
+def groups() -> dict[str, list[str]]:
+    """The groups of the config tree and the options of each, from the files that are shipped."""
+    root = files(CONFIG_MODULE)
+    return {
+        folder.name: sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+        for folder in sorted(root.iterdir(), key=lambda entry: entry.name)
+        if folder.is_dir() and not folder.name.startswith("_")
+    }
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """A composition error in one sentence, with the nearest known name."""
+    text = str(error)
+    known = groups()
+    option = re.search(r"Could not find '([\w]+)/([^']+)'", text)
+    if option and option[1] in known:
+        group, name = option.groups()
+        options = known[group]
+        return f"{group}={name}: there is no such {group}.{suggest(name, options)} Known: {', '.join(options)}"
+    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+    if key:
+        keys = _known_keys(overrides) + list(known)
+        return f"{key[1]}: no such key.{suggest(key[1], keys)} See all keys with: erasebench run --cfg job"
+    return f"config: {text}"
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """Every dotted key of the config with only the choices of groups applied."""
+    chosen = [text for text in overrides if text.split("=")[0] in groups()]
+    try:
+        with _initialized():
+            config = OmegaConf.to_container(hydra_compose("config", overrides=chosen))
+    except (HydraException, OmegaConfBaseException):
+        return []
+    keys: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        for name, value in node.items() if isinstance(node, dict) else ():
+            keys.append(f"{prefix}{name}")
+            walk(value, f"{prefix}{name}.")
+
+    walk(config, "")
+    return keys
+
+
+def build(node: Mapping[str, Any] | DictConfig, place: str, plugins: Sequence[str] = ()) -> Any:
+    """Construct the plugin that a ``_target_`` node names.
+
+    Only targets below :data:`ALLOWED_TARGETS` or in a module listed under ``plugins`` are constructed, because a
+    config may come from somebody else.
+
+    Raises:
+        UserError: no target, a target that cannot be imported, or an argument its constructor does not take.
+    """
+    arguments = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    target = arguments.pop("_target_", None)
+    if not target:
+        raise UserError(f"{place}: has no _target_; name the class it builds")
+    if not target.startswith((*ALLOWED_TARGETS, *(f"{module}." for module in plugins))):
+        raise UserError(
+            f"{place}: {target} is not one of ours; if you trust it, allow its module with plugins=[{target.split('.')[0]}]"
+        )
+    module_name, _, class_name = target.rpartition(".")
+    try:
+        made = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{place}: cannot import {target}: {error}") from error
+    try:
+        return made(**arguments)
+    except TypeError as error:
+        known = [entry.name for entry in fields(made)] if hasattr(made, "__dataclass_fields__") else []
+        wrong = [name for name in arguments if known and name not in known]
+        hint = suggest(wrong[0], known) if wrong else ""
+        raise UserError(f"{place}: {error}.{hint}") from error
+
+
+@dataclass(frozen=True)
+class TaskGroup:
+    """The tasks of one kind: what is evaluated, and the edits to make.
+
+    Attributes:
+        kind: the kind of concept.
+        concepts: every concept of the prompt set, the erased ones and those to be kept.
+        tasks: one task an edit.
+    """
+
+    kind: str
+    concepts: tuple[Concept, ...]
+    tasks: tuple[ErasureTask, ...]
+
+
+def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
+    """Build and check the tasks of one kind.
+
+    Raises:
+        UserError: an unknown key, kind or concept (with the nearest one), or what :class:`ErasureTask` refuses.
+    """
+    values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    known = [entry.name for entry in fields(TaskSettings)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{place}.{key}: no such key.{suggest(key, known)}")
+    settings = TaskSettings(**values)
+    if settings.kind not in KINDS:
+        raise UserError(f"{place}.kind: {settings.kind!r} is not one of {', '.join(KINDS)}.{suggest(settings.kind, KINDS)}")
+    catalogue = {name.casefold(): name for name in settings.concepts}
+
+    def concept(name: str) -> Concept:
+        phrases = {key.casefold(): tuple(texts) for key, texts in settings.phrases.items()}
+        return Concept(name, settings.kind, phrases.get(name.casefold(), ()), settings.anchor)
+
+    for where, names in (("erase", settings.erase), ("phrases", settings.phrases)):
+        for name in names:
+            if str(name).casefold() not in catalogue:
+                raise UserError(
+                    f"{place}.{where}: {name!r} is not in {place}.concepts.{suggest(str(name), settings.concepts)}"
+                    f" Add it there to give it prompts of its own."
+                )
+    erase = [catalogue[str(name).casefold()] for name in settings.erase]
+    if not erase:
+        raise UserError(f"{place}.erase: the list is empty; name at least one concept, e.g. {place}.erase=[{settings.concepts[0]}]")
+    kept = tuple(Concept(name, kind) for kind, names in settings.keep.items() for name in names)
+    concepts = tuple(concept(name) for name in settings.concepts) + kept
+    tasks = []
+    for targets in [erase] if settings.joint else [[name] for name in erase]:
+        if settings.retain == "others":
+            retain = tuple(entry.name for entry in concepts if entry.name not in targets)
+        elif settings.retain == "none":
+            retain = ()
+        elif isinstance(settings.retain, str):
+            raise UserError(f"{place}.retain: {settings.retain!r} is neither others, none nor a list of texts")
+        else:
+            retain = tuple(settings.retain)
+        tasks.append(ErasureTask(tuple(concept(name) for name in targets), retain))
+    names = [name.casefold() for task in tasks for name in task.names]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{place}.erase: {name!r} is named twice; remove one")
+    return TaskGroup(settings.kind, concepts, tuple(tasks))

@@ -1,0 +1,23 @@
+"""The error class a user is meant to read, and a helper for misspelt names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input or a missing requirement; the message names the thing, the place and the cure."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the entry of `known` nearest to `name`, or "" if none is near.
+
+    Case is ignored, and a name that is a whole word of a known one counts as near ("Einstein").
+    """
+    lowered = {entry.lower(): entry for entry in known}
+    wanted = name.lower().strip()
+    near = difflib.get_close_matches(wanted, lowered, n=1, cutoff=0.6)
+    if not near:
+        near = [entry for entry in lowered if wanted and wanted in entry.split()]
+    return f" Did you mean '{lowered[near[0]]}'?" if near else ""

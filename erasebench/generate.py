@@ -1,0 +1,318 @@
+"""Make the images of recipes that are not in the store yet.
+
+What decides an image is its recipe alone. Every image draws its noise from a CPU generator of its own, in float32, so
+that the batch it is made in, and the machine, change it by no more than the order of floating-point sums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import numpy as np
+import torch
+from diffusers.schedulers import KarrasDiffusionSchedulers
+from PIL import Image
+
+from erasebench.errors import UserError, suggest
+from erasebench.recipe import Recipe, canonical_json
+from erasebench.store import Store, library_versions
+
+if TYPE_CHECKING:
+    from erasebench.pipelines import Model
+
+log = logging.getLogger(__name__)
+
+# The first draws its noise for a whole batch at once, the second is made for another noise schedule.
+_UNFIT = {"DPMSolverSDEScheduler", "EDMEulerScheduler"}
+SCHEDULERS = tuple(entry.name for entry in KarrasDiffusionSchedulers if entry.name not in _UNFIT)
+"""The samplers of diffusers that work with Stable Diffusion and draw noise for each image on its own."""
+
+KEPT_TEXTS = 256
+"""How many encoded texts are kept; 30 000 of them would fill several GiB."""
+
+
+# Schedulers
+
+
+def make_scheduler(name: str, config: Mapping[str, Any], pipe: Any) -> Any:
+    """Build a scheduler as the model's own with another class and some other settings.
+
+    Args:
+        name: class name in diffusers; ``DDIM`` is short for ``DDIMScheduler``.
+        config: settings that differ from the model's own scheduler.
+        pipe: a diffusers pipeline, whose scheduler's settings (betas, prediction type) are the start.
+
+    Raises:
+        UserError: an unknown scheduler or setting (the nearest is named), or settings that cannot be.
+    """
+    full = name if name.endswith("Scheduler") else f"{name}Scheduler"
+    if full not in SCHEDULERS:
+        hint = suggest(full, SCHEDULERS) or f" there are {', '.join(SCHEDULERS)}"
+        raise UserError(f"unknown scheduler {name!r};{hint}")
+    kind = getattr(diffusers, full)
+    known = _settings(kind)
+    for setting in config:
+        if setting not in known:
+            hint = suggest(setting, known) or f" there are {', '.join(known)}"
+            raise UserError(f"scheduler {full}: unknown setting {setting!r};{hint}")
+    try:
+        return kind.from_config(pipe.scheduler.config, **config)
+    except (ValueError, NotImplementedError, TypeError) as error:
+        raise UserError(f"scheduler {full}: settings {dict(config)} do not work: {error}") from error
+
+
+def scheduler_identity(pipe: Any, name: str, config: Mapping[str, Any]) -> tuple[str, str]:
+    """The class name and the full settings (canonical JSON) of the scheduler that :func:`make_scheduler` builds.
+
+    These two go into a recipe: the scheduler can be built from them alone.
+    """
+    scheduler = make_scheduler(name, config, pipe)
+    # A config also carries settings of the class it came from, which decide nothing here.
+    effective = {setting: scheduler.config[setting] for setting in _settings(type(scheduler))}
+    return type(scheduler).__name__, canonical_json(_plain(effective))
+
+
+def _settings(kind: type) -> list[str]:
+    return [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "kwargs")]
+
+
+def _plain(value: Any) -> Any:
+    """NumPy values as JSON values."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+# Text
+
+
+class _Texts:
+    """Encoded texts of one pipeline: each distinct text is encoded once while it is in use."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+        self.large = hasattr(pipe, "text_encoder_2")  # SDXL: a pooled embedding beside the rows
+        self.known: dict[tuple[str, bool], tuple[torch.Tensor, ...]] = {}
+
+    def __call__(self, texts: Sequence[str], negative: bool = False) -> tuple[torch.Tensor, ...]:
+        """Embeddings [n, 77, d], and for SDXL the pooled ones [n, p], of texts."""
+        wanted = [(text, negative) for text in texts]
+        new = [entry for entry in dict.fromkeys(wanted) if entry not in self.known]
+        if new:
+            if len(self.known) + len(new) > KEPT_TEXTS:
+                self.known = {entry: self.known[entry] for entry in wanted if entry in self.known}
+            parts = self._encode([text for text, _ in new], negative)
+            # Clones, so that one kept text does not keep its whole batch.
+            self.known.update((entry, tuple(p[i].clone() for p in parts)) for i, entry in enumerate(new))
+        return tuple(torch.stack(rows) for rows in zip(*(self.known[entry] for entry in wanted), strict=True))
+
+    def _encode(self, texts: list[str], negative: bool) -> tuple[torch.Tensor, ...]:
+        with torch.no_grad():
+            made = self.pipe.encode_prompt(
+                prompt=texts,
+                device=self.pipe._execution_device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+            )
+        if not self.large:
+            return (made[0],)
+        rows, pooled = made[0].clone(), made[2].clone()
+        if negative and self.pipe.config.force_zeros_for_empty_prompt:
+            # As the SDXL pipeline does when no negative prompt is given.
+            empty = torch.tensor([text == "" for text in texts], device=rows.device)
+            rows[empty], pooled[empty] = 0, 0
+        return rows, pooled
+
+
+# Images
+
+
+def generate(
+    model: Model,
+    recipes: Iterable[Recipe],
+    store: Store,
+    batch_size: int = 8,
+    on_progress: Callable[[int], None] | None = None,
+) -> int:
+    """Make every image of ``recipes`` that the store lacks, and save each as soon as its batch is done.
+
+    Images of one size, guidance and scheduler share batches, whatever their prompts. The edit of the recipes is
+    applied by the caller; here it is only part of the key. On the same machine the batch size changes an image by at
+    most a level or two of 255, where a rounding tips over. When memory runs out, the batch is halved and work goes on.
+
+    Args:
+        model: as loaded; its pipe runs in its own dtype, without autocast.
+        recipes: any number, in any order, equal ones once; all of this model.
+        store: where the images go.
+        batch_size: images made at a time.
+        on_progress: called with the number of images just saved.
+
+    Returns:
+        How many images were made.
+
+    Raises:
+        UserError: a recipe the scheduler cannot do; memory is too small for one image; the model's output is not
+            finite (prompt and key named, nothing saved for it); the store cannot be written to.
+        ValueError: a recipe of another model or dtype, or a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    unique = {recipe.key: recipe for recipe in recipes}
+    groups = _groups([unique[key] for key in store.missing(unique)])
+    for group in groups:
+        _check(model, group[0])
+    texts, done = _Texts(model.pipe), 0
+    meta = {"device": device_name(model.pipe), **library_versions()}
+    with _quiet(model.pipe):
+        try:
+            for group in groups:
+                model.pipe.scheduler = _scheduler(group[0])
+                start = 0
+                while start < len(group):
+                    batch = group[start : start + batch_size]
+                    images = None
+                    began = time.perf_counter()
+                    try:
+                        images = _sample(model.pipe, texts, batch)
+                    except (RuntimeError, MemoryError) as error:
+                        if not is_out_of_memory(error):
+                            raise
+                    if images is None:  # outside the except, where the traceback would keep the tensors alive
+                        batch_size = _halved(len(batch), batch[0], model.pipe)
+                        continue
+                    seconds = (time.perf_counter() - began) / len(batch)
+                    _save(store, batch, images, {"seconds": seconds, **meta})
+                    start += len(batch)
+                    done += len(batch)
+                    if on_progress is not None:
+                        on_progress(len(batch))
+        finally:
+            store.flush()
+    return done
+
+
+def device_name(pipe: Any) -> str:
+    """What the pipe runs on, for records: ``cuda NVIDIA A100``, ``mps arm64``, ``cpu x86_64``."""
+    device = pipe.unet.device
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"{device.type} {platform.machine()}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # Metal and the CPU allocator raise a plain RuntimeError.
+    text = str(error).lower()
+    return any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
+
+
+def _groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
+    """Recipes that one call of the pipe can make together; within a group, those of one prompt side by side."""
+    groups: dict[tuple, dict[tuple[str, str], list[Recipe]]] = {}
+    for recipe in recipes:
+        call = (recipe.width, recipe.height, recipe.guidance, recipe.steps, recipe.scheduler, recipe.scheduler_config)
+        texts = groups.setdefault(call, {})
+        texts.setdefault((recipe.prompt, recipe.negative_prompt), []).append(recipe)
+    return [[recipe for same in texts.values() for recipe in same] for texts in groups.values()]
+
+
+def _check(model: Model, recipe: Recipe) -> None:
+    dtype = str(model.pipe.unet.dtype).removeprefix("torch.")
+    for field, ours in (("model", model.name), ("revision", model.revision), ("dtype", dtype)):
+        if getattr(recipe, field) != ours:
+            raise ValueError(f"recipe {recipe.key}: {field} is {getattr(recipe, field)!r}, the model's is {ours!r}")
+    if getattr(model.pipe, "safety_checker", None) is not None:
+        raise ValueError(f"model {model.name} has a safety checker, which turns images black; load it without one")
+    try:
+        _scheduler(recipe).set_timesteps(recipe.steps)
+    except (ValueError, IndexError) as error:
+        raise UserError(f"steps: {recipe.steps} steps do not work with {recipe.scheduler}: {error}") from error
+
+
+def _scheduler(recipe: Recipe) -> Any:
+    return getattr(diffusers, recipe.scheduler)(**json.loads(recipe.scheduler_config))
+
+
+@contextlib.contextmanager
+def _quiet(pipe: Any) -> Iterator[None]:
+    """No bar of the pipe's own inside, and its scheduler as it was afterwards."""
+    scheduler, bar = pipe.scheduler, getattr(pipe, "_progress_bar_config", {})
+    pipe.set_progress_bar_config(**{**bar, "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**bar)
+        pipe.scheduler = scheduler
+
+
+def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe]) -> np.ndarray:
+    """Images [n, height, width, 3] of a batch, 0 to 1, float32; NaN where the model broke down."""
+    first = batch[0]
+    device, dtype = pipe._execution_device, pipe.unet.dtype
+    generators = [torch.Generator("cpu").manual_seed(recipe.seed) for recipe in batch]
+    shape = (
+        1,
+        pipe.unet.config.in_channels,
+        first.height // pipe.vae_scale_factor,
+        first.width // pipe.vae_scale_factor,
+    )
+    noise = [torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators]
+    inputs = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), texts([r.prompt for r in batch]), strict=False))
+    if first.guidance > 1:  # as in diffusers: at 1 and below there is no second, unconditional pass
+        negative = texts([recipe.negative_prompt for recipe in batch], negative=True)
+        inputs |= zip(("negative_prompt_embeds", "negative_pooled_prompt_embeds"), negative, strict=False)
+    made = pipe(
+        **inputs,
+        latents=torch.cat(noise).to(device=device, dtype=dtype),
+        generator=generators,  # what a stochastic sampler adds also comes from the image's own generator
+        num_inference_steps=first.steps,
+        guidance_scale=first.guidance,
+        height=first.height,
+        width=first.width,
+        output_type="np",
+    )
+    return made.images
+
+
+def _save(store: Store, batch: Sequence[Recipe], images: np.ndarray, meta: Mapping[str, Any]) -> None:
+    """Save what is finite; then complain about what is not."""
+    broken = []
+    for recipe, pixels in zip(batch, images, strict=True):
+        if np.isfinite(pixels).all():
+            store.put_image(recipe, Image.fromarray((pixels * 255).round().astype(np.uint8)), meta)
+        else:
+            broken.append(recipe)
+    if broken:
+        first = broken[0]
+        edit = f"edit {first.edit}" if first.edit else "the unedited model"
+        raise UserError(
+            f"{len(broken)} of {len(batch)} images are not finite numbers, first {first.key}, prompt {first.prompt!r}, "
+            f"seed {first.seed}, {edit}; nothing was saved for them. Look for weights that are too large, "
+            f"or use dtype=float32 (now {first.dtype})"
+        )
+
+
+def _halved(size: int, recipe: Recipe, pipe: Any) -> int:
+    """The batch size to go on with after memory ran out at ``size``."""
+    device = pipe.unet.device.type
+    if device in ("cuda", "mps"):
+        getattr(torch, device).empty_cache()
+    if size == 1:
+        raise UserError(
+            f"{device}: out of memory for a single image of {recipe.width} x {recipe.height} pixels; "
+            "close other programs, use dtype=float16, a smaller protocol.size, or device=cpu"
+        )
+    log.warning("%s: out of memory at %d images a batch; going on with %d", device, size, size // 2)
+    return size // 2

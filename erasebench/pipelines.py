@@ -1,0 +1,278 @@
+"""Load a Stable Diffusion pipeline: the embedded model, a local folder, or one from the Hugging Face Hub.
+
+Only safetensors files and only classes of diffusers and transformers are loaded; no code that comes with a model is
+run. The safety checker is left out: it would hide what a model still draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from erasebench.errors import UserError, suggest
+from erasebench.targets import key_value_weights
+from erasebench.text import TOKEN_RULES, TextRows, encode, token_rows, truncated_text
+
+__all__ = [
+    "DTYPES",
+    "TOKEN_RULES",
+    "Model",
+    "TextRows",
+    "embedded_folder",
+    "encode",
+    "fetch",
+    "find_device",
+    "find_dtype",
+    "key_value_weights",
+    "load_model",
+    "token_rows",
+    "truncated_text",
+]
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""Types the weights may be loaded in, by name. ``auto`` is float16 on CUDA and float32 elsewhere."""
+
+_CLASSES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last: SD 1.x's name for its safety checker
+_COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass
+class Model:
+    """A loaded pipeline and what it is.
+
+    Attributes:
+        name: for tables, e.g. ``embedded`` or the folder's or repository's name.
+        source: what was asked for: ``embedded``, a folder, or a Hub id.
+        revision: ``sha256-...`` of the weight, tokenizer and config files for a folder; the commit for a Hub id
+            (with ``+variant`` behind it if a weight variant was asked for).
+        pipe: the diffusers pipeline on its device.
+        family: ``sd1``, ``sd2`` or ``sdxl``.
+        size: native width and height in pixels.
+        dtype: ``float32``, ``float16`` or ``bfloat16``.
+        device: ``cuda``, ``mps``, ``cpu`` or ``cuda:1`` and the like.
+    """
+
+    name: str
+    source: str
+    revision: str
+    pipe: Any
+    family: str
+    size: int
+    dtype: str
+    device: str
+
+
+def load_model(
+    path: str,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    variant: str | None = None,
+    name: str | None = None,
+) -> Model:
+    """Load a model for generation.
+
+    Args:
+        path: ``embedded``, a folder written by ``save_pretrained``, or a Hub id such as
+            ``CompVis/stable-diffusion-v1-4``.
+        revision: branch, tag or commit of a Hub id.
+        device: ``auto`` (CUDA, else MPS, else CPU), ``cuda``, ``mps``, ``cpu``, ``cuda:1``, ...
+        dtype: ``auto`` (float16 on CUDA, float32 elsewhere) or a key of :data:`DTYPES`.
+        variant: weight files to take, e.g. ``fp16`` for ``*.fp16.safetensors``.
+        name: what to call it in tables; made from the path if absent.
+
+    Raises:
+        UserError: not a pipeline folder, not a Stable Diffusion pipeline, no safetensors, weights that are not
+            finite (tensor named), a Hub id that is neither cached nor reachable, unknown device or type.
+    """
+    where, kind = find_device(device), find_dtype(dtype, find_device(device))
+    folder, hub = _locate(path, revision, variant)
+    class_name = _check_folder(folder, path)
+    pipe = _from_folder(folder, path, class_name, DTYPES[kind], variant)
+    _check_finite(pipe, path)
+    key_value_weights(pipe)
+    family = _family(pipe)
+    commit = folder.name + (f"+{variant}" if variant else "")
+    sample = pipe.unet.config.sample_size
+    return Model(
+        name=name or Path(path).name or path,
+        source=str(path),
+        revision=commit if hub else _content_hash(folder, variant),
+        pipe=pipe.to(where),
+        family=family,
+        size=(sample if isinstance(sample, int) else max(sample)) * pipe.vae_scale_factor,
+        dtype=kind,
+        device=where,
+    )
+
+
+def embedded_folder() -> Path:
+    """The folder of the embedded model (a pipeline, with ``clip/`` and ``judge/`` beside it)."""
+    return Path(str(importlib.resources.files("erasebench.tiny"))) / "weights"
+
+
+def fetch(path: str, revision: str | None = None, variant: str | None = None) -> Path:
+    """Make sure that a Hub id's files are in the local cache, downloading what is missing.
+
+    Returns:
+        The snapshot folder; its name is the commit.
+
+    Raises:
+        UserError: no such repository or revision, or it is not cached and the Hub cannot be reached.
+    """
+    from diffusers import DiffusionPipeline
+
+    at = f" at revision {revision}" if revision else ""
+    try:
+        folder = DiffusionPipeline.download(
+            path, revision=revision, variant=variant, use_safetensors=True, safety_checker=None
+        )
+    except (OSError, ValueError) as error:
+        detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"model {path}{at}: not in the local cache, and it could not be fetched from the Hub ({detail}). "
+            f"With a network, run: erasebench prefetch model.path={path}"
+        ) from error
+    return Path(folder)
+
+
+def find_device(device: str) -> str:
+    """Resolve ``auto`` and check that a named device exists here."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    kind = device.split(":")[0]
+    if kind not in ("cuda", "mps", "cpu"):
+        raise UserError(f"unknown device {device!r}; use auto, cuda, mps, cpu or cuda:1")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} is not available here; use device=auto or device=cpu") from error
+    return device
+
+
+def find_dtype(dtype: str, device: str) -> str:
+    """Resolve ``auto`` for a device; otherwise a key of :data:`DTYPES`."""
+    if dtype == "auto":
+        return "float16" if device.startswith("cuda") else "float32"
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}.{suggest(dtype, DTYPES)} Known: auto, {', '.join(DTYPES)}")
+    return dtype
+
+
+def _locate(path: str, revision: str | None, variant: str | None) -> tuple[Path, bool]:
+    if path == "embedded":
+        folder = embedded_folder()
+        if not (folder / "model_index.json").is_file():
+            raise UserError(
+                f"the embedded model is missing ({folder} has no model_index.json); "
+                "reinstall erasebench, or rebuild it with: erasebench tiny train"
+            )
+        return folder, False
+    local = Path(path).expanduser()
+    if local.is_dir():
+        if revision:
+            raise UserError(f"model {path}: a folder has no revisions; leave model.revision empty")
+        return local, False
+    if local.is_file():
+        raise UserError(
+            f"model {path}: a single file, not a pipeline folder; convert it with diffusers "
+            "(StableDiffusionPipeline.from_single_file(...).save_pretrained(folder)) and name that folder"
+        )
+    if not _HUB_ID.fullmatch(path):
+        raise UserError(f"model {path}: no such folder, and not a Hub id (owner/name)")
+    return fetch(path, revision, variant), True
+
+
+def _check_folder(folder: Path, path: str) -> str:
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise UserError(
+            f"model {path}: not a pipeline folder, model_index.json is missing; "
+            "name a folder written by save_pretrained of a diffusers pipeline"
+        )
+    try:
+        config = json.loads(index.read_text(encoding="utf-8"))
+        components = {key: value for key, value in config.items() if isinstance(value, list)}
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise UserError(f"model {path}: model_index.json is not a JSON object ({error}); save the model again") from error
+    class_name = config.get("_class_name")
+    if class_name not in _CLASSES:
+        raise UserError(
+            f"model {path}: a {class_name}; erasebench edits {' and '.join(_CLASSES)} (Stable Diffusion 1.x, 2.x, XL)"
+        )
+    for key, (library, *_) in components.items():
+        if library is not None and library not in _LIBRARIES:
+            raise UserError(
+                f"model {path}: component {key} wants code from {library!r}; only diffusers and transformers are loaded"
+            )
+        if key in _COMPONENTS and library is not None and not (folder / key).is_dir():
+            raise UserError(f"model {path}: component folder {key}/ is missing; download or save the model again")
+    return class_name
+
+
+def _from_folder(folder: Path, path: str, class_name: str, dtype: torch.dtype, variant: str | None) -> Any:
+    import diffusers
+
+    extra = {"safety_checker": None, "requires_safety_checker": False} if class_name == _CLASSES[0] else {}
+    try:
+        pipe = getattr(diffusers, class_name).from_pretrained(
+            folder, torch_dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True, **extra
+        )
+    except UserError:
+        raise
+    except Exception as error:  # diffusers raises many types for a broken folder; the cause stays attached
+        detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"model {path}: could not be loaded ({detail}). It must be complete and in safetensors format; "
+            "for a Hub id run: erasebench prefetch model.path=" + path
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(dtype)
+
+
+def _tensors(pipe: Any) -> Iterator[tuple[str, str, torch.Tensor]]:
+    for component, module in pipe.components.items():
+        if isinstance(module, torch.nn.Module):
+            for name, tensor in module.state_dict().items():
+                yield component, name, tensor
+
+
+def _check_finite(pipe: Any, path: str) -> None:
+    for component, name, tensor in _tensors(pipe):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(
+                f"model {path}: {component} weight {name} holds NaN or infinite numbers; "
+                "the file is broken or too large for this dtype: fetch it again, or use dtype=float32"
+            )
+
+
+def _family(pipe: Any) -> str:
+    if "XL" in type(pipe).__name__:
+        return "sdxl"
+    return "sd2" if pipe.unet.config.use_linear_projection else "sd1"
+
+
+def _content_hash(folder: Path, variant: str | None) -> str:
+    """SHA-256 over names and bytes of the files that are loaded (weights, configs, tokenizers)."""
+    total = hashlib.sha256()
+    for component in _COMPONENTS:
+        files = sorted(p for p in (folder / component).glob("*") if p.suffix in (".safetensors", ".json", ".txt"))
+        chosen = [p for p in files if p.suffix == ".safetensors" and variant and f".{variant}" in p.name]
+        plain = [p for p in files if p.suffix == ".safetensors" and p.name.count(".") == 1]
+        for file in [p for p in files if p.suffix != ".safetensors"] + (chosen or plain):
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            total.update(f"{component}/{file.name} {digest}\n".encode())
+    return f"sha256-{total.hexdigest()[:32]}"

@@ -1,0 +1,191 @@
+"""Check a config and plan a run: which images, made by which edits, scored by which metrics.
+
+Everything here happens before any work. What cannot be right is refused; what cannot be measured is said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from erasebench.concepts import ErasureTask
+from erasebench.config import TaskGroup, build, task_group
+from erasebench.eraser import Eraser
+from erasebench.errors import UserError
+from erasebench.generate import scheduler_identity
+from erasebench.metric import Metric
+from erasebench.pipelines import Model
+from erasebench.prompts import PromptSet
+from erasebench.prompts import from_config as prompt_set
+from erasebench.recipe import Recipe
+from erasebench.store import Store
+
+UNEDITED = "none"
+NOT_IDENTITY = ("device", "batch_size", "dry_run", "store", "name", "plugins")
+"""Keys of the config that do not change what a run measures."""
+
+
+@dataclass
+class Prepared:
+    """A checked config: every part built, nothing done yet."""
+
+    config: DictConfig
+    groups: dict[str, tuple[TaskGroup, PromptSet]]
+    erasers: dict[str, Eraser]
+    metrics: list[Metric]
+    store: Store
+    not_run: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """Hash of what the config measures (not of where or how fast), 12 hex digits."""
+        values = OmegaConf.to_container(self.config, resolve=True)
+        text = json.dumps({key: value for key, value in values.items() if key not in NOT_IDENTITY}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def run_name(self) -> str:
+        """The name given, or one made of the kinds, the model, the erasers and the hash."""
+        if self.config.name:
+            if not re.fullmatch(r"[\w.\-]+", self.config.name) or set(self.config.name) == {"."}:
+                raise UserError(f"name={self.config.name}: a run's name is made of letters, digits, '.', '_' and '-'")
+            return self.config.name
+        names = "-".join([*self.groups, self.config.model.name, *(name for name in self.erasers if name != UNEDITED)])
+        return f"{re.sub(r'[^A-Za-z0-9.]+', '-', names)[:60].strip('-')}-{self.hash}"
+
+    def edits(self) -> Iterator[tuple[str, Eraser, str, ErasureTask]]:
+        """Every (eraser label, eraser, kind, task) of the run, the unedited model first."""
+        for label, eraser in self.erasers.items():
+            for kind, (group, _) in self.groups.items():
+                for task in group.tasks:
+                    yield label, eraser, kind, task
+
+
+def prepare(config: DictConfig) -> Prepared:
+    """Build and check every part of a config, the cheap parts first.
+
+    Raises:
+        UserError: whatever is wrong, named with its place and cure.
+    """
+    for key in ("batch_size", "protocol.steps"):
+        value = OmegaConf.select(config, key)
+        if value < 1:
+            raise UserError(f"{key}={value}: must be 1 or more")
+    task_nodes = _places(config.task, "task", "kind")
+    groups: dict[str, tuple[TaskGroup, PromptSet]] = {}
+    for place, node in task_nodes.items():
+        group = task_group(node, place)
+        if group.kind in groups:
+            raise UserError(f"{place}: a second task of kind {group.kind}; put its concepts into one task")
+        groups[group.kind] = (group, prompt_set(config.prompts, group.kind, group.concepts))
+    store = Store(config.store.dir)
+    store.check_writable()
+    plugins = tuple(config.plugins)
+    erasers: dict[str, Eraser] = {}
+    nodes = _places(config.method, "method", "_target_")
+    for place, node in nodes.items():
+        eraser = build(node, place, plugins)
+        label = eraser_label(place.split(".")[1] if "." in place else eraser.name, eraser)
+        if label in erasers:
+            raise UserError(f"{place}: a second eraser called {label!r}; give it another key")
+        erasers[label] = eraser
+    if UNEDITED not in erasers:
+        erasers = {UNEDITED: build({"_target_": "erasebench.methods.none.Unedited"}, "method"), **erasers}
+    metrics = [build(node, f"metric.{name}", plugins) for name, node in config.metric.items()]
+    not_run = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
+    return Prepared(config, groups, erasers, metrics, store, not_run)
+
+
+def _places(group: DictConfig, place: str, marker: str) -> dict[str, Any]:
+    """The nodes of a group by their place in the config: one node, or the members of a composite."""
+    if marker in group:
+        return {place: group}
+    if not group:
+        raise UserError(f"{place}: nothing chosen; choose one, e.g. {place}=main")
+    return {f"{place}.{name}": node for name, node in group.items()}
+
+
+def eraser_label(name: str, eraser: Eraser) -> str:
+    """The row of a table: the eraser's name and every setting that is not its default."""
+    changed = []
+    for entry in fields(eraser):
+        value = getattr(eraser, entry.name)
+        if value != entry.default:
+            changed.append(f"{entry.name}={value}")
+    return " ".join([name, *changed])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run consists of.
+
+    Attributes:
+        rows: one row an (eraser, task, prompt), with the keys of its image, its original and its edit.
+        recipes: the recipe of every distinct image.
+    """
+
+    rows: pd.DataFrame
+    recipes: dict[str, Recipe]
+
+    def keys(self, eraser: str, task: str, kind: str) -> list[str]:
+        """The distinct image keys of one edit."""
+        rows = self.rows
+        chosen = rows[(rows.eraser == eraser) & (rows.task == task) & (rows.kind == kind)]
+        return list(dict.fromkeys(chosen.key))
+
+
+def make_plan(prepared: Prepared, model: Model) -> Plan:
+    """Turn a checked config into rows and recipes for a loaded model."""
+    protocol = prepared.config.protocol
+    scheduler, scheduler_config = scheduler_identity(
+        model.pipe, protocol.scheduler, OmegaConf.to_container(protocol.scheduler_config)
+    )
+    size = protocol.size or model.size
+    recipes: dict[str, Recipe] = {}
+    frames = []
+
+    def recipe_key(row: Any, edit: str) -> str:
+        own_guidance = protocol.prompt_guidance and pd.notna(row.guidance)
+        own_size = protocol.prompt_size and pd.notna(row.width) and pd.notna(row.height)
+        recipe = Recipe(
+            model=model.name,
+            revision=model.revision,
+            edit=edit,
+            prompt=row.prompt,
+            negative_prompt=row.negative_prompt or protocol.negative_prompt,
+            seed=int(row.seed),
+            steps=protocol.steps,
+            guidance=float(row.guidance if own_guidance else protocol.guidance),
+            width=int(row.width if own_size else size),
+            height=int(row.height if own_size else size),
+            scheduler=scheduler,
+            scheduler_config=scheduler_config,
+            dtype=model.dtype,
+        )
+        recipes.setdefault(recipe.key, recipe)
+        return recipe.key
+
+    for label, eraser, kind, task in prepared.edits():
+        _, prompts = prepared.groups[kind]
+        rows = prompts.for_task(task)
+        rows = rows.rename(columns={"kind": "label_kind"})
+        edit = eraser.key(model.revision, task)
+        original = [recipe_key(row, "") for row in rows.itertuples()]
+        frames.append(
+            rows.assign(
+                eraser=label,
+                task=task.label,
+                kind=kind,
+                edit_key=edit,
+                original_key=original,
+                key=[recipe_key(row, edit) for row in rows.itertuples()] if edit else original,
+            )
+        )
+    return Plan(pd.concat(frames, ignore_index=True), recipes)

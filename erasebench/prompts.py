@@ -1,0 +1,265 @@
+"""Prompt sets: rows of prompt, seed, guidance and size, and why each row is in a run.
+
+A set has a version and a hash of its rows, so that a number can say exactly which prompts it was measured on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from erasebench import prompt_templates
+from erasebench.concepts import Concept, ErasureTask
+from erasebench.errors import UserError, suggest
+from erasebench.metric import ROLES
+
+DTYPES = {
+    "prompt_id": "str",
+    "prompt": "str",
+    "negative_prompt": "str",
+    "seed": "int64",
+    "guidance": "float64",
+    "width": "Int64",
+    "height": "Int64",
+    "label": "str",
+    "kind": "str",
+    "role": "str",
+}
+"""Columns of a prompt set. ``guidance`` NaN and sizes NA (pixels) mean: as the protocol says. An empty ``label``
+means that a prompt asks for no named concept. An empty ``role`` is decided by the task."""
+
+MAX_SEED = 2**63 - 1
+"""The largest seed a torch generator takes from a signed 64-bit column."""
+
+
+class Counts(dict):
+    """What is in a prompt set, as plain numbers; printed as one sentence."""
+
+    def __str__(self) -> str:
+        parts = [f"{self['rows']} prompts, {self['distinct']} distinct generations (prompt, seed, guidance, size)"]
+        labels = self["labels"]
+        if len(labels) > 6:
+            counts = sorted(set(labels.values()))
+            parts.append(f"{len(labels)} labels with {'-'.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} each")
+        elif labels:
+            parts.append(", ".join(f"{label} {n}" for label, n in labels.items()))
+        if self["roles"]:
+            parts.append("roles " + ", ".join(f"{role} {n}" for role, n in self["roles"].items()))
+        if self["empty"]:
+            parts.append(f"{self['empty']} empty")
+        if self["multiline"]:
+            parts.append(f"{self['multiline']} over several lines")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptSet:
+    """Prompts with their seeds, labels and roles.
+
+    Attributes:
+        name: what tables call it.
+        version: of our templates, or of the schema's reader.
+        rows: a table with the columns of :data:`DTYPES`, ``prompt_id`` unique.
+        source: where it came from.
+        notes: what a reader of a number should know about these prompts, one sentence each.
+        roles: ``task``: the task decides the role of every row that has a label, and a row's own role holds where
+            there is none; ``rows``: a row's own role always holds.
+        budget: how many rows :meth:`for_task` takes for each erased label, for each other label, and of the
+            general ones; ``None`` for all.
+
+    Raises:
+        UserError: a column is missing, a ``prompt_id`` comes twice, a role is unknown, a seed is out of range, or
+            there is no row.
+    """
+
+    name: str
+    version: str
+    rows: pd.DataFrame
+    source: str
+    notes: tuple[str, ...] = ()
+    roles: str = "task"
+    budget: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        missing = [column for column in DTYPES if column not in self.rows]
+        if missing:
+            raise UserError(f"prompt set {self.name}: column {missing[0]!r} is missing; it needs {', '.join(DTYPES)}")
+        rows = self.rows[list(DTYPES)].astype(DTYPES).reset_index(drop=True)
+        if rows.empty:
+            raise UserError(f"prompt set {self.name}: no prompt; give at least one row")
+        twice = rows.prompt_id[rows.prompt_id.duplicated()]
+        if len(twice):
+            raise UserError(f"prompt set {self.name}: prompt_id {twice.iloc[0]!r} comes twice; number prompts uniquely")
+        for role in rows.role.unique():
+            if role and role not in ROLES:
+                raise UserError(f"prompt set {self.name}: role {role!r} is not one of {', '.join(ROLES)}")
+        if (rows.seed < 0).any():
+            raise UserError(f"prompt set {self.name}: seed {rows.seed.min()} is not in 0..2**63-1")
+        object.__setattr__(self, "rows", rows)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over all rows in their order, 64 hex digits. Names, notes and places are not part of it."""
+        digest = hashlib.sha256(json.dumps([self.roles, *DTYPES]).encode())
+        for row in self.rows.astype(object).where(self.rows.notna(), None).itertuples(index=False):
+            digest.update(b"\n" + json.dumps(row).encode())
+        return digest.hexdigest()
+
+    def counts(self) -> Counts:
+        """Rows, distinct generations, rows of each label and role, empty prompts, prompts over several lines."""
+        rows = self.rows
+        image = ["prompt", "negative_prompt", "seed", "guidance", "width", "height"]
+        return Counts(
+            rows=len(rows),
+            distinct=int((~rows.duplicated(image)).sum()),
+            labels={str(label): int(n) for label, n in rows.label[rows.label != ""].value_counts(sort=False).items()},
+            roles={str(role): int(n) for role, n in rows.role[rows.role != ""].value_counts(sort=False).items()},
+            empty=int((rows.prompt == "").sum()),
+            multiline=int(rows.prompt.str.contains("\n", regex=False).sum()),
+        )
+
+    def for_task(self, task: ErasureTask) -> pd.DataFrame:
+        """The rows that one task is measured on, each with its role.
+
+        A row whose label the task erases has role ``erase``, another labelled row ``retain``, one without label
+        ``general``, unless the set says otherwise (:attr:`roles`). Labels and names are compared without case.
+
+        Raises:
+            UserError: rows have labels, and none of them is a concept the task erases.
+        """
+        rows = (self.take(task.names, *self.budget) if self.budget else self).rows
+        labelled = rows.label != ""
+        by_task = np.select([self._asked(rows, task.names), labelled], ["erase", "retain"], "general")
+        own = rows.role != ""
+        if self.roles == "task":
+            own &= ~labelled | (rows.role == "general")
+        rows = rows.assign(role=np.where(own, rows.role, by_task))
+        if self.roles == "task" and labelled.any() and not (rows.role == "erase").any():
+            labels = list(dict.fromkeys(rows.label[labelled]))
+            near = next((hint for name in task.names if (hint := suggest(name, labels))), "")
+            raise UserError(
+                f"prompt set {self.name}: no prompt has the label {task.label!r};{near} it has {_some(labels)}. "
+                "Erase one of these, or say what the rows are for with prompts.role=file, erase or retain"
+            )
+        return rows
+
+    def take(self, erase: Sequence[str], per_erased: int, per_retained: int, general: int) -> PromptSet:
+        """A smaller set: the first rows of each erased label, of each other label, and of those without label.
+
+        Raises:
+            UserError: a name in ``erase`` is no label of the set, or a label has fewer rows than asked for.
+        """
+        rows = self.rows
+        labels = list(dict.fromkeys(rows.label[rows.label != ""]))
+        for name in erase:
+            if name.casefold() not in {label.casefold() for label in labels}:
+                raise UserError(f"prompt set {self.name}: no prompts for {name!r};{suggest(name, labels)} it has {_some(labels)}")
+        asked = self._asked(rows, erase)
+        wanted = np.select([asked, rows.label != ""], [per_erased, per_retained], general)
+        for label, there in rows.groupby("label", sort=False).size().items():
+            most = int(wanted[(rows.label == label).to_numpy()][0])
+            if there < most:
+                raise UserError(f"prompt set {self.name}: {there} prompts of {label or 'no label'!r}, {most} asked for")
+        return replace(self, rows=rows[rows.groupby("label").cumcount() < wanted], budget=None)
+
+    @staticmethod
+    def _asked(rows: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+        return rows.label.str.casefold().isin([name.casefold() for name in names])
+
+
+def builtin(
+    kind: str, concepts: Sequence[Concept], *, per_concept: int = 20, general: int = 16, seed: int = 0
+) -> PromptSet:
+    """Our own prompts for some concepts, and general ones beside them.
+
+    The first rows of a label do not depend on how many follow, on the other concepts or on the kind of task, so
+    a short run shares its images with a long one.
+
+    Args:
+        kind: the kind of concept the set is for; part of its name.
+        concepts: what is asked for, by name; unsafe ones by all their phrases in turn. Each row has the kind of its
+            own concept.
+        per_concept: rows of each concept.
+        general: rows that ask for no concept.
+        seed: another number gives every row another seed (the seeds are hashes, 0..2**31-1).
+
+    Raises:
+        UserError: a concept comes twice, or a count is negative.
+    """
+    for key, count in (("per_concept", per_concept), ("general", general)):
+        if count < 0:
+            raise UserError(f"prompts: {key}={count}; give 0 or more")
+    names = [concept.name.casefold() for concept in concepts]
+    for concept, name in zip(concepts, names, strict=True):
+        if names.count(name) > 1:
+            raise UserError(f"prompts: concept {concept.name!r} is listed twice; remove one")
+    rows = [
+        _row(concept.kind, concept.name, index, seed, prompt_templates.concept_prompt(concept.kind, concept.phrases, index))
+        for concept in concepts
+        for index in range(per_concept)
+    ]
+    rows += [_row("general", "", index, seed, prompt_templates.general_prompt(index)) for index in range(general)]
+    frame = pd.DataFrame(rows, columns=list(DTYPES))
+    return PromptSet(f"builtin-{kind}", prompt_templates.VERSION, frame, "erasebench's own templates")
+
+
+def hashed_seed(*identity: str | int) -> int:
+    """A seed in 0..2**31-1 that depends on ``identity`` alone."""
+    digest = hashlib.sha256(json.dumps(identity).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 2**31
+
+
+def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept]) -> PromptSet:
+    """The prompt set that a node of ``conf/prompts`` asks for.
+
+    ``source: builtin`` takes ``per_erased, per_retained, general, seed``; any other source is a path or a Hub
+    dataset and takes the options of :func:`erasebench.prompt_files.load`.
+
+    Args:
+        config: the node.
+        kind: kind of the concepts of the run; rows of a file are of this kind unless it says otherwise.
+        concepts: what the run erases and retains.
+
+    Raises:
+        UserError: an unknown key, a value that makes no sense, or a file that cannot be read.
+    """
+    from erasebench.prompt_files import load  # that module makes PromptSets, so it imports this one
+
+    options = dict(config)
+    source = options.pop("source", "builtin")
+    allowed = ("per_erased", "per_retained", "general", "seed")
+    if source != "builtin":
+        allowed = ("kind", "schema", "limit", "role", "label", "revision", "where")
+    for key in options:
+        if key not in allowed:
+            raise UserError(f"prompts.{key}: no such key for source {source};{suggest(key, allowed)} known: {', '.join(allowed)}")
+    if source != "builtin":
+        options["kind"] = options.get("kind") or kind
+        return load(source, **options)
+    sizes = {"per_erased": 20, "per_retained": 5, "general": 16, "seed": 0} | options
+    for key, value in sizes.items():
+        least = 1 if key == "per_erased" else 0
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"prompts.{key}={value}: give a whole number of {least} or more")
+    budget = (sizes["per_erased"], sizes["per_retained"], sizes["general"])
+    prompts = builtin(kind, concepts, per_concept=max(budget[:2]), general=budget[2], seed=sizes["seed"])
+    note = "each task is measured on {} prompts of each erased concept, {} of each other one, {} general ones"
+    return replace(prompts, budget=budget, notes=(note.format(*budget),))
+
+
+def _row(kind: str, label: str, index: int, seed: int, prompt: str) -> tuple[Any, ...]:
+    place = f"{kind}/{label}/{index:03d}" if label else f"{kind}/{index:03d}"
+    row_seed = hashed_seed("builtin", prompt_templates.VERSION, seed, kind, label, index)
+    return place, prompt, "", row_seed, None, None, None, label, kind, "" if label else "general"
+
+
+def _some(labels: Sequence[str]) -> str:
+    shown = ", ".join(labels[:10])
+    return f"{shown} and {len(labels) - 10} more" if len(labels) > 10 else shown

@@ -1,0 +1,154 @@
+"""All that decides one image, as one value. Its hash is the image's name.
+
+Two runs that ask for the same recipe share one image. What does not decide an image (batch size, device, paths,
+library versions) is not in a recipe; it is recorded beside the image instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from erasebench.errors import UserError, suggest
+
+GENERATOR_VERSION = "1"
+"""Raised when :mod:`erasebench.generate` would make another image from the same recipe."""
+
+LARGEST_SEED = 2**63 - 1
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with one spelling for one value: sorted names, no spaces, ASCII, floats by ``repr``.
+
+    Raises:
+        ValueError: a NaN or an infinity, which JSON cannot hold.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One image to make.
+
+    Attributes:
+        model: name of the model.
+        revision: which weights: a Hub commit, or the hash of a folder's contents.
+        edit: key of the edit that is applied; ``""`` is the unedited model.
+        prompt: the text; may be empty.
+        negative_prompt: text to move away from; ``""`` is the usual unconditional text.
+        seed: of the image's own CPU generator, 0 to ``2**63 - 1``. (PyTorch's CPU generator itself starts from
+            the low 32 bits, as everywhere in diffusers.)
+        steps: sampling steps, at least 1.
+        guidance: classifier-free guidance scale, finite, at least 0; 1 and below is no guidance.
+        width, height: pixels, multiples of 8.
+        scheduler: class name in diffusers.
+        scheduler_config: everything the scheduler was built with, canonical JSON
+            (:func:`erasebench.generate.scheduler_identity`).
+        dtype: of the weights and of the sampling, e.g. ``float32``.
+        rng: where random numbers are drawn; always ``cpu``, so that every machine starts from the same noise.
+        version: of the generator, :data:`GENERATOR_VERSION`.
+
+    Raises:
+        UserError: a value that cannot be; the message names the field.
+    """
+
+    model: str
+    revision: str
+    edit: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    width: int
+    height: int
+    scheduler: str
+    scheduler_config: str
+    dtype: str
+    rng: str = "cpu"
+    version: str = GENERATOR_VERSION
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, _CHECKS[field.type](field.name, value))
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise UserError(f"seed: {self.seed} is out of range; use 0 to {LARGEST_SEED}")
+        if self.steps < 1:
+            raise UserError(f"steps: {self.steps} is too few; use at least 1, e.g. steps=25")
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise UserError(f"guidance: {self.guidance} must be a finite number of at least 0, e.g. guidance=7.5")
+        for name in ("width", "height"):
+            size = getattr(self, name)
+            if size <= 0 or size % 8:
+                near = max(8, round(size / 8) * 8)
+                raise UserError(f"{name}: {size} is not a positive multiple of 8; the nearest is {near}")
+        if self.rng != "cpu":
+            raise UserError(f"rng: {self.rng!r} is not supported; random numbers are drawn on 'cpu'")
+
+    @cached_property
+    def key(self) -> str:
+        """First 32 hexadecimal digits of the SHA-256 of :func:`canonical_json` of all fields."""
+        return hashlib.sha256(canonical_json(self.to_dict()).encode("ascii")).hexdigest()[:32]
+
+    def to_dict(self) -> dict[str, str | int | float]:
+        """The fields, in order, as plain values."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            UserError: a field is missing or unknown, or has a value that cannot be.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                hint = suggest(name, known) or f" there are {', '.join(known)}"
+                raise UserError(f"recipe: unknown field {name!r};{hint}")
+        missing = [name for name in known[:-2] if name not in values]
+        if missing:
+            raise UserError(f"recipe: no value for {', '.join(missing)}")
+        return cls(**values)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{name}: {value!r} is not a text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name}: character {error.start} is half of a surrogate pair; save the text as UTF-8") from None
+    return str(value)
+
+
+def _integer(name: str, value: Any) -> int:
+    """Whole numbers of any library (NumPy, pandas); a float only if it is whole and exact; never a bool."""
+    if not isinstance(value, bool):
+        if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+            return int(value)
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise UserError(f"{name}: {value!r} is not a whole number")
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        if not isinstance(value, bool | str):
+            return float(value) + 0.0  # -0.0 becomes 0.0: one value, one key
+    except (TypeError, ValueError):
+        pass
+    raise UserError(f"{name}: {value!r} is not a number")
+
+
+_CHECKS = {"str": _text, "int": _integer, "float": _number}

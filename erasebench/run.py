@@ -1,0 +1,166 @@
+"""One run, in one walk: check, plan, erase, generate, score, reduce, manifest.
+
+A second call with the same config does only what is missing, so a killed run is finished by giving its command again.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from erasebench.concepts import ErasureTask
+from erasebench.eraser import Edit, Eraser
+from erasebench.generate import generate
+from erasebench.manifest import environment, open_run, write_json
+from erasebench.pipelines import Model, load_model
+from erasebench.plan import Plan, Prepared, make_plan, prepare
+from erasebench.progress import progress
+from erasebench.results import reduce_and_write, write_plan
+from erasebench.scoring import score_missing
+from erasebench.store import Store
+from erasebench.text import truncated_text
+
+SHOWN_WARNINGS = 5
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves behind: its folder and its tidy table of measurements."""
+
+    folder: Path
+    measured: pd.DataFrame
+
+
+def run(config: DictConfig, console: Console | None = None) -> Finished | None:
+    """Do all that a config asks for and is not there yet.
+
+    Args:
+        config: as :func:`erasebench.config.compose` makes it.
+        console: where to print; the terminal if not given.
+
+    Returns:
+        The finished run; ``None`` for a dry run.
+
+    Raises:
+        UserError: whatever is wrong with the input, before any work; or an edit that is not finite.
+    """
+    console = console or Console()
+    started = time.monotonic()
+    prepared = prepare(config)
+    for kind, (group, prompts) in prepared.groups.items():
+        console.print(f"[bold]{kind}[/]: {prompts.counts()}", highlight=False)
+    for metric, reason in prepared.not_run.items():
+        console.print(f"[yellow]not run[/] {metric}: {reason}", highlight=False)
+    model = load_model(config.model.path, config.model.revision, device=config.device, dtype=config.dtype, name=config.model.name)
+    plan = make_plan(prepared, model)
+    truncated = _warn_truncated(model, plan, console)
+    missing = prepared.store.missing(plan.recipes)
+    console.print(
+        f"{len(plan.recipes)} images, {len(plan.recipes) - len(missing)} of them there; "
+        f"{model.name} on {model.device} in {model.dtype}",
+        highlight=False,
+    )
+    if config.dry_run:
+        return None
+    folder = open_run(prepared)
+    manifest: dict[str, Any] = {
+        "status": "running",
+        "run": folder.name,
+        "config_hash": prepared.hash,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "model": {"name": model.name, "source": model.source, "revision": model.revision, "family": model.family},
+        "prompt_sets": {kind: {"version": prompts.version, "hash": prompts.hash, "counts": prompts.counts(), "notes": prompts.notes} for kind, (_, prompts) in prepared.groups.items()},
+        "metrics": {metric.id: {"needs": metric.needs, "not_run": prepared.not_run.get(metric.id)} for metric in prepared.metrics},
+        "truncated_prompts": truncated,
+        **environment(model),
+    }
+    write_json(folder / "manifest.json", manifest)
+    try:
+        costs = _erase_and_generate(prepared, model, plan, set(missing))
+        ready = [metric for metric in prepared.metrics if metric.id not in prepared.not_run]
+        score_missing(plan.rows, ready, prepared.store)
+        write_plan(folder, plan.rows, costs)
+        measured = reduce_and_write(folder, prepared.store, prepared.metrics, prepared.not_run, console)
+    except BaseException as error:
+        manifest |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        write_json(folder / "manifest.json", manifest)
+        raise
+    manifest |= {"status": "ok", "seconds": round(time.monotonic() - started, 1), "images": len(plan.recipes), "images_made": len(missing)}
+    write_json(folder / "manifest.json", manifest)
+    console.print(f"[bold]{folder}[/] in {manifest['seconds']:.0f} s", highlight=False)
+    return Finished(folder, measured)
+
+
+def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:
+    """Say which prompts the text encoder will not read to their end, and what it will not read."""
+    prompts = list(dict.fromkeys(recipe.prompt for recipe in plan.recipes.values()))
+    cut = {prompt: rest for prompt in prompts if (rest := truncated_text(model.pipe, prompt))}
+    for prompt, rest in list(cut.items())[:SHOWN_WARNINGS]:
+        console.print(f"[yellow]warning[/] prompt over 77 tokens; not read: ...{rest!r} (of {prompt[:60]!r}...)", highlight=False)
+    if len(cut) > SHOWN_WARNINGS:
+        console.print(f"[yellow]warning[/] {len(cut)} prompts of {len(prompts)} are over 77 tokens", highlight=False)
+    return len(cut)
+
+
+def _erase_and_generate(prepared: Prepared, model: Model, plan: Plan, missing: set[str]) -> pd.DataFrame:
+    """Make every edit and every image that is missing; returns what the edits cost."""
+    costs = []
+    with progress("erase and generate", len(missing)) as advance:
+        made: set[str] = set()
+        for label, eraser, kind, task in prepared.edits():
+            key = eraser.key(model.revision, task)
+            recipes = [plan.recipes[name] for name in plan.keys(label, task.label, kind) if name in missing - made]
+            if not key:
+                generate(model, recipes, prepared.store, prepared.config.batch_size, advance)
+            else:
+                edit = _edit(prepared.store, key, eraser, model, task)
+                costs.append({"eraser": label, "kind": kind, "task": task.label, **_cost(edit.info)})
+                if recipes:
+                    with edit.applied(model.pipe):
+                        generate(model, recipes, prepared.store, prepared.config.batch_size, advance)
+            made |= {recipe.key for recipe in recipes}
+    return pd.DataFrame(costs, columns=["eraser", "kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share"])
+
+
+def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTask) -> Edit:
+    """The stored edit of a key, or a new one, measured and saved."""
+    stored = store.get_edit(key)
+    if stored is not None:
+        return stored
+    cuda = model.device.startswith("cuda")
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(model.device)
+    edit = eraser.edit(model.pipe, task)
+    peak = torch.cuda.max_memory_allocated(model.device) if cuda else _peak_resident()
+    edit = Edit(edit.changes, edit.info | {"peak_memory_mb": round(peak / 2**20, 1), "device": model.device})
+    with edit.applied(model.pipe):
+        pass  # refuses an edit that does not fit or is not finite in the model's type, before it is saved as good
+    store.put_edit(key, edit)
+    return edit
+
+
+def _peak_resident() -> int:
+    """Peak resident memory of this process in bytes (the whole process: there is no finer measure on a CPU)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cost(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "edit_seconds": info["seconds"],
+        "peak_memory_mb": info.get("peak_memory_mb"),
+        "rank": info["rank"],
+        "share": info["share"],
+    }

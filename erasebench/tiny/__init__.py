@@ -1,0 +1,1 @@
+"""The embedded world and the tiny Stable Diffusion trained on it."""

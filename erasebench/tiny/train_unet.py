@@ -1,0 +1,53 @@
+"""Train the denoiser on cached latents and cached text embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from .loop import Fit, train
+from .models import PlainAttention, bf16, build_scheduler
+
+NO_CAPTION = 0.1
+"""Share of empty captions, for classifier-free guidance."""
+
+MIN_SNR = 5.0
+"""gamma of min-SNR weighting (Hang et al. 2023); for epsilon the weight is min(SNR, gamma) / SNR."""
+
+
+def train_unet(
+    latents: torch.Tensor, text: torch.Tensor, which: torch.Tensor, unet: UNet2DConditionModel, out: Path, fit: Fit,
+    *, seed: int = 0, **options,
+) -> UNet2DConditionModel:
+    """Train `unet`; checkpoints below `out/unet`. Returns it in eval mode.
+
+    `latents` float32 [n, 16, 8, 8], standardised; `text` [texts + 1, 77, 128], the last one the empty prompt; `which`
+    [n], the text of each latent.
+    """
+    processors = dict(unet.attn_processors)
+    unet.set_attn_processor(PlainAttention())
+    kept = build_scheduler().alphas_cumprod
+    snr = kept / (1 - kept)
+    weight = snr.clamp(max=MIN_SNR) / snr
+    signal, sigma = kept.sqrt(), (1 - kept).sqrt()
+
+    def loss_of(model: UNet2DConditionModel, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        n = fit.batch
+        index = torch.randint(0, len(latents), (n,), generator=generator)
+        # One step of the schedule from each of n equal shares, shuffled by the random batch: a steadier loss.
+        share = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+        t = (share * len(kept)).long().clamp(max=len(kept) - 1)
+        noise = torch.randn((n, *latents.shape[1:]), generator=generator)
+        noisy = signal[t].view(-1, 1, 1, 1) * latents[index] + sigma[t].view(-1, 1, 1, 1) * noise
+        empty = torch.rand(n, generator=generator) < NO_CAPTION
+        context = text[torch.where(empty, len(text) - 1, which[index])]
+        with bf16():
+            output = model(noisy, t, context).sample
+        error = (output.float() - noise).square().mean((1, 2, 3))
+        return (weight[t] * error).mean(), {"mse": error.mean().detach()}
+
+    train("unet", unet, loss_of, out, fit, seed=seed, **options)
+    unet.set_attn_processor(processors)
+    return unet

@@ -1,0 +1,34 @@
+"""Control: an edit of size zero that takes the whole path of an edit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from erasebench.concepts import ErasureTask
+from erasebench.eraser import Change, Eraser
+from erasebench.targets import key_value_weights
+
+
+@dataclass(frozen=True)
+class NoOp(Eraser):
+    """Adds zero to every key and value weight.
+
+    Its images must equal the unedited model's exactly. If they do not, applying, restoring or seeding is broken,
+    and no other row of the table can be trusted.
+    """
+
+    name: ClassVar[str] = "noop"
+    describe: ClassVar[str] = "control: adds zero to every key and value weight"
+
+    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+        """Rank-one factors of zeros for every key and value weight."""
+        weights = key_value_weights(pipe)
+        width = next(iter(weights.values())).shape[1]
+        right = torch.zeros(1, width, dtype=torch.float64)
+        return {
+            name: Change(left=torch.zeros(weight.shape[0], 1, dtype=torch.float64), right=right)
+            for name, weight in weights.items()
+        }, {}

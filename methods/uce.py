@@ -1,0 +1,165 @@
+"""UCE: Unified Concept Editing (Gandikota et al., WACV 2024), in the two rules that were released."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from erasebench.concepts import Concept, ErasureTask
+from erasebench.eraser import Change, Eraser
+from erasebench.errors import UserError, suggest
+from erasebench.methods.linear import (
+    check_positive,
+    check_templates,
+    expand,
+    gram,
+    keep_texts,
+    multiply_right,
+    pull,
+    rows_of,
+)
+from erasebench.targets import key_value_weights
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one release does: token rows of an edit pair, of a kept text, and texts that are always kept."""
+
+    edit_rows: str
+    keep_rows: str
+    always_keep: tuple[str, ...]
+
+
+RULES = {
+    "2023": Rule(edit_rows="tail", keep_rows="all", always_keep=("",)),
+    "2025": Rule(edit_rows="last_content", keep_rows="last_content", always_keep=()),
+}
+"""The two rules that go by the name of UCE; their numbers differ, so a table never calls both ``uce``."""
+
+
+@dataclass(frozen=True)
+class Uce(Eraser):
+    """Move the keys and values of a concept's tokens to those of its anchor, in closed form.
+
+    For every key and value weight W: ``W_new = (lam W + s_e sum W c* c^T + s_p sum W p p^T) A^-1`` with
+    ``A = lam I + s_e sum c c^T + s_p sum p p^T``, over edit tokens c, anchor tokens c* and kept tokens p.
+
+    ``variant``
+        ``2023``, the rule behind the paper and most published numbers (as first released): from the last content
+        token to the last padding row, row by row, for the concept and its anchor (cut to the shorter of the two);
+        all 77 rows of every kept text, and ``""`` is always kept; ``preserve_scale`` is ``max(0.1, 1/kept texts)``.
+        ``2025``, the rule of the present release: one token a concept, its last content token (BOS for ``""``), the
+        same for kept texts, nothing kept unless asked for, ``preserve_scale`` 1.
+    The default is ``2023``: it is what published tables, RECE and this project's protocols mean by UCE.
+
+    Attributes:
+        variant: ``2023`` or ``2025``.
+        lam: weight of staying near the original weights.
+        erase_scale: weight of the edit pairs.
+        preserve_scale: weight of the kept tokens; ``None`` is the variant's own.
+        technique: ``replace`` (targets are the anchor's outputs) or, for 2023, ``tensor`` (the anchor's outputs less
+            their projection on the concept's outputs, taken over a pair's whole rows, as released).
+        templates: also edit the concept in templates, and the anchor likewise; ``True`` takes the release's five.
+        phrases: edit all phrases of a concept, not its name alone. Off as released: there a list of names is given.
+        anchor: text to map to; ``None`` is each concept's own anchor.
+        preserve: ``task`` (the task's retain list), ``none``, or a list of texts.
+
+    Raises:
+        UserError: an unknown variant or technique, a scale that is not above 0.
+    """
+
+    name: ClassVar[str] = "uce"
+    describe: ClassVar[str] = "UCE: keys and values of a concept are moved to an anchor's, closed form (WACV 2024)"
+
+    variant: str = "2023"
+    lam: float = 0.5
+    erase_scale: float = 1.0
+    preserve_scale: float | None = None
+    technique: str = "replace"
+    templates: bool | Sequence[str] = False
+    phrases: bool = False
+    anchor: str | None = None
+    preserve: str | Sequence[str] = "task"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variant", str(self.variant))
+        if self.variant not in RULES:
+            raise UserError(f"uce: unknown variant {self.variant!r}.{suggest(self.variant, RULES)} Known: 2023, 2025")
+        if self.technique not in ("replace", "tensor"):
+            raise UserError(f"uce: technique {self.technique!r} is not one of replace, tensor")
+        if self.technique == "tensor" and self.variant != "2023":
+            raise UserError("uce: technique=tensor belongs to variant=2023; the 2025 release only replaces")
+        check_positive("uce", lam=self.lam, erase_scale=self.erase_scale, preserve_scale=self.preserve_scale)
+        check_templates(self.templates)
+        keep_texts(self.preserve, (), "method.preserve")
+
+    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+        """The closed-form edit of all targets at once."""
+        rule = RULES[self.variant]
+        texts = [pair for target in task.targets for pair in self.pairs(target)]
+        pairs = pair_rows(pipe, texts, rule.edit_rows)
+        keep = self.kept(task)
+        scale = self.scale(keep)
+        sources, targets = (torch.cat(part) for part in zip(*pairs, strict=True))
+        kept = gram(rows_of(pipe, keep, rule.keep_rows), sources.shape[1])
+        notes = {
+            "pairs": [list(pair) for pair in texts],
+            "preserve": keep,
+            "preserve_scale": scale,
+            "tokens": {"edit": len(sources), "edit_rows": rule.edit_rows, "keep_rows": rule.keep_rows},
+        }
+        weights = key_value_weights(pipe)
+        if self.technique == "replace":
+            change = pull(sources, targets, kept, self.lam, self.erase_scale, scale)
+            return multiply_right(weights, change), notes
+        made = {}
+        for name, weight in weights.items():
+            weight = weight.detach().cpu().double()
+            goals = torch.cat([_less_projection(weight, *pair) for pair in pairs])
+            made[name] = Change(
+                delta=weight @ pull(sources, goals, kept, self.lam, self.erase_scale, scale)
+            )
+        return made, notes
+
+    def pairs(self, target: Concept) -> list[tuple[str, str]]:
+        """Texts of a concept, each with the anchor text it goes to."""
+        anchor = target.anchor if self.anchor is None else self.anchor
+        anchors = expand(anchor, target.kind, self.templates)
+        phrases = target.phrases if self.phrases else (target.name,)
+        return [
+            pair
+            for phrase in phrases
+            for pair in zip(expand(phrase, target.kind, self.templates), anchors, strict=True)
+        ]
+
+    def kept(self, task: ErasureTask) -> list[str]:
+        """Texts whose keys and values are kept, each once."""
+        own = keep_texts(self.preserve, task.retain, "method.preserve")
+        return list(dict.fromkeys((*RULES[self.variant].always_keep, *own)))
+
+    def scale(self, kept: Sequence[str]) -> float:
+        """The weight of kept tokens: the option, or the variant's own."""
+        if self.preserve_scale is not None:
+            return self.preserve_scale
+        return max(0.1, 1 / len(kept)) if self.variant == "2023" else 1.0
+
+
+def pair_rows(pipe: Any, pairs: Sequence[tuple[str, str]], rule: str) -> list[tuple[Tensor, Tensor]]:
+    """Rows ``[n_i, d]`` float64 of each text and of its anchor, cut to the shorter of the two."""
+    rows = rows_of(pipe, [text for pair in pairs for text in pair], rule)
+    made = []
+    for source, target in zip(rows[::2], rows[1::2], strict=True):
+        length = min(len(source), len(target))
+        made.append((source[:length].double(), target[:length].double()))
+    return made
+
+
+def _less_projection(weight: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Token rows whose outputs are the target's, less their projection on the source's (one factor a pair)."""
+    old, new = source @ weight.T, target @ weight.T
+    energy = old.square().sum()
+    return target - (old * new).sum() / energy * source if energy > 0 else target

@@ -1,0 +1,215 @@
+"""Feature vectors of images, and what FID and KID share: both compare two sets of the same stored features."""
+
+from __future__ import annotations
+
+import functools
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from erasebench.errors import UserError, suggest
+from erasebench.metric import Metric
+from erasebench.metrics import _embedded
+from erasebench.metrics._common import (
+    absent, batches, check_torch_hub, device, download_torch_hub, has_package, image_tensor, text_hash, torch_hub_file,
+)
+from erasebench.stats import Estimate, not_run
+
+EMBEDDED, INCEPTION = "embedded", "inception"
+EXTRACTORS = (INCEPTION, EMBEDDED)
+ORIGINAL, REAL = "original", "real"
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+"""Inception v3 as ported from TensorFlow, the network of the published FID. Its name carries its hash."""
+
+
+@functools.lru_cache(maxsize=1)
+def _inception(device_name: str) -> torch.nn.Module:
+    """The 2048-number Inception of torch-fidelity, with TensorFlow 1's way of resizing to 299 pixels."""
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    path = check_torch_hub(INCEPTION_URL)
+    torch.load(path, map_location="cpu", weights_only=True)  # refuses a file that holds anything but tensors
+    network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path), antialias=False)
+    return network.to(device(device_name))
+
+
+@torch.inference_mode()
+def inception_features(images: Sequence[Image.Image], device_name: str, batch_size: int) -> np.ndarray:
+    """Inception features, float32 ``[n, 2048]``. Images of different sizes are passed one by one."""
+    network, on = _inception(device_name), device(device_name)
+    one_size = len({image.size for image in images}) == 1
+    parts = [network(image_tensor(part).to(on)).float().cpu() for part in batches(images, batch_size if one_size else 1)]
+    return torch.cat(parts).numpy()
+
+
+@dataclass(kw_only=True, eq=False)
+class FeatureMetric(Metric):
+    """A distance between the features of a set of images and those of a reference set.
+
+    Two references exist and never share a column. ``against: original`` is the unedited model's images of the same
+    prompts and seeds: how much did the edit move what should have stayed. ``against: real`` is a folder of images:
+    how real do the images look. Stored for every image is ``features``; the distance is taken when a table is made.
+
+    The interval is a bootstrap over images (over pairs of images against the original). It shows the noise of this
+    many images, not the bias that a distance may have at this many.
+
+    Attributes:
+        extractor: ``inception`` (2048 numbers, torch-fidelity's port) or ``embedded`` (192 numbers of the embedded
+            world's judge). They have names of their own: ``fid_inception``, ``fid_embedded``.
+        against: ``original`` or ``real``; the latter's name ends in ``_real``.
+        reference: for ``real``, the folder of images (png, jpg, webp, bmp; subfolders are not read).
+        resamples: of the bootstrap.
+        interval_up_to: no bootstrap for more images than this (Inception features of 30 000 images would take hours).
+        device: where the extractor runs.
+        batch_size: images at a time.
+
+    Raises:
+        UserError: unknown extractor or reference.
+    """
+
+    extractor: str
+    against: str = ORIGINAL
+    reference: str | None = None
+    resamples: int = 100
+    interval_up_to: int = 2000
+    device: str = "auto"
+    batch_size: int = 64
+
+    kind_of_distance = ""
+
+    def __post_init__(self) -> None:
+        if self.extractor not in EXTRACTORS:
+            hint = suggest(self.extractor, EXTRACTORS)
+            raise UserError(f"{self.kind_of_distance}.extractor: no {self.extractor!r};{hint} known: {', '.join(EXTRACTORS)}")
+        if self.against not in (ORIGINAL, REAL):
+            raise UserError(f"{self.kind_of_distance}.against: {self.against!r} is neither {ORIGINAL} nor {REAL}")
+        if self.reference and self.against != REAL:
+            raise UserError(f"{self.kind_of_distance}: a reference folder needs against={REAL}")
+        real = self.against == REAL
+        self.name = f"{self.kind_of_distance}_{self.extractor}" + ("_real" if real else "")
+        self.version = f"1-{self._weights}" + (f"-{self._reference_hash}" if real else "")
+        self.directions = {"general": "down"} if real else {"retain": "down", "general": "down"}
+        target = "a folder of real images" if real else "the unedited model's images"
+        network = "Inception v3" if self.extractor == INCEPTION else "the embedded judge"
+        self.describe = f"{self.kind_of_distance.upper()} to {target}, features of {network}"
+
+    @property
+    def _weights(self) -> str:
+        if self.extractor == INCEPTION:
+            return "6726825d"
+        return _embedded.fingerprint(_embedded.JUDGE_FOLDER)
+
+    @property
+    def records_id(self) -> str:
+        return f"features_{self.extractor}@1-{self._weights}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        own = "the embedded model's judge" if self.extractor == EMBEDDED else "Inception v3 (torch-fidelity)"
+        return (own, f"real images in {self.reference}") if self.against == REAL else (own,)
+
+    def unavailable(self) -> str | None:
+        if self.against == REAL and not _image_files(self.reference):
+            return (
+                f"{self.name} needs a folder of real images and {self.reference or 'none'} has none (was given); set "
+                f"metric.{self.name}.reference=FOLDER"
+            )
+        if self.extractor == EMBEDDED:
+            return _embedded.unavailable(_embedded.JUDGE_FOLDER)
+        if not has_package("torch_fidelity"):
+            return "the package torch-fidelity is missing; run: pip install 'erasebench[fid]'"
+        place = torch_hub_file(INCEPTION_URL)
+        return None if place.exists() else absent("Inception v3 of torch-fidelity", place)
+
+    def prefetch(self) -> None:
+        if self.extractor == INCEPTION:
+            download_torch_hub(INCEPTION_URL)
+
+    def score(
+        self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None
+    ) -> pd.DataFrame:
+        if self.against == REAL:
+            self._reference_features()  # here, where the fast device is, so that tables find them made
+        return pd.DataFrame({"features": list(self._extract(images))})
+
+    def values(self, rows: pd.DataFrame) -> pd.Series:
+        """No number belongs to one image: all NaN."""
+        return pd.Series(np.nan, index=rows.index, dtype=float)
+
+    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None) -> Estimate:
+        """The distance; not run with fewer than two images, and ``reference`` for the unedited model itself."""
+        first = ~rows["key"].duplicated().to_numpy()
+        ours = stack(rows["features"][first])
+        if self.against == REAL:
+            return not_run() if len(ours) < 2 else self._estimate(ours, self._reference_features(), paired=False)
+        if original is None or rows["key"].tolist() == original["key"].tolist():
+            return not_run("reference")
+        if rows["prompt_id"].tolist() != original["prompt_id"].tolist():
+            raise ValueError(f"{self.name}: rows and original are not of the same prompts in the same order")
+        theirs = stack(original["features"][first])
+        return not_run() if len(ours) < 2 else self._estimate(ours, theirs, paired=True)
+
+    def _extract(self, images: Sequence[Image.Image]) -> np.ndarray:
+        if self.extractor == EMBEDDED:
+            return _embedded.judge_features(images, _embedded.JUDGE_FOLDER, self.device, self.batch_size)
+        return inception_features(images, self.device, self.batch_size)
+
+    @functools.cached_property
+    def _reference_hash(self) -> str:
+        """Changes with the names and sizes of the files in the reference folder."""
+        return text_hash("\n".join(f"{file.name} {file.stat().st_size}" for file in _image_files(self.reference)))
+
+    def _reference_features(self) -> np.ndarray:
+        """Features of the real images, made once and kept in the user's cache folder."""
+        kept = cache_folder() / f"{self.records_id}-{self._reference_hash}.safetensors"
+        if kept.exists():
+            return load_file(kept)["features"]
+        files = _image_files(self.reference)
+        if not files:
+            raise UserError(self.unavailable() or f"{self.name}: no real images in {self.reference}")
+        parts = []
+        for some in batches(files, self.batch_size):
+            images = []
+            for file in some:
+                with Image.open(file) as image:
+                    images.append(image.convert("RGB"))
+            parts.append(self._extract(images))
+        features = np.concatenate(parts)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(f".{os.getpid()}.part")
+        save_file({"features": features}, part)
+        part.replace(kept)
+        return features
+
+    @abstractmethod
+    def _estimate(self, ours: np.ndarray, theirs: np.ndarray, *, paired: bool) -> Estimate:
+        """The distance of two feature sets ``[n, d]`` and ``[m, d]`` with its interval."""
+
+
+def stack(features: pd.Series) -> np.ndarray:
+    """A column of feature vectors as float64 ``[n, d]``."""
+    return np.stack([np.asarray(row, dtype=np.float64) for row in features]) if len(features) else np.empty((0, 0))
+
+
+def cache_folder() -> Path:
+    """Where features of real images are kept: below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "erasebench"
+
+
+def _image_files(folder: str | None) -> list[Path]:
+    """The images of a folder by name; empty if there is no such folder."""
+    if not folder or not Path(folder).is_dir():
+        return []
+    return sorted(file for file in Path(folder).iterdir() if file.suffix.lower() in IMAGE_ENDINGS)

@@ -1,0 +1,148 @@
+"""Small random pipelines of every shape that erasers must know."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from erasebench.concepts import Concept, ErasureTask
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def character_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer whose tokens are single characters, EOS as padding, 77 positions."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,'-"
+    vocab = {token: i for i, token in enumerate([*letters, *(f"{letter}</w>" for letter in letters), BOS, EOS])}
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77)
+
+
+def text_encoder(width: int, layers: int, projected: bool = False):
+    tokenizer = character_tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
+
+
+def autoencoder():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=[8, 8],
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+    ).eval()
+
+
+def unet(width: int, **more):
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=width,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        **more,
+    ).eval()
+
+
+def scheduler():
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def build_pipe(width: int = 24, layers: int = 2, **unet_options):
+    """A random Stable Diffusion pipeline of SD 1.x or 2.x shape; the same weights every time."""
+    from diffusers import StableDiffusionPipeline
+
+    torch.manual_seed(0)
+    pipe = StableDiffusionPipeline(
+        vae=autoencoder(),
+        text_encoder=text_encoder(width, layers),
+        tokenizer=character_tokenizer(),
+        unet=unet(width, **unet_options),
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def tiny_random_pipe():
+    """SD 1.x shaped, random weights, text width 24."""
+    return build_pipe()
+
+
+@pytest.fixture(scope="session")
+def tiny_random_sd2_pipe():
+    """SD 2.x shaped: another text width, linear projections."""
+    return build_pipe(width=20, layers=1, use_linear_projection=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_random_sdxl_pipe():
+    """SDXL shaped: two encoders side by side (16 + 12), extra text and size conditions."""
+    from diffusers import StableDiffusionXLPipeline
+
+    torch.manual_seed(0)
+    pipe = StableDiffusionXLPipeline(
+        vae=autoencoder(),
+        text_encoder=text_encoder(16, 2),
+        text_encoder_2=text_encoder(12, 3, projected=True),
+        tokenizer=character_tokenizer(),
+        tokenizer_2=character_tokenizer(),
+        unet=unet(
+            28,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            transformer_layers_per_block=(2, 1),
+            projection_class_embeddings_input_dim=12 + 6 * 4,
+        ),
+        scheduler=scheduler(),
+        add_watermarker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def church_task():
+    """One object with two phrases, two neighbours to retain."""
+    church = Concept("church", "object", ("church", "small chapel"))
+    return ErasureTask((church,), ("gas pump", "tench"))
+
+
+@pytest.fixture(scope="session")
+def artists_task():
+    """Two artists with an anchor, and an artist and the empty text to retain."""
+    return ErasureTask(
+        (Concept("van gogh", "artist", anchor="art"), Concept("monet", "artist", anchor="art")), ("", "hokusai")
+    )
