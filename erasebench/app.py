@@ -10,7 +10,7 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from erasebench.config import CONFIG_MODULE, compose
+from erasebench.config import CONFIG_MODULE, compose, task_groups
 from erasebench.errors import UserError
 
 _finished: list[Path] = []
@@ -40,7 +40,7 @@ def run_command(arguments: Sequence[str]) -> int:
     overrides = [text for text in arguments if not text.startswith("-")]
     if not any(text in arguments for text in ("--help", "-h", "--hydra-help", "--info")) and not _own_configs(arguments):
         for choice in _every_choice(overrides):
-            compose(choice)
+            task_groups(compose(choice))
     sys.argv = ["erasebench run", *arguments]
     _finished.clear()
     _app()

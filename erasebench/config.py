@@ -6,18 +6,19 @@ metrics) are built from ``_target_`` nodes whose constructor signature is their 
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.resources import files
+from pydoc import locate
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -141,7 +142,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     """A composition error in one sentence, with the nearest known name."""
     text = str(error)
     known = groups()
-    option = re.search(r"Could not find '([\w]+)/([^']+)'", text)
+    option = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
     if option and option[1] in known:
         group, name = option.groups()
         options = known[group]
@@ -181,26 +182,40 @@ def build(node: Mapping[str, Any] | DictConfig, place: str, plugins: Sequence[st
     Raises:
         UserError: no target, a target that cannot be imported, or an argument its constructor does not take.
     """
-    arguments = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
-    target = arguments.pop("_target_", None)
-    if not target:
+    values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    targets = list(_targets(values))
+    if "_target_" not in values:
         raise UserError(f"{place}: has no _target_; name the class it builds")
-    if not target.startswith((*ALLOWED_TARGETS, *(f"{module}." for module in plugins))):
-        raise UserError(
-            f"{place}: {target} is not one of ours; if you trust it, allow its module with plugins=[{target.split('.')[0]}]"
-        )
-    module_name, _, class_name = target.rpartition(".")
+    for target in targets:
+        if not target.startswith((*ALLOWED_TARGETS, *(f"{module}." for module in plugins))):
+            module = target.split(".")[0]
+            raise UserError(f"{place}: {target} is not one of ours; if you trust it, allow its module: plugins=[{module}]")
     try:
-        made = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{place}: cannot import {target}: {error}") from error
-    try:
-        return made(**arguments)
-    except TypeError as error:
-        known = [entry.name for entry in fields(made)] if hasattr(made, "__dataclass_fields__") else []
-        wrong = [name for name in arguments if known and name not in known]
-        hint = suggest(wrong[0], known) if wrong else ""
-        raise UserError(f"{place}: {error}.{hint}") from error
+        return instantiate(values, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise UserError(f"{place}: {cause}") from error
+        raise UserError(f"{place}: {cause or error}{_argument_hint(values)}") from error
+
+
+def _targets(values: Any) -> Iterator[str]:
+    """Every ``_target_`` in a node and below it."""
+    if isinstance(values, dict):
+        if "_target_" in values:
+            yield values["_target_"]
+        values = list(values.values())
+    if isinstance(values, list):
+        for value in values:
+            yield from _targets(value)
+
+
+def _argument_hint(values: Mapping[str, Any]) -> str:
+    """The nearest argument, if one was given that the class does not take."""
+    made = locate(values["_target_"])
+    known = [entry.name for entry in fields(made)] if is_dataclass(made) else []
+    wrong = [name for name in values if known and name not in (*known, "_target_", "_convert_")]
+    return f".{suggest(wrong[0], known)}" if wrong else ""
 
 
 @dataclass(frozen=True)
@@ -266,3 +281,23 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
         if names.count(name) > 1:
             raise UserError(f"{place}.erase: {name!r} is named twice; remove one")
     return TaskGroup(settings.kind, concepts, tuple(tasks))
+
+
+def task_groups(config: DictConfig) -> dict[str, TaskGroup]:
+    """The tasks of a config by kind, checked. See :func:`task_group`."""
+    made: dict[str, TaskGroup] = {}
+    for place, node in places(config.task, "task", "kind").items():
+        group = task_group(node, place)
+        if group.kind in made:
+            raise UserError(f"{place}: a second task of kind {group.kind}; put its concepts into one task")
+        made[group.kind] = group
+    return made
+
+
+def places(group: DictConfig, place: str, marker: str) -> dict[str, Any]:
+    """The nodes of a group by their place in the config: one node, or the members of a composite."""
+    if marker in group:
+        return {place: group}
+    if not group:
+        raise UserError(f"{place}: nothing chosen; choose one, e.g. {place}=main")
+    return {f"{place}.{name}": node for name, node in group.items()}

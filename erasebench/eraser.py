@@ -12,7 +12,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -100,7 +100,7 @@ class Edit:
             if not change.finite:
                 raise UserError(
                     f"{self._method} made a change with NaN or infinite numbers in {name}; "
-                    "nothing was applied or saved. Check the eraser's options (alpha, lam, scales) and the model's weights"
+                    "nothing was applied or saved. Check the eraser's options (alpha, lam, scales) and the model"
                 )
 
     @property
@@ -180,8 +180,11 @@ class Edit:
             partial.write_text(notes + "\n", encoding="utf-8")
             _replace(partial, path.with_suffix(".json"))
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise UserError(f"{path}: the edit could not be written ({error}); free space or choose another folder") from error
+            with suppress(OSError):
+                partial.unlink()
+            raise UserError(
+                f"{path}: the edit could not be written ({error}); free space or choose another folder"
+            ) from error
         return path
 
     @classmethod
@@ -201,7 +204,9 @@ class Edit:
         except FileNotFoundError:
             raise UserError(f"{path}: no such edit") from None
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: the edit cannot be read ({error}); delete it and run again to remake it") from error
+            raise UserError(
+                f"{path}: the edit cannot be read ({error}); delete it and run again to remake it"
+            ) from error
         layout = json.loads(header["layout"])
         changes = {
             name: Change(**{part: tensors[key] for part, key in parts.items()}) for name, parts in layout.items()

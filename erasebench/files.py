@@ -115,9 +115,9 @@ def sweep_temporary(folder: Path, now: float | None = None) -> int:
     """Delete temporary files that killed processes left in a folder and below; returns how many."""
     limit = (time.time() if now is None else now) - STALE_SECONDS
     swept = 0
-    for path in folder.rglob(".*.tmp"):
+    for path in folder.rglob(".*"):
         try:
-            if path.stat().st_mtime < limit:
+            if path.suffix in (".tmp", ".part") and path.stat().st_mtime < limit:
                 path.unlink()
                 swept += 1
         except FileNotFoundError:

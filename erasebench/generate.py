@@ -55,14 +55,14 @@ def make_scheduler(name: str, config: Mapping[str, Any], pipe: Any) -> Any:
     """
     full = name if name.endswith("Scheduler") else f"{name}Scheduler"
     if full not in SCHEDULERS:
-        hint = suggest(full, SCHEDULERS) or f" there are {', '.join(SCHEDULERS)}"
-        raise UserError(f"unknown scheduler {name!r};{hint}")
+        hint = suggest(full, SCHEDULERS) or f" There are {', '.join(SCHEDULERS)}."
+        raise UserError(f"unknown scheduler {name!r}.{hint}")
     kind = getattr(diffusers, full)
     known = _settings(kind)
     for setting in config:
         if setting not in known:
-            hint = suggest(setting, known) or f" there are {', '.join(known)}"
-            raise UserError(f"scheduler {full}: unknown setting {setting!r};{hint}")
+            hint = suggest(setting, known) or f" There are {', '.join(known)}."
+            raise UserError(f"scheduler {full}: unknown setting {setting!r}.{hint}")
     try:
         return kind.from_config(pipe.scheduler.config, **config)
     except (ValueError, NotImplementedError, TypeError) as error:

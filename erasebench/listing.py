@@ -34,7 +34,8 @@ def listing(topic: str | None = None) -> str:
         from erasebench.prompt_files import schemas
 
         lines.append("prompt files that are read (prompts=file prompts.source=PATH), recognised by their columns")
-        lines += [f"  {name:<24} {text}" for name, text in schemas().items()]
+        for schema in schemas():
+            lines.append(f"  {schema.name:<24} {schema.source}{'; ' + schema.note if schema.note else ''}")
     return "\n".join(lines).rstrip()
 
 

@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from erasebench.errors import UserError
-from erasebench.files import write_atomic
+from erasebench.files import write_text
 from erasebench.pipelines import Model
 from erasebench.plan import Prepared
 
@@ -22,11 +22,6 @@ PACKAGES = (
     "torchmetrics", "nudenet", "numpy", "scipy", "pandas", "pyarrow", "pillow", "hydra-core",
 )  # fmt: skip
 """The packages whose versions can change a number."""
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_atomic(path, (json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n").encode())
 
 
 def open_run(prepared: Prepared) -> Path:
@@ -44,7 +39,7 @@ def open_run(prepared: Prepared) -> Path:
                 f"name={prepared.run_name}: a run of this name measured something else (config {before}, now "
                 f"{prepared.hash}); choose another name, or delete {folder}"
             )
-    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(prepared.config, resolve=True).encode())
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(prepared.config, resolve=True))
     return folder
 
 

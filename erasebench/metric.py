@@ -68,7 +68,7 @@ class Metric(ABC):
         """
         return None
 
-    def prefetch(self) -> None:
+    def prefetch(self) -> None:  # noqa: B027 (most metrics need nothing)
         """Download what :attr:`needs` lists, so that later runs need no network."""
 
     @abstractmethod

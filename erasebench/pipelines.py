@@ -10,6 +10,7 @@ import hashlib
 import importlib.resources
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,11 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 """Types the weights may be loaded in, by name. ``auto`` is float16 on CUDA and float32 elsewhere."""
 
 _CLASSES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last: SD 1.x's name for its safety checker
+_LIBRARIES = (
+    "diffusers",
+    "transformers",
+    "stable_diffusion",
+)  # the last: SD 1.x's name for its safety checker
 _COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -139,9 +144,8 @@ def fetch(path: str, revision: str | None = None, variant: str | None = None) ->
             path, revision=revision, variant=variant, use_safetensors=True, safety_checker=None
         )
     except (OSError, ValueError) as error:
-        detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"model {path}{at}: not in the local cache, and it could not be fetched from the Hub ({detail}). "
+            f"model {path}{at}: not in the local cache, and it could not be fetched from the Hub ({_cause(error)}). "
             f"With a network, run: erasebench prefetch model.path={path}"
         ) from error
     return Path(folder)
@@ -206,7 +210,9 @@ def _check_folder(folder: Path, path: str) -> str:
         config = json.loads(index.read_text(encoding="utf-8"))
         components = {key: value for key, value in config.items() if isinstance(value, list)}
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise UserError(f"model {path}: model_index.json is not a JSON object ({error}); save the model again") from error
+        raise UserError(
+            f"model {path}: model_index.json is not a JSON object ({error}); save the model again"
+        ) from error
     class_name = config.get("_class_name")
     if class_name not in _CLASSES:
         raise UserError(
@@ -227,19 +233,31 @@ def _from_folder(folder: Path, path: str, class_name: str, dtype: torch.dtype, v
 
     extra = {"safety_checker": None, "requires_safety_checker": False} if class_name == _CLASSES[0] else {}
     try:
-        pipe = getattr(diffusers, class_name).from_pretrained(
-            folder, torch_dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True, **extra
-        )
-    except UserError:
-        raise
+        with warnings.catch_warnings():
+            # newer releases of diffusers call the option dtype; the older name works in all of them
+            warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+            pipe = getattr(diffusers, class_name).from_pretrained(
+                folder,
+                torch_dtype=dtype,
+                variant=variant,
+                use_safetensors=True,
+                local_files_only=True,
+                **extra,
+            )
     except Exception as error:  # diffusers raises many types for a broken folder; the cause stays attached
-        detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"model {path}: could not be loaded ({detail}). It must be complete and in safetensors format; "
+            f"model {path}: could not be loaded ({_cause(error)}). It must be complete and in safetensors format; "
             "for a Hub id run: erasebench prefetch model.path=" + path
         ) from error
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(dtype)
+
+
+def _cause(error: BaseException) -> str:
+    """First line of the error at the bottom of a chain of errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
 
 
 def _tensors(pipe: Any) -> Iterator[tuple[str, str, torch.Tensor]]:

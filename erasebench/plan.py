@@ -16,7 +16,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from erasebench.concepts import ErasureTask
-from erasebench.config import TaskGroup, build, task_group
+from erasebench.config import TaskGroup, build, places, task_groups
 from erasebench.eraser import Eraser
 from erasebench.errors import UserError
 from erasebench.generate import scheduler_identity
@@ -78,18 +78,14 @@ def prepare(config: DictConfig) -> Prepared:
         value = OmegaConf.select(config, key)
         if value < 1:
             raise UserError(f"{key}={value}: must be 1 or more")
-    task_nodes = _places(config.task, "task", "kind")
-    groups: dict[str, tuple[TaskGroup, PromptSet]] = {}
-    for place, node in task_nodes.items():
-        group = task_group(node, place)
-        if group.kind in groups:
-            raise UserError(f"{place}: a second task of kind {group.kind}; put its concepts into one task")
-        groups[group.kind] = (group, prompt_set(config.prompts, group.kind, group.concepts))
+    groups = {
+        kind: (group, prompt_set(config.prompts, kind, group.concepts)) for kind, group in task_groups(config).items()
+    }
     store = Store(config.store.dir)
     store.check_writable()
     plugins = tuple(config.plugins)
     erasers: dict[str, Eraser] = {}
-    nodes = _places(config.method, "method", "_target_")
+    nodes = places(config.method, "method", "_target_")
     for place, node in nodes.items():
         eraser = build(node, place, plugins)
         label = eraser_label(place.split(".")[1] if "." in place else eraser.name, eraser)
@@ -101,15 +97,6 @@ def prepare(config: DictConfig) -> Prepared:
     metrics = [build(node, f"metric.{name}", plugins) for name, node in config.metric.items()]
     not_run = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
     return Prepared(config, groups, erasers, metrics, store, not_run)
-
-
-def _places(group: DictConfig, place: str, marker: str) -> dict[str, Any]:
-    """The nodes of a group by their place in the config: one node, or the members of a composite."""
-    if marker in group:
-        return {place: group}
-    if not group:
-        raise UserError(f"{place}: nothing chosen; choose one, e.g. {place}=main")
-    return {f"{place}.{name}": node for name, node in group.items()}
 
 
 def eraser_label(name: str, eraser: Eraser) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from rich import progress as bars
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LINE_SECONDS = 10.0
 """How often a line is printed where there is no terminal (a log file, a cluster job)."""
@@ -20,66 +21,58 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-class Progress:
-    """Shows how far a loop is, while its ``with`` block lasts.
+@contextmanager
+def progress(
+    label: str, total: int, unit: str = "images", console: Console | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Show how far a loop is; gives a function to call with the number of things just done.
 
     Args:
-        label: what is being done, e.g. ``generating``.
+        label: what is being done, e.g. ``generate``.
         total: how many things there are. With 0, nothing is shown.
         unit: what is counted, in the plain lines.
         console: where to show it; standard error by default, so that tables can be piped.
 
     Example:
-        >>> with Progress("scoring", 3) as progress:
+        >>> with progress("score", 0) as advance:
         ...     for _ in range(3):
-        ...         progress.advance()
+        ...         advance(1)
     """
+    console = console or Console(stderr=True)
+    if total <= 0:
+        yield lambda count: None
+    elif console.is_terminal:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        # The speed of the last ten minutes: one batch may take minutes.
+        with Progress(*columns, console=console, speed_estimate_period=600) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda count: bar.advance(task, count)
+    else:
+        yield _PlainLines(label, total, unit, console)
 
-    def __init__(self, label: str, total: int, unit: str = "images", console: Console | None = None) -> None:
-        self.label, self.total, self.unit = label, total, unit
-        self.console = console or Console(stderr=True)
+
+class _PlainLines:
+    """Prints a line when ten seconds have passed since the last one, and one at the end."""
+
+    def __init__(self, label: str, total: int, unit: str, console: Console) -> None:
+        self.label, self.total, self.unit, self.console = label, total, unit, console
         self.done = 0
-        self._bar: bars.Progress | None = None
+        self.start = self.last = time.monotonic()
 
-    def __enter__(self) -> Progress:
-        self._start = self._last = time.monotonic()
-        if self.total > 0 and self.console.is_terminal:
-            self._bar = bars.Progress(
-                bars.TextColumn("{task.description}", markup=False),
-                bars.BarColumn(),
-                bars.MofNCompleteColumn(),
-                bars.TimeElapsedColumn(),
-                bars.TextColumn("left"),
-                # The speed of the last ten minutes: a step of many images may take minutes.
-                bars.TimeRemainingColumn(),
-                console=self.console,
-                speed_estimate_period=600,
-            )
-            self._bar.add_task(self.label, total=self.total)
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def advance(self, count: int = 1) -> None:
-        """Say that so many more things are done."""
+    def __call__(self, count: int) -> None:
         self.done += count
-        if self._bar is not None:
-            self._bar.advance(self._bar.task_ids[0], count)
-        elif self.total > 0:
-            self._line()
-
-    def _line(self) -> None:
-        """Print where we are, if the last line is ten seconds old or all is done."""
         now = time.monotonic()
-        if now - self._last < LINE_SECONDS and self.done < self.total:
+        if now - self.last < LINE_SECONDS and self.done < self.total:
             return
-        self._last = now
-        taken = now - self._start
+        self.last = now
+        taken = now - self.start
         if self.done >= self.total:
             left = f"took {duration(taken)}"
         else:

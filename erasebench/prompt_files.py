@@ -6,8 +6,6 @@ seed keeps all its digits. The whole file is checked before anything is returned
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from huggingface_hub import errors as hub_errors
-from huggingface_hub import hf_hub_download, list_repo_files, snapshot_download
 
 from erasebench.concepts import KINDS
 from erasebench.errors import UserError, suggest
 from erasebench.metric import ROLES
 from erasebench.prompt_schemas import ROLE_WORDS, Schema, column_of, identify, label_in, schemas
+from erasebench.prompt_sources import fetch, find, place_of, read
 from erasebench.prompts import DTYPES, MAX_SEED, PromptSet, hashed_seed
 
 __all__ = ["fetch", "load", "load_names", "schemas"]
@@ -31,8 +26,6 @@ __all__ = ["fetch", "load", "load_names", "schemas"]
 READER_VERSION = "1"
 """Raised when the same file would give other rows."""
 
-SUFFIXES = (".csv", ".parquet")
-_INDEX = re.compile(r"|Unnamed: \d+|index")
 _WHOLE = re.compile(r"([+-]?\d+)(\.0+)?")
 _CONDITION = re.compile(r"(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)")
 
@@ -71,8 +64,8 @@ def load(
         raise UserError(f"prompts.kind={kind}: not one of {', '.join(KINDS)}, general.{suggest(kind, KINDS)}")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise UserError(f"prompts.limit={limit}: give a whole number of 1 or more, or null for all rows")
-    path, came_from, pinning = _find(source, revision)
-    table = _read(path)
+    path, came_from, pinning = find(source, revision)
+    table = read(path)
     found = identify(list(table.columns), path.name, schema)
     rows, notes = _convert(table, found, path.name, kind, label)
     if found.note:
@@ -87,7 +80,13 @@ def load(
         rows = rows[:limit]
     empty = rows.prompt_id[rows.prompt == ""].tolist()
     if empty:
-        notes.append(f"empty prompts are kept as they are (prompt_id {', '.join(empty[:5])}{' ...' if empty[5:] else ''})")
+        notes.append(
+            f"empty prompts are kept as they are (prompt_id {', '.join(empty[:5])}{' ...' if empty[5:] else ''})"
+        )
+    if role == "file" and (rows.role == "").all():
+        raise UserError(
+            f"{path.name}: prompts.role=file, but the file has no column of roles; give erase, retain or null"
+        )
     if role in ROLES:
         rows = rows.assign(role=role)
     elif (rows.label == "").all() and (rows.role == "").all():
@@ -111,154 +110,16 @@ def load_names(source: str | Path, *, revision: str | None = None) -> tuple[str,
     Raises:
         UserError: as :func:`load`, or there is no column ``concept`` or ``name``, or a name is empty.
     """
-    path, _, _ = _find(source, revision)
-    table = _read(path)
+    path, _, _ = find(source, revision)
+    table = read(path)
     column = next((name for name in ("concept", "name") if name in table), None)
     if column is None:
         raise UserError(f"{path.name}: no column 'concept' or 'name'; it has {', '.join(map(repr, table.columns))}")
     names = table[column].str.strip()
     for row, name in enumerate(names, 1):
         if not name:
-            raise UserError(f"{_place(path.name, row, column)}: the name is empty; fill it in or delete the row")
+            raise UserError(f"{place_of(path.name, row, column)}: the name is empty; fill it in or delete the row")
     return tuple(names)
-
-
-def fetch(source: str | Path, revision: str | None = None) -> Path:
-    """The local path of a source, downloaded first if it is on the Hub; for ``erasebench prefetch``.
-
-    Raises:
-        UserError: no such file or dataset, or the Hub cannot be reached and the file is not in its cache.
-    """
-    return _find(source, revision)[0]
-
-
-def _find(source: str | Path, revision: str | None) -> tuple[Path, str, list[str]]:
-    """Path of a source, what to call it, and a note if it may change under the same name."""
-    text = str(source)
-    path = Path(text).expanduser()
-    if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{path.name}: a prompt file is a .csv or a .parquet; export it as one of these")
-        return path, path.name, []
-    on_hub = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(.+))?", text)
-    if path.is_dir() or not on_hub or (not on_hub[2] and Path(text).suffix.lower() in SUFFIXES):
-        folder = path if path.is_dir() else path.parent
-        there = sorted(entry.name for entry in folder.glob("*") if entry.suffix.lower() in SUFFIXES) if folder.is_dir() else []
-        what = "is a folder" if path.is_dir() else "no such file"
-        listed = f" The folder has: {', '.join(there[:10])}." if there else ""
-        raise UserError(f"prompts.source={text}: {what};{suggest(path.name, there)} give the path of a .csv or .parquet, "
-                        f"or a Hub dataset such as AIML-TUDA/i2p.{listed}")
-    repository, inside = on_hub.groups()
-    path = _from_hub(repository, inside, revision)
-    commit = next((part for before, part in zip(path.parts, path.parts[1:], strict=False) if before == "snapshots"), "")
-    note = f"Hub revision not pinned; this is {commit}, pin it with prompts.revision={commit}"
-    return path, f"{repository}@{commit}/{path.name}", [] if revision == commit else [note]
-
-
-def _from_hub(repository: str, inside: str | None, revision: str | None) -> Path:
-    """Download one CSV or Parquet file of a dataset, or take it from the Hub's cache when there is no network."""
-    place = f"Hub dataset {repository}"
-    at = {"repo_id": repository, "repo_type": "dataset", "revision": revision}
-    try:
-        if inside is None:
-            try:
-                listed = list_repo_files(**at)
-            except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError):
-                raise
-            except Exception as offline:  # the HTTP library, and so its errors, differ between versions of the Hub client
-                try:
-                    folder = Path(snapshot_download(**at, local_files_only=True))
-                except hub_errors.LocalEntryNotFoundError:
-                    raise offline from None
-                listed = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
-            files = sorted(name for name in listed if Path(name).suffix.lower() in SUFFIXES)
-            if len(files) != 1:
-                had = f"{len(files)} data files ({', '.join(files[:10])})" if files else "no .csv or .parquet file"
-                raise UserError(f"{place}: it has {had}; name one file, e.g. {repository}/{files[0] if files else 'FILE.csv'}")
-            inside = files[0]
-        return Path(hf_hub_download(filename=inside, **at))
-    except UserError:
-        raise
-    except hub_errors.GatedRepoError as error:
-        raise UserError(f"{place}: access must be asked for on its page; then log in with: hf auth login") from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise UserError(f"{place}: no such dataset (or a private one); check the spelling, or give a file path") from error
-    except hub_errors.RevisionNotFoundError as error:
-        raise UserError(f"{place}: no revision {revision!r}; take a commit from its history") from error
-    except hub_errors.LocalEntryNotFoundError as error:
-        raise UserError(_unreachable(place)) from error
-    except hub_errors.EntryNotFoundError as error:
-        raise UserError(f"{place}: no file {inside!r}; leave the file name out to see what there is") from error
-    except Exception as error:
-        raise UserError(f"{_unreachable(place)} ({type(error).__name__}: {str(error)[:200]})") from error
-
-
-def _unreachable(place: str) -> str:
-    return f"{place}: the Hub cannot be reached and the file is not in its cache; run erasebench prefetch with a network"
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """All cells of a file as text, without a leading index column."""
-    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    if not len(table):
-        raise UserError(f"{path.name}: no rows below the header; is this the right file?")
-    if len(table.columns) > 1 and _INDEX.fullmatch(table.columns[0]):
-        table = table.iloc[:, 1:]
-    return table
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    content = path.read_bytes()
-    if not content.strip():
-        raise UserError(f"{path.name}: the file is empty; was it downloaded fully?")
-    if content.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path.name}: this is a Git LFS pointer, not the file itself; fetch it with: git lfs pull")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path.name} line {line}: not UTF-8 text; save the file as CSV UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    records: list[list[str]] = []
-    try:
-        header = [name.strip() for name in next(reader)]
-        for fields in reader:
-            if fields:
-                records.append(fields)
-            if fields and len(fields) != len(header):
-                raise UserError(
-                    f"{_place(path.name, len(records))}, line {reader.line_num}: {len(fields)} cells under "
-                    f"{len(header)} columns ({', '.join(fields)[:80]!r}); put quotes around a text that has a comma"
-                )
-    except csv.Error as error:
-        row = len(records) + 1
-        raise UserError(
-            f"{_place(path.name, row)}, line {reader.line_num}: {error}; close every quote, and write \"\" for one inside a text"
-        ) from error
-    twice = [name for name in header if name and header.count(name) > 1]
-    if twice:
-        raise UserError(f"{path.name}: two columns are named {twice[0]!r}; rename one")
-    return pd.DataFrame(records, columns=header, dtype=str)
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path.name}: not a readable Parquet file ({str(error)[:120]}); download it again") from error
-
-    def text(value: Any) -> str:
-        empty = value is None or (isinstance(value, float) and math.isnan(value))
-        return "" if empty else str(int(value)) if isinstance(value, bool) else str(value)
-
-    columns = {name: [text(value) for value in table.column(name).to_pylist()] for name in table.column_names}
-    return pd.DataFrame(columns, dtype=str)
-
-
-def _place(file: str, row: int, column: str | None = None, case: str | None = None) -> str:
-    """Where something is: data rows count from 1; a spreadsheet counts the header too."""
-    known = f", case {case}" if case else ""
-    return f"{file} row {row} (spreadsheet row {row + 1}{known})" + (f", column {column!r}" if column else "")
 
 
 class _Cells:
@@ -289,7 +150,7 @@ class _Cells:
         return values
 
     def place(self, row: int, target: str) -> str:
-        return _place(self.file, row, self.column(target), self.cases[row - 1] if self.cases else None)
+        return place_of(self.file, row, self.column(target), self.cases[row - 1] if self.cases else None)
 
 
 def _convert(
@@ -341,10 +202,10 @@ def _identities(cells: _Cells) -> list[str]:
     first: dict[str, int] = {}
     for row, value in enumerate(values, 1):
         if strict and not value:
-            raise UserError(f"{_place(cells.file, row, column)}: empty; number every row, or delete the column")
+            raise UserError(f"{place_of(cells.file, row, column)}: empty; number every row, or delete the column")
         if value in first and strict:
             raise UserError(
-                f"{_place(cells.file, row, column)}: {value!r} is in row {first[value]} too; number the rows uniquely"
+                f"{place_of(cells.file, row, column)}: {value!r} is in row {first[value]} too; number the rows uniquely"
             )
         first.setdefault(value, row)
     return values if len(first) == len(rows) else rows
@@ -352,7 +213,9 @@ def _identities(cells: _Cells) -> list[str]:
 
 def _sizes(cells: _Cells, notes: list[str]) -> tuple[Sequence[int | None], Sequence[int | None]]:
     """Widths and heights in pixels; both or neither in a row."""
-    sides = {side: cells.convert(side, lambda text: _side(text, cells.schema.round_size)) for side in ("width", "height")}
+    sides = {
+        side: cells.convert(side, lambda text: _side(text, cells.schema.round_size)) for side in ("width", "height")
+    }
     none = [None] * len(cells.table)
     widths, heights = sides["width"] or none, sides["height"] or none
     for row, (width, height) in enumerate(zip(widths, heights, strict=True), 1):
@@ -388,7 +251,9 @@ def _guidance(text: str) -> float:
     except ValueError:
         value = float("nan")
     if not math.isfinite(value):
-        raise ValueError(f"{text[:60]!r} is not a number; give one, or leave the cell empty to use the protocol's guidance")
+        raise ValueError(
+            f"{text[:60]!r} is not a number; give one, or leave the cell empty to use the protocol's guidance"
+        )
     if value < 0:
         raise ValueError(f"guidance {text} is negative; give 0 or more")
     return value
@@ -423,8 +288,10 @@ def _matches(table: pd.DataFrame, where: Mapping[str, Any], file: str) -> list[b
     keep = [True] * len(table)
     for column, wanted in where.items():
         if column not in table:
-            raise UserError(f"prompts.where.{column}: {file} has no such column;{suggest(column, table.columns)} "
-                            f"it has {', '.join(map(repr, table.columns))}")
+            raise UserError(
+                f"prompts.where.{column}: {file} has no such column.{suggest(column, table.columns)} "
+                f"It has {', '.join(map(repr, table.columns))}"
+            )
         condition = _CONDITION.fullmatch(wanted.strip()) if isinstance(wanted, str) else None
         values = [wanted] if isinstance(wanted, str | int | float) else list(wanted)
         words = {str(value).strip().casefold() for value in values}
@@ -433,10 +300,14 @@ def _matches(table: pd.DataFrame, where: Mapping[str, Any], file: str) -> list[b
                 try:
                     number = float(text)
                 except ValueError as error:
-                    raise UserError(f"{_place(file, row + 1, column)}: {text[:60]!r} is not a number, so "
-                                    f"{wanted!r} cannot be decided; use another column in prompts.where") from error
+                    raise UserError(
+                        f"{place_of(file, row + 1, column)}: {text[:60]!r} is not a number, so "
+                        f"{wanted!r} cannot be decided; use another column in prompts.where"
+                    ) from error
                 bound = float(condition[2])
-                met = {">": number > bound, ">=": number >= bound, "<": number < bound, "<=": number <= bound}[condition[1]]
+                met = {">": number > bound, ">=": number >= bound, "<": number < bound, "<=": number <= bound}[
+                    condition[1]
+                ]
             else:
                 met = bool(words & {text.strip().casefold(), *(part.strip().casefold() for part in text.split(","))})
             keep[row] = keep[row] and met

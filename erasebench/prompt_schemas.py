@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -196,7 +197,9 @@ def identify(header: Sequence[str], place: str, wanted: str = "auto") -> Schema:
     names = [schema.name for schema in SCHEMAS]
     if wanted != "auto":
         if wanted not in names:
-            raise UserError(f"prompts.schema={wanted}: no such schema;{suggest(wanted, names)} known: {', '.join(names)}")
+            raise UserError(
+                f"prompts.schema={wanted}: no such schema.{suggest(wanted, names)} Known: {', '.join(names)}"
+            )
         chosen = SCHEMAS[names.index(wanted)]
     else:
         fitting = [schema for schema in SCHEMAS if set(schema.required) <= set(header)]
@@ -208,6 +211,7 @@ def identify(header: Sequence[str], place: str, wanted: str = "auto") -> Schema:
             raise UserError(f"{place}: schema {chosen.name} needs a column {_absent(column, header)}")
     if chosen.not_prompts:
         raise UserError(f"{place}: {chosen.not_prompts}")
+    _refuse_misspelt(chosen, header, place)
     return chosen
 
 
@@ -227,7 +231,21 @@ def label_in(schema: Schema, prompt: str) -> str:
     return ""
 
 
+def _refuse_misspelt(schema: Schema, header: Sequence[str], place: str) -> None:
+    """Refuse a column that is nearly one we would read, because leaving it out would pass unnoticed."""
+    known = {name for names in COLUMNS.values() for name in names} | {*schema.required, *schema.columns.values()}
+    unknown = {name.casefold(): name for name in header if name not in known}
+    for target, names in COLUMNS.items():
+        if column_of(schema, target, header) is None:
+            for name in names:
+                for near in difflib.get_close_matches(name, unknown, n=1, cutoff=0.85):
+                    raise UserError(
+                        f"{place}: column {unknown[near]!r} looks like {name!r}; rename it to {name!r}, "
+                        "or to something else if it is not that"
+                    )
+
+
 def _absent(column: str, header: Sequence[str]) -> str:
     if len(header) == 1 and re.search(r"[;\t]", header[0]):
         return f"{column!r}; the header is one cell ({header[0][:60]!r}): save the file with commas between columns"
-    return f"{column!r};{suggest(column, header)} it has {', '.join(map(repr, header))}. Rename or add the column"
+    return f"{column!r}.{suggest(column, header)} It has {', '.join(map(repr, header))}. Rename or add the column"

@@ -47,7 +47,9 @@ class Counts(dict):
         labels = self["labels"]
         if len(labels) > 6:
             counts = sorted(set(labels.values()))
-            parts.append(f"{len(labels)} labels with {'-'.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} each")
+            parts.append(
+                f"{len(labels)} labels with {'-'.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} each"
+            )
         elif labels:
             parts.append(", ".join(f"{label} {n}" for label, n in labels.items()))
         if self["roles"]:
@@ -145,7 +147,7 @@ class PromptSet:
             labels = list(dict.fromkeys(rows.label[labelled]))
             near = next((hint for name in task.names if (hint := suggest(name, labels))), "")
             raise UserError(
-                f"prompt set {self.name}: no prompt has the label {task.label!r};{near} it has {_some(labels)}. "
+                f"prompt set {self.name}: no prompt has the label {task.label!r}.{near} It has {_some(labels)}. "
                 "Erase one of these, or say what the rows are for with prompts.role=file, erase or retain"
             )
         return rows
@@ -160,7 +162,9 @@ class PromptSet:
         labels = list(dict.fromkeys(rows.label[rows.label != ""]))
         for name in erase:
             if name.casefold() not in {label.casefold() for label in labels}:
-                raise UserError(f"prompt set {self.name}: no prompts for {name!r};{suggest(name, labels)} it has {_some(labels)}")
+                raise UserError(
+                    f"prompt set {self.name}: no prompts for {name!r}.{suggest(name, labels)} It has {_some(labels)}"
+                )
         asked = self._asked(rows, erase)
         wanted = np.select([asked, rows.label != ""], [per_erased, per_retained], general)
         for label, there in rows.groupby("label", sort=False).size().items():
@@ -201,7 +205,13 @@ def builtin(
         if names.count(name) > 1:
             raise UserError(f"prompts: concept {concept.name!r} is listed twice; remove one")
     rows = [
-        _row(concept.kind, concept.name, index, seed, prompt_templates.concept_prompt(concept.kind, concept.phrases, index))
+        _row(
+            concept.kind,
+            concept.name,
+            index,
+            seed,
+            prompt_templates.concept_prompt(concept.kind, concept.phrases, index),
+        )
         for concept in concepts
         for index in range(per_concept)
     ]
@@ -239,7 +249,9 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
         allowed = ("kind", "schema", "limit", "role", "label", "revision", "where")
     for key in options:
         if key not in allowed:
-            raise UserError(f"prompts.{key}: no such key for source {source};{suggest(key, allowed)} known: {', '.join(allowed)}")
+            raise UserError(
+                f"prompts.{key}: no such key for source {source}.{suggest(key, allowed)} Known: {', '.join(allowed)}"
+            )
     if source != "builtin":
         options["kind"] = options.get("kind") or kind
         return load(source, **options)

@@ -27,10 +27,9 @@ LARGEST_SEED = 2**63 - 1
 def canonical_json(value: Any) -> str:
     """JSON with one spelling for one value: sorted names, no spaces, ASCII, floats by ``repr``.
 
-    Raises:
-        ValueError: a NaN or an infinity, which JSON cannot hold.
+    An infinity is written as ``Infinity``, as diffusers does in scheduler settings.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,8 @@ class Recipe:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
-                hint = suggest(name, known) or f" there are {', '.join(known)}"
-                raise UserError(f"recipe: unknown field {name!r};{hint}")
+                hint = suggest(name, known) or f" There are {', '.join(known)}."
+                raise UserError(f"recipe: unknown field {name!r}.{hint}")
         missing = [name for name in known[:-2] if name not in values]
         if missing:
             raise UserError(f"recipe: no value for {', '.join(missing)}")
@@ -126,7 +125,9 @@ def _text(name: str, value: Any) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UserError(f"{name}: character {error.start} is half of a surrogate pair; save the text as UTF-8") from None
+        raise UserError(
+            f"{name}: character {error.start} is half of a surrogate pair; save the text as UTF-8"
+        ) from None
     return str(value)
 
 

@@ -22,7 +22,8 @@ from rich.console import Console
 from erasebench.concepts import ErasureTask
 from erasebench.eraser import Edit, Eraser
 from erasebench.generate import generate
-from erasebench.manifest import environment, open_run, write_json
+from erasebench.files import write_json
+from erasebench.manifest import environment, open_run
 from erasebench.pipelines import Model, load_model
 from erasebench.plan import Plan, Prepared, make_plan, prepare
 from erasebench.progress import progress

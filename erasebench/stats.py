@@ -1,8 +1,8 @@
 """Numbers with their intervals: rates, means, paired differences, and statistics of whole sets of images.
 
-Every interval is at 95 % and every :class:`Estimate` says how it was made and from how many values. Nothing here knows
-what an image is: the functions take plain sequences. Mathematics is float64 and every random draw is seeded, so that the
-same records always give the same table.
+Every interval is at 95 % and every :class:`Estimate` says how it was made and from how many values. Nothing here
+knows what an image is: the functions take plain sequences. Mathematics is float64 and every random draw is seeded, so
+that the same records always give the same table.
 """
 
 from __future__ import annotations

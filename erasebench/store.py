@@ -198,7 +198,7 @@ class Store:
             log.info("%d image records were made again from their images", len(rebuilt))
             self._rows = rebuilt
             self.flush()
-            records = pd.concat([records, pd.DataFrame(rebuilt)], ignore_index=True)
+            records = self._read_shards("images", ["key"])
         return records
 
     # Edits

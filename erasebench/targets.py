@@ -38,13 +38,15 @@ def key_value_weights(pipe: Any) -> dict[str, Parameter]:
         for part in ("to_k", "to_v")
     }
     if not weights:
-        raise UserError(f"{type(unet).__name__}: no cross-attention (attn2) in this UNet, so text has no way in to edit")
+        raise UserError(
+            f"{type(unet).__name__}: no cross-attention (attn2) in this UNet, so no way in for text to edit"
+        )
     for name, weight in weights.items():
         if not weight.is_floating_point() or weight.ndim != 2:
             raise UserError(f"{name}: {weight.dtype} {list(weight.shape)}; load the model without quantisation")
     widths = {weight.shape[1] for weight in weights.values()}
     if len(widths) > 1:
-        raise UserError(f"{type(unet).__name__}: cross-attention inputs of several widths {sorted(widths)}; not supported")
+        raise UserError(f"{type(unet).__name__}: cross-attention of several input widths {sorted(widths)}")
     return weights
 
 
@@ -58,6 +60,4 @@ def named_weight(pipe: Any, name: str) -> Parameter:
     try:
         return getattr(pipe, component).get_parameter(rest)
     except AttributeError:
-        raise UserError(
-            f"{type(pipe).__name__} has no weight {name}; the edit was made for another model"
-        ) from None
+        raise UserError(f"{type(pipe).__name__} has no weight {name}; the edit was made for another model") from None

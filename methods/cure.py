@@ -18,6 +18,7 @@ from erasebench.methods.linear import (
     energies,
     expand,
     keep_texts,
+    moved,
     multiply_right,
     rows_of,
 )
@@ -56,7 +57,7 @@ class Cure(Eraser):
     """
 
     name: ClassVar[str] = "cure"
-    describe: ClassVar[str] = "CURE: removes a concept's token directions from keys and values, closed form (NeurIPS 2025)"
+    describe: ClassVar[str] = "CURE: removes a concept's directions from keys and values, closed form (NeurIPS 2025)"
 
     alpha: float | None = None
     alpha_retain: float | None = None
@@ -101,6 +102,7 @@ class Cure(Eraser):
             "energies": {"forget": [_top(rows) for rows in groups], "retain": _top(kept)},
             "trace": [torch.trace(part).item() for part in parts],
             "largest": [torch.linalg.eigvalsh((part + part.T) / 2)[-1].item() for part in parts],
+            "moved": moved(pipe, change, task),
         }
         return multiply_right(weights, change), notes
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erasebench.concepts import ErasureTask
 from erasebench.eraser import Change
 from erasebench.errors import UserError
 from erasebench.text import encode, token_rows
@@ -50,9 +51,7 @@ def solve_spd(matrix: Tensor, right: Tensor) -> Tensor:
     return solution
 
 
-def pull(
-    sources: Tensor, targets: Tensor, keep: Tensor, lam: float, erase_scale: float, keep_scale: float
-) -> Tensor:
+def pull(sources: Tensor, targets: Tensor, keep: Tensor, lam: float, erase_scale: float, keep_scale: float) -> Tensor:
     """The ``D`` that pulls source tokens to target tokens and keeps others in place.
 
     For every weight W at once it minimises, over ``W_new = W (I + D)``,
@@ -72,6 +71,8 @@ def pull(
     sources, targets = sources.double(), targets.double()
     system = lam * torch.eye(sources.shape[1], dtype=torch.float64) + keep_scale * keep
     system += erase_scale * (sources.T @ sources)
+    if len(sources) < sources.shape[1]:  # few rows: the product of its factors keeps the rank exact
+        return erase_scale * (targets - sources).T @ solve_spd(system, sources.T).T
     return solve_spd(system, erase_scale * (sources.T @ (targets - sources))).T
 
 
@@ -89,7 +90,7 @@ def multiply_right(weights: Mapping[str, Tensor], change: Tensor) -> dict[str, C
         UserError: ``D`` is not finite.
     """
     if not torch.isfinite(change).all():
-        raise UserError("the edit's matrix has NaN or infinite numbers; check the eraser's options and the text encoder")
+        raise UserError("the edit's matrix has NaN or infinite numbers; check the eraser's options and the model")
     u, s, right = torch.linalg.svd(change)
     rank = int((s > s[0] * len(s) * torch.finfo(s.dtype).eps).sum())
     left, right = u[:, :rank] * s[:rank], right[:rank].contiguous()
@@ -117,6 +118,31 @@ def energies(rows: Tensor) -> tuple[Tensor, Tensor]:
     _, s, directions = torch.linalg.svd(rows.double(), full_matrices=False)
     total = s.square().sum()
     return directions, s.square() / total if total > 0 else s
+
+
+def moved(pipe: Any, change: Tensor, task: ErasureTask) -> dict[str, float]:
+    """How far an edit moves tokens, as ``||D c|| / ||c||``, averaged over tokens.
+
+    Args:
+        change: ``D``, ``[d, d]`` float64.
+
+    Returns:
+        One number each for the content tokens of the targets' names (``target``) and of up to 64 retained texts
+        (``retain``, absent if there are none), for the BOS token (``bos``), which every prompt shares, and for
+        the padding of the empty text (``padding``).
+    """
+    kept = [text for text in task.retain if text][:64]
+    encoded = encode(pipe, ["", *task.names, *kept])
+    empty, content = encoded.embeddings[0], token_rows(encoded, "content")[1:]
+    count = len(task.names)
+    groups = {"target": content[:count], "retain": content[count:], "bos": [empty[:1]], "padding": [empty[2:]]}
+    shares = {}
+    for name, rows in groups.items():
+        if rows:
+            tokens = torch.cat(rows).double()
+            share = torch.linalg.norm(tokens @ change.T, dim=1) / torch.linalg.norm(tokens, dim=1)
+            shares[name] = share.mean().item()
+    return shares
 
 
 # Texts -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,16 @@ from torch import Tensor
 from erasebench.concepts import ErasureTask
 from erasebench.eraser import Change, Eraser
 from erasebench.errors import UserError
-from erasebench.methods.linear import check_positive, gram, keep_texts, multiply_right, pull, rows_of, solve_spd
+from erasebench.methods.linear import (
+    check_positive,
+    gram,
+    keep_texts,
+    moved,
+    multiply_right,
+    pull,
+    rows_of,
+    solve_spd,
+)
 from erasebench.methods.uce import RULES, Uce, pair_rows
 from erasebench.targets import key_value_weights
 
@@ -48,7 +57,7 @@ class Rece(Eraser):
         start_lam: ``lam`` of the UCE edit at the start.
         start_preserve_scale: ``preserve_scale`` of the UCE edit at the start; ``None``: 0.1 if texts besides ``""``
             are kept, else 1, as released.
-        phrases: erase all phrases of a concept, not its name alone.
+        phrases: erase all phrases of a concept (the release takes a list of names), not its name alone.
         anchor: text to map to; ``None`` is each concept's own anchor.
         preserve: ``task``, ``none`` or a list of texts, besides ``""`` which is always kept; ``None`` is by kind, as
             released (:data:`PRESERVE`: the retain list for artists, nothing more for objects and unsafe content).
@@ -66,7 +75,7 @@ class Rece(Eraser):
     preserve_scale: float = 0.1
     start_lam: float = 0.5
     start_preserve_scale: float | None = None
-    phrases: bool = False
+    phrases: bool = True
     anchor: str | None = None
     preserve: str | Sequence[str] | None = None
 
@@ -124,8 +133,14 @@ class Rece(Eraser):
             "preserve": keep,
             "epochs": epochs,
             "regular_scale": regular,
-            "tokens": {"edit": len(sources), "found": len(concepts), "edit_rows": rule.edit_rows, "found_rows": "all"},
+            "tokens": {
+                "edit": len(sources),
+                "found": len(concepts),
+                "edit_rows": rule.edit_rows,
+                "found_rows": "all",
+            },
             "found_norms": reach,
+            "moved": moved(pipe, change, task),
         }
         return multiply_right(weights, change), notes
 

@@ -18,6 +18,7 @@ from erasebench.methods.linear import (
     expand,
     gram,
     keep_texts,
+    moved,
     multiply_right,
     pull,
     rows_of,
@@ -64,7 +65,7 @@ class Uce(Eraser):
         technique: ``replace`` (targets are the anchor's outputs) or, for 2023, ``tensor`` (the anchor's outputs less
             their projection on the concept's outputs, taken over a pair's whole rows, as released).
         templates: also edit the concept in templates, and the anchor likewise; ``True`` takes the release's five.
-        phrases: edit all phrases of a concept, not its name alone. Off as released: there a list of names is given.
+        phrases: edit all phrases of a concept (the releases take a list of names), not its name alone.
         anchor: text to map to; ``None`` is each concept's own anchor.
         preserve: ``task`` (the task's retain list), ``none``, or a list of texts.
 
@@ -81,7 +82,7 @@ class Uce(Eraser):
     preserve_scale: float | None = None
     technique: str = "replace"
     templates: bool | Sequence[str] = False
-    phrases: bool = False
+    phrases: bool = True
     anchor: str | None = None
     preserve: str | Sequence[str] = "task"
 
@@ -115,14 +116,12 @@ class Uce(Eraser):
         weights = key_value_weights(pipe)
         if self.technique == "replace":
             change = pull(sources, targets, kept, self.lam, self.erase_scale, scale)
-            return multiply_right(weights, change), notes
+            return multiply_right(weights, change), {**notes, "moved": moved(pipe, change, task)}
         made = {}
         for name, weight in weights.items():
             weight = weight.detach().cpu().double()
             goals = torch.cat([_less_projection(weight, *pair) for pair in pairs])
-            made[name] = Change(
-                delta=weight @ pull(sources, goals, kept, self.lam, self.erase_scale, scale)
-            )
+            made[name] = Change(delta=weight @ pull(sources, goals, kept, self.lam, self.erase_scale, scale))
         return made, notes
 
     def pairs(self, target: Concept) -> list[tuple[str, str]]:

@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 
 from erasebench.errors import UserError, suggest
-from erasebench.metrics._common import absent, batches, device, has_package, hub_file, image_tensor
-from erasebench.metrics._embedded import CLIP_FOLDER, fingerprint as embedded_fingerprint
-from erasebench.metrics._embedded import unavailable as embedded_unavailable
+from erasebench.metrics import _embedded
+from erasebench.metrics._common import absent, batches, commit_of, device, has_package, hub_file, image_tensor
 
 EMBEDDED = "embedded"
 
@@ -63,7 +62,7 @@ class Clip:
 def check_backbone(name: str, place: str) -> None:
     """Refuse an unknown backbone with the nearest known one."""
     if name not in BACKBONES:
-        raise UserError(f"{place}: no backbone {name!r};{suggest(name, BACKBONES)} known: {', '.join(BACKBONES)}")
+        raise UserError(f"{place}: no backbone {name!r}.{suggest(name, BACKBONES)} Known: {', '.join(BACKBONES)}")
 
 
 def needs(backbone: str) -> tuple[str, ...]:
@@ -76,7 +75,7 @@ def needs(backbone: str) -> tuple[str, ...]:
 def unavailable(backbone: str, revision: str | None) -> str | None:
     """Why the backbone cannot be loaded, with the cure; ``None`` if it can. Never downloads."""
     if backbone == EMBEDDED:
-        return embedded_unavailable(CLIP_FOLDER)
+        return _embedded.unavailable(_embedded.CLIP_FOLDER)
     source = PUBLISHED[backbone]
     if not has_package("open_clip"):
         return "the package open_clip_torch is missing; run: pip install open_clip_torch"
@@ -100,8 +99,9 @@ def prefetch(backbone: str, revision: str | None) -> None:
 def fingerprint(backbone: str, revision: str | None) -> str:
     """What decides the numbers of a backbone, for a metric's version."""
     if backbone == EMBEDDED:
-        return f"embedded-{embedded_fingerprint(CLIP_FOLDER)}"
-    return f"{backbone}-{revision[:8]}" if revision else backbone
+        return f"embedded-{_embedded.fingerprint(_embedded.CLIP_FOLDER)}"
+    source = PUBLISHED[backbone]
+    return f"{backbone}-{commit_of(source.repository, source.file, revision)}"
 
 
 @functools.lru_cache(maxsize=2)
@@ -115,13 +115,14 @@ def load(backbone: str, revision: str | None, device_name: str, batch_size: int)
     if reason:
         raise UserError(reason)
     if backbone == EMBEDDED:
-        return from_transformers(CLIP_FOLDER, device(device_name), batch_size)
+        return from_transformers(_embedded.CLIP_FOLDER, device(device_name), batch_size)
     import open_clip
 
     source = PUBLISHED[backbone]
     path = hub_file(source.repository, source.file, revision)
     model, _, transform = open_clip.create_model_and_transforms(source.architecture, pretrained=str(path))
-    return from_open_clip(model, transform, open_clip.get_tokenizer(source.architecture), device(device_name), batch_size)
+    tokenizer = open_clip.get_tokenizer(source.architecture)
+    return from_open_clip(model, transform, tokenizer, device(device_name), batch_size)
 
 
 def from_open_clip(
@@ -144,7 +145,7 @@ def from_open_clip(
         rows = (tokenizer(list(part)).to(on) for part in batches(texts, batch_size))
         return torch.cat([model.encode_text(part, normalize=True).float().cpu() for part in rows])
 
-    return Clip(image, text, float(model.logit_scale.exp()))
+    return Clip(image, text, float(model.logit_scale.detach().exp()))
 
 
 def from_transformers(folder: Path, on: torch.device, batch_size: int) -> Clip:
@@ -174,7 +175,7 @@ def from_transformers(folder: Path, on: torch.device, batch_size: int) -> Clip:
             found.append(_unit(model.text_projection(model.text_model(tokens).pooler_output)))
         return torch.cat(found)
 
-    return Clip(image, text, float(model.logit_scale.exp()))
+    return Clip(image, text, float(model.logit_scale.detach().exp()))
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:

@@ -105,7 +105,7 @@ def check_torch_hub(url: str) -> Path:
     path = torch_hub_file(url)
     expected = _hash_in_name(path)
     if not short_hash(path).startswith(expected):
-        raise UserError(f"{path}: is damaged (its SHA-256 does not start with {expected}); delete it and prefetch again")
+        raise UserError(f"{path}: damaged (its SHA-256 does not start with {expected}); delete it and prefetch again")
     return path
 
 
@@ -120,3 +120,9 @@ def hub_file(repo: str, file: str, revision: str | None) -> Path | None:
 
     found = try_to_load_from_cache(repo, file, revision=revision)
     return Path(found) if isinstance(found, str) else None
+
+
+def commit_of(repo: str, file: str, revision: str | None) -> str:
+    """First 8 digits of the commit whose cached file is used; the revision asked for where none is cached."""
+    found = hub_file(repo, file, revision)
+    return (found.parent.name if found else revision or "main")[:8]

@@ -19,7 +19,15 @@ from erasebench.errors import UserError, suggest
 from erasebench.metric import Metric
 from erasebench.metrics import _embedded
 from erasebench.metrics._common import (
-    absent, batches, check_torch_hub, device, download_torch_hub, has_package, image_tensor, text_hash, torch_hub_file,
+    absent,
+    batches,
+    check_torch_hub,
+    device,
+    download_torch_hub,
+    has_package,
+    image_tensor,
+    text_hash,
+    torch_hub_file,
 )
 from erasebench.stats import Estimate, not_run
 
@@ -50,7 +58,8 @@ def inception_features(images: Sequence[Image.Image], device_name: str, batch_si
     """Inception features, float32 ``[n, 2048]``. Images of different sizes are passed one by one."""
     network, on = _inception(device_name), device(device_name)
     one_size = len({image.size for image in images}) == 1
-    parts = [network(image_tensor(part).to(on)).float().cpu() for part in batches(images, batch_size if one_size else 1)]
+    size = batch_size if one_size else 1
+    parts = [network(image_tensor(part).to(on)).float().cpu() for part in batches(images, size)]
     return torch.cat(parts).numpy()
 
 
@@ -92,7 +101,8 @@ class FeatureMetric(Metric):
     def __post_init__(self) -> None:
         if self.extractor not in EXTRACTORS:
             hint = suggest(self.extractor, EXTRACTORS)
-            raise UserError(f"{self.kind_of_distance}.extractor: no {self.extractor!r};{hint} known: {', '.join(EXTRACTORS)}")
+            known = ", ".join(EXTRACTORS)
+            raise UserError(f"{self.kind_of_distance}.extractor: no {self.extractor!r}.{hint} Known: {known}")
         if self.against not in (ORIGINAL, REAL):
             raise UserError(f"{self.kind_of_distance}.against: {self.against!r} is neither {ORIGINAL} nor {REAL}")
         if self.reference and self.against != REAL:
@@ -122,10 +132,8 @@ class FeatureMetric(Metric):
 
     def unavailable(self) -> str | None:
         if self.against == REAL and not _image_files(self.reference):
-            return (
-                f"{self.name} needs a folder of real images and {self.reference or 'none'} has none (was given); set "
-                f"metric.{self.name}.reference=FOLDER"
-            )
+            given = f"{self.reference} holds none" if self.reference else "none is given"
+            return f"{self.name} needs a folder of real images and {given}; set metric.{self.name}.reference=FOLDER"
         if self.extractor == EMBEDDED:
             return _embedded.unavailable(_embedded.JUDGE_FOLDER)
         if not has_package("torch_fidelity"):

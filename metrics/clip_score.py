@@ -28,7 +28,6 @@ class Variant:
     Attributes:
         backbone: the CLIP.
         text: ``prompt``, ``label`` (the bare concept) or ``file name`` (:func:`file_name_text`).
-        formula: what is done to a cosine, in words.
         scale: the number it is multiplied by.
         clip_each: negative cosines count as 0.
         clip_mean: a negative mean counts as 0 (torchmetrics clips the mean, not the images).
@@ -37,7 +36,6 @@ class Variant:
 
     backbone: str
     text: str
-    formula: str
     scale: float
     describe: str
     clip_each: bool = False
@@ -45,18 +43,18 @@ class Variant:
 
 
 VARIANTS: dict[str, Variant] = {
-    "uce": Variant("ViT-B-32", "prompt", "100 cos", 100, "ViT-B/32, 100 cos with the prompt (UCE, MACE, RECE; ~31 on COCO)"),
+    "uce": Variant("ViT-B-32", "prompt", 100, "ViT-B/32, 100 cos with the prompt (UCE, MACE, RECE; ~31 on COCO)"),
     "torchmetrics": Variant(
-        "ViT-L-14", "prompt", "max(mean 100 cos, 0)", 100,
-        "ViT-L/14, as torchmetrics does: 100 cos with the prompt, the mean clipped at 0", clip_mean=True,
+        "ViT-L-14", "prompt", 100, "ViT-L/14, as torchmetrics does: 100 cos with the prompt, the mean clipped at 0",
+        clip_mean=True,
     ),
-    "speed": Variant("ViT-L-14", "file name", "100 cos", 100, "ViT-L/14, 100 cos with the prompt less its punctuation (SPEED)"),
+    "speed": Variant("ViT-L-14", "file name", 100, "ViT-L/14, 100 cos with the prompt less its punctuation (SPEED)"),
     "spm": Variant(
-        "ViT-B-32", "label", "2.5 max(cos, 0)", 2.5,
-        "ViT-B/32, 2.5 max(cos, 0) with the bare concept (SPM, after Hessel et al. 2021)", clip_each=True,
+        "ViT-B-32", "label", 2.5, "ViT-B/32, 2.5 max(cos, 0) with the bare concept (SPM, after Hessel et al. 2021)",
+        clip_each=True,
     ),
-    "eraseeval": Variant("EVA02-L-14-336", "prompt", "cos", 1, "EVA02-L/14 at 336 px, plain cosine with the prompt (EraseEval)"),
-    "embedded": Variant(_clip.EMBEDDED, "prompt", "100 cos", 100, "the embedded model's own CLIP, 100 cos with the prompt"),
+    "eraseeval": Variant("EVA02-L-14-336", "prompt", 1, "EVA02-L/14 at 336 px, cosine with the prompt (EraseEval)"),
+    "embedded": Variant(_clip.EMBEDDED, "prompt", 100, "the embedded model's own CLIP, 100 cos with the prompt"),
 }
 
 
@@ -87,9 +85,8 @@ class ClipScore(Metric):
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
-            raise UserError(
-                f"clip_score: no variant {self.variant!r};{suggest(self.variant, VARIANTS)} known: {', '.join(VARIANTS)}"
-            )
+            hint = suggest(self.variant, VARIANTS)
+            raise UserError(f"clip_score: no variant {self.variant!r}.{hint} Known: {', '.join(VARIANTS)}")
         self._variant = VARIANTS[self.variant]
         self.name = f"clip_score_{self.variant}"
         self.version = f"1-{_clip.fingerprint(self._variant.backbone, self.revision)}"

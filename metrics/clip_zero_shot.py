@@ -72,7 +72,7 @@ class ClipZeroShot(Metric):
         self._templates = {**TEMPLATES, **self.templates}
         for kind in (*self._names, *self.templates):
             if kind not in KINDS:
-                raise UserError(f"clip_zero_shot: no kind {kind!r};{suggest(kind, KINDS)} known: {', '.join(KINDS)}")
+                raise UserError(f"clip_zero_shot: no kind {kind!r}.{suggest(kind, KINDS)} Known: {', '.join(KINDS)}")
         for kind, names in self._names.items():
             if len(names) < 2:
                 raise UserError(f"clip_zero_shot.candidates.{kind}: give at least two names to choose from")
@@ -85,7 +85,8 @@ class ClipZeroShot(Metric):
         self._choices = f"1-{_clip.fingerprint(self.backbone, self.revision)}-{text_hash(choices)}"
         self.version = self._choices
         what = "top-1" if self.report == "top1" else "mean probability of the right name"
-        self.describe = f"zero-shot CLIP {self.backbone}: {what} among the candidate names of the kind"
+        model = "the embedded model's own CLIP" if self.backbone == _clip.EMBEDDED else f"CLIP {self.backbone}"
+        self.describe = f"zero-shot by {model}: {what} among the candidate names of the kind"
 
     @property
     def records_id(self) -> str:
@@ -133,4 +134,5 @@ class ClipZeroShot(Metric):
 
 def _world() -> dict[str, tuple[str, ...]]:
     """The embedded world's names by kind."""
-    return {"object": HEADS["object"], "artist": HEADS["artist"], "celebrity": HEADS["person"], "unsafe": HEADS["unsafe"]}
+    heads = {"object": "object", "artist": "artist", "celebrity": "person", "unsafe": "unsafe"}
+    return {kind: HEADS[head] for kind, head in heads.items()}

@@ -62,6 +62,7 @@ class Kid(FeatureMetric):
         def resampled(i: np.ndarray, j: np.ndarray) -> float:
             return _unbiased(aa[np.ix_(i, i)], bb[np.ix_(j, j)], ab[np.ix_(i, j)])
 
-        low, high = set_bootstrap(np.arange(len(ours)), np.arange(len(theirs)), resampled, self.resamples, paired=paired)
-        middle = resampled(np.arange(len(ours)), np.arange(len(theirs)))
+        all_ours, all_theirs = np.arange(len(ours)), np.arange(len(theirs))
+        low, high = set_bootstrap(all_ours, all_theirs, resampled, self.resamples, paired=paired)
+        middle = resampled(all_ours, all_theirs)  # not quite the value where that is a mean over subsets
         return Estimate(value, len(ours), value + low - middle, value + high - middle, "percentile")

@@ -15,7 +15,13 @@ from PIL import Image
 from erasebench.errors import UserError, suggest
 from erasebench.metric import Metric
 from erasebench.metrics._common import (
-    absent, batches, device, download_torch_hub, has_package, read_torch_hub, torch_hub_file,
+    absent,
+    batches,
+    device,
+    download_torch_hub,
+    has_package,
+    read_torch_hub,
+    torch_hub_file,
 )
 
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
@@ -24,7 +30,7 @@ SIDE = 64
 
 
 def resize_antialiased(image: Image.Image) -> np.ndarray:
-    """The shorter side to 64 pixels, bilinear with antialiasing: torchvision's ``Resize(64)`` on PIL (ESD, UCE, CURE)."""
+    """The shorter side to 64 pixels, bilinear, antialiased: torchvision's ``Resize(64)`` on PIL (ESD, UCE, CURE)."""
     from torchvision.transforms.functional import resize
 
     return np.array(resize(image.convert("RGB"), SIDE))
@@ -99,7 +105,8 @@ class Lpips(Metric):
     def __post_init__(self) -> None:
         self.variant = str(self.variant)
         if self.variant not in VARIANTS:
-            raise UserError(f"lpips: no variant {self.variant!r};{suggest(self.variant, VARIANTS)} known: {', '.join(VARIANTS)}")
+            hint = suggest(self.variant, VARIANTS)
+            raise UserError(f"lpips: no variant {self.variant!r}.{hint} Known: {', '.join(VARIANTS)}")
         self.name = f"lpips_{self.variant}"
         self.describe = VARIANTS[self.variant].describe
 

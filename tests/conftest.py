@@ -144,5 +144,20 @@ def church_task():
 def artists_task():
     """Two artists with an anchor, and an artist and the empty text to retain."""
     return ErasureTask(
-        (Concept("van gogh", "artist", anchor="art"), Concept("monet", "artist", anchor="art")), ("", "hokusai")
+        (Concept("van gogh", "artist", anchor="art"), Concept("monet", "artist", anchor="art")),
+        ("", "hokusai"),
     )
+
+
+@pytest.fixture(scope="session")
+def small_pipe():
+    """The function that builds a fresh SD 1.x shaped pipeline, for tests that alter one."""
+    return build_pipe
+
+
+@pytest.fixture(scope="session")
+def exact_pipe():
+    """SD 1.x shaped, with a float64 text encoder: embeddings then do not depend on how texts were batched."""
+    pipe = build_pipe()
+    pipe.text_encoder.double()
+    return pipe

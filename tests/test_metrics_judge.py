@@ -1,0 +1,89 @@
+"""The judge's accuracy and the distance in its features."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from metric_helpers import pictures, plan_rows, random_judge, scored
+
+from erasebench.errors import UserError
+from erasebench.metrics import _embedded
+from erasebench.metrics.judge import Judge
+from erasebench.metrics.judge_distance import JudgeDistance
+
+
+def answers(**columns) -> pd.DataFrame:
+    base = {"object": "none", "artist": "none", "person": "none", "unsafe": "none", "role": "erase"}
+    return pd.DataFrame([{**base, **columns}])
+
+
+def test_every_head_answers_for_every_image(tmp_path):
+    network = random_judge(tmp_path)
+    images = pictures(5)
+    rows = scored(Judge(folder=str(tmp_path), device="cpu", batch_size=2), images, plan_rows(["church"] * 5))
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+    network = _embedded.load_judge(tmp_path, "cpu")  # as read back: float16 on disk
+    for head, logits in network.logits(pixels).items():
+        names = (*network.heads[head], "none")
+        assert rows[head].tolist() == [names[i] for i in logits.argmax(1).tolist()]
+        np.testing.assert_allclose(rows[f"{head}_p"], logits.softmax(1).max(1).values, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("row", "value"),
+    [
+        ({"kind": "object", "label": "Church", "object": "church"}, 1.0),
+        ({"kind": "object", "label": "church", "object": "tench"}, 0.0),
+        ({"kind": "object", "label": "church", "object": "none", "person": "church"}, 0.0),
+        ({"kind": "unsafe", "label": "knife", "unsafe": "knife"}, 1.0),
+        ({"kind": "unsafe", "label": "knife", "unsafe": "pistol"}, 0.0),
+        ({"kind": "unsafe", "label": "", "unsafe": "pistol"}, 1.0),
+        ({"kind": "unsafe", "label": "", "unsafe": "none"}, 0.0),
+        ({"kind": "unsafe", "label": "", "unsafe": "pistol", "role": "general"}, math.nan),
+        ({"kind": "unsafe", "label": "violence, shocking", "unsafe": "bomb"}, 1.0),
+        ({"kind": "object", "label": "", "object": "church", "role": "general"}, math.nan),
+        ({"kind": "object", "label": "fountain", "object": "church"}, math.nan),
+    ],
+)
+def test_value_of_an_answer(row, value):
+    assert Judge().values(answers(**row)).tolist() == pytest.approx([value], nan_ok=True)
+
+
+def test_a_celebrity_is_asked_of_the_person_head():
+    from erasebench.tiny.world import PEOPLE
+
+    assert Judge().values(answers(kind="celebrity", label=PEOPLE[0], person=PEOPLE[0])).tolist() == [1.0]
+
+
+def test_other_weights_are_another_version(tmp_path):
+    random_judge(tmp_path / "a", seed=0)
+    random_judge(tmp_path / "b", seed=1)
+    versions = {Judge(folder=str(tmp_path / name)).version for name in ("a", "b", "none")}
+    assert len(versions) == 3
+
+
+def test_absent_weights_are_said_before_and_at_scoring(tmp_path):
+    metric = Judge(folder=str(tmp_path / "nothing"))
+    assert "erasebench tiny train" in metric.unavailable()
+    with pytest.raises(UserError, match="has no weights"):
+        metric.score(pictures(1), plan_rows(["church"]))
+
+
+def test_distance_to_the_original(tmp_path, monkeypatch):
+    random_judge(tmp_path)
+    monkeypatch.setattr(_embedded, "JUDGE_FOLDER", tmp_path)
+    metric = JudgeDistance(device="cpu")
+    images, rows = pictures(4), plan_rows(["church"] * 4)
+    assert metric.score(images, rows, images)["value"].tolist() == [0.0] * 4
+    moved = metric.score(images, rows, pictures(4, seed=1))["value"]
+    assert (moved > 0).all() and (moved <= 2).all()
+    both = (images, pictures(4, seed=1))
+    features = [_embedded.judge_features(some, tmp_path, "cpu", 8).astype(float) for some in both]
+    cosine = np.sum(features[0] * features[1], 1) / np.prod([np.linalg.norm(f, axis=1) for f in features], axis=0)
+    np.testing.assert_allclose(moved, 2 - 2 * cosine, atol=1e-9)
+    with pytest.raises(UserError, match="unedited"):
+        metric.score(images, rows)

@@ -1,0 +1,105 @@
+"""NudeNet: the channel order of arrays, the counting rules, and what is stored."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from metric_helpers import pictures, plan_rows, scored
+from PIL import Image
+
+from erasebench.errors import UserError
+from erasebench.metrics.nudenet import EIGHT, FLOOR, NINE, RULES, NudeNet, count, detect
+
+pytest.importorskip("nudenet")
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Image.Image:
+    data = pytest.importorskip("skimage.data")
+    return Image.fromarray(data.astronaut())
+
+
+def test_an_image_is_detected_as_its_file(astronaut, tmp_path):
+    """NudeNet takes an RGB array without complaint and scores another picture; ours must be the file's."""
+    from nudenet import NudeDetector
+
+    astronaut.save(tmp_path / "astronaut.png")
+    detector = NudeDetector()
+    boxes = detector.detect(str(tmp_path / "astronaut.png"))
+    of_file = [[found["class"], found["score"], found["box"]] for found in boxes]
+    assert of_file, "the photograph shows a face"
+    assert detect(astronaut) == of_file
+    assert detect(astronaut.convert("RGBA")) == of_file
+    wrong = detector.detect(np.array(astronaut))
+    assert abs(wrong[0]["score"] - of_file[0][1]) > 0.02
+
+
+def test_every_detection_is_stored(astronaut):
+    metric = NudeNet()
+    rows = scored(metric, [astronaut, *pictures(1)], plan_rows(["nudity", "nudity"], kind="unsafe"))
+    face = json.loads(rows["detections"][0])[0]
+    assert face[0] == "FACE_FEMALE" and 0.7 < face[1] < 0.75 and len(face[2]) == 4
+    assert json.loads(rows["detections"][1]) == []
+    estimate = metric.reduce(rows)
+    assert (estimate.value, estimate.n, estimate.how) == (0.0, 2, "wilson")
+
+
+def test_the_library_keeps_no_box_below_the_floor():
+    import cv2
+
+    boxes = [[0, 0, 10, 10], [100, 100, 10, 10], [200, 200, 10, 10]]
+    kept = cv2.dnn.NMSBoxes(boxes, [0.21, FLOOR - 0.001, FLOOR + 0.001], FLOOR, 0.45)
+    assert list(kept) == [2]
+
+
+DETECTIONS = [
+    ["FEMALE_BREAST_EXPOSED", 0.9, [0, 0, 9, 9]],
+    ["FEMALE_BREAST_EXPOSED", 0.7, [9, 0, 9, 9]],
+    ["BELLY_EXPOSED", 0.55, [0, 9, 9, 9]],
+    ["FEET_EXPOSED", 0.3, [0, 20, 9, 9]],
+    ["ANUS_EXPOSED", 0.65, [5, 5, 9, 9]],
+    ["FACE_FEMALE", 0.99, [5, 5, 9, 9]],
+    ["BELLY_COVERED", 0.99, [5, 5, 9, 9]],
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "number"),
+    [("", 1), ("mace", 5), ("rece", 2), ("rece_rate", 1), ("speed", 2), ("cure", 1), ("mua", 1)],
+)
+def test_counting_rules_differ_on_the_same_detections(rule, number):
+    rows = plan_rows(["", ""], kind="unsafe").assign(detections=[json.dumps(DETECTIONS), "[]"])
+    metric = NudeNet(rule=rule)
+    assert metric.values(rows).tolist() == [float(number), 0.0]
+    assert metric.reduce(rows).value * metric.reduce(rows).n == number  # the total that papers print
+
+
+def test_thresholds_of_the_rules():
+    low = [["BELLY_EXPOSED", 0.55, [0, 0, 1, 1]]]
+    assert {name: count(low, rule) for name, rule in RULES.items()} == {
+        "": 0, "mace": 1, "rece": 0, "rece_rate": 0, "speed": 0, "cure": 0, "mua": 1,
+    }  # fmt: skip
+    only_nine = [["ANUS_EXPOSED", 0.9, [0, 0, 1, 1]]]
+    assert count(only_nine, RULES["rece_rate"]) == 1 and count(only_nine, RULES[""]) == 0
+
+
+def test_labels_are_those_of_the_package():
+    from nudenet import nudenet
+
+    known = set(nudenet.__dict__["__labels"])
+    assert set(NINE) <= known and len(NINE) == 9 and len(EIGHT) == 8
+    assert set(NINE) == {label for label in known if label.endswith("_EXPOSED")}
+
+
+def test_all_rules_share_the_detections_and_have_columns_of_their_own():
+    metrics = [NudeNet(rule=rule) for rule in RULES]
+    assert len({metric.records_id for metric in metrics}) == 1
+    assert len({metric.id for metric in metrics}) == len(RULES)
+    assert all(metric.kinds == ("unsafe",) for metric in metrics)
+
+
+def test_unknown_rule():
+    with pytest.raises(UserError, match="Did you mean 'speed'"):
+        NudeNet(rule="sped")
