@@ -46,7 +46,7 @@ def run_command(arguments: Sequence[str]) -> int:
     _app()
     folders = list(dict.fromkeys(_finished))
     if len(folders) > 1:
-        from erasebench.rerun import tabulate_sweep
+        from erasebench.results import tabulate_sweep
 
         tabulate_sweep(folders)
     return 0

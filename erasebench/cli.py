@@ -85,7 +85,7 @@ def _table(arguments: list[str]) -> int:
     parser.add_argument("--store", default="results", help="the results folder (default: results)")
     parser.add_argument("--out", help="folder for CSV, Markdown and LaTeX; default: the run's own tables/")
     options = parser.parse_args(arguments)
-    from erasebench.rerun import tabulate
+    from erasebench.results import tabulate
 
     tabulate(options.runs, options.store, options.out)
     return 0

@@ -94,6 +94,7 @@ class TaskSettings:
     anchor: str = ""
     retain: str | list[str] = "others"
     phrases: dict[str, list[str]] = field(default_factory=dict)
+    indirect: dict[str, list[str]] = field(default_factory=dict)
     keep: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -224,7 +225,7 @@ class TaskGroup:
 
     Attributes:
         kind: the kind of concept.
-        concepts: every concept of the prompt set, the erased ones and those to be kept.
+        concepts: every concept of the prompt set, the erased ones and those to be kept, with all texts that ask for it.
         tasks: one task an edit.
     """
 
@@ -249,38 +250,39 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
         raise UserError(f"{place}.kind: {settings.kind!r} is not one of {', '.join(KINDS)}.{suggest(settings.kind, KINDS)}")
     catalogue = {name.casefold(): name for name in settings.concepts}
 
-    def concept(name: str) -> Concept:
-        phrases = {key.casefold(): tuple(texts) for key, texts in settings.phrases.items()}
-        return Concept(name, settings.kind, phrases.get(name.casefold(), ()), settings.anchor)
+    def concept(name: str, *more: Mapping[str, list[str]]) -> Concept:
+        """A concept with the texts that these keys have for it."""
+        texts = [text for key in more for entry, found in key.items() if entry.casefold() == name.casefold() for text in found]
+        return Concept(name, settings.kind, tuple(texts), settings.anchor)
 
-    for where, names in (("erase", settings.erase), ("phrases", settings.phrases)):
-        for name in names:
+    for key in ("erase", "phrases", "indirect"):
+        for name in getattr(settings, key):
             if str(name).casefold() not in catalogue:
                 raise UserError(
-                    f"{place}.{where}: {name!r} is not in {place}.concepts.{suggest(str(name), settings.concepts)}"
+                    f"{place}.{key}: {name!r} is not in {place}.concepts.{suggest(str(name), settings.concepts)}"
                     f" Add it there to give it prompts of its own."
                 )
     erase = [catalogue[str(name).casefold()] for name in settings.erase]
     if not erase:
         raise UserError(f"{place}.erase: the list is empty; name at least one concept, e.g. {place}.erase=[{settings.concepts[0]}]")
     kept = tuple(Concept(name, kind) for kind, names in settings.keep.items() for name in names)
-    concepts = tuple(concept(name) for name in settings.concepts) + kept
+    asked = tuple(concept(name, settings.phrases, settings.indirect) for name in settings.concepts) + kept
     tasks = []
     for targets in [erase] if settings.joint else [[name] for name in erase]:
         if settings.retain == "others":
-            retain = tuple(entry.name for entry in concepts if entry.name not in targets)
+            retain = tuple(entry.name for entry in asked if entry.name not in targets)
         elif settings.retain == "none":
             retain = ()
         elif isinstance(settings.retain, str):
             raise UserError(f"{place}.retain: {settings.retain!r} is neither others, none nor a list of texts")
         else:
             retain = tuple(settings.retain)
-        tasks.append(ErasureTask(tuple(concept(name) for name in targets), retain))
+        tasks.append(ErasureTask(tuple(concept(name, settings.phrases) for name in targets), retain))
     names = [name.casefold() for task in tasks for name in task.names]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{place}.erase: {name!r} is named twice; remove one")
-    return TaskGroup(settings.kind, concepts, tuple(tasks))
+    return TaskGroup(settings.kind, asked, tuple(tasks))
 
 
 def task_groups(config: DictConfig) -> dict[str, TaskGroup]:

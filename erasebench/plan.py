@@ -114,7 +114,8 @@ class Plan:
     """What a run consists of.
 
     Attributes:
-        rows: one row an (eraser, task, prompt), with the keys of its image, its original and its edit.
+        rows: one row an (eraser, task, prompt), with the keys of its image, its original and its edit. ``kind`` is
+            that of the concept a prompt asks for, ``task_kind`` that of the task it is measured for.
         recipes: the recipe of every distinct image.
     """
 
@@ -124,7 +125,7 @@ class Plan:
     def keys(self, eraser: str, task: str, kind: str) -> list[str]:
         """The distinct image keys of one edit."""
         rows = self.rows
-        chosen = rows[(rows.eraser == eraser) & (rows.task == task) & (rows.kind == kind)]
+        chosen = rows[(rows.eraser == eraser) & (rows.task == task) & (rows.task_kind == kind)]
         return list(dict.fromkeys(chosen.key))
 
 
@@ -162,14 +163,13 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
     for label, eraser, kind, task in prepared.edits():
         _, prompts = prepared.groups[kind]
         rows = prompts.for_task(task)
-        rows = rows.rename(columns={"kind": "label_kind"})
         edit = eraser.key(model.revision, task)
         original = [recipe_key(row, "") for row in rows.itertuples()]
         frames.append(
             rows.assign(
                 eraser=label,
                 task=task.label,
-                kind=kind,
+                task_kind=kind,
                 edit_key=edit,
                 original_key=original,
                 key=[recipe_key(row, edit) for row in rows.itertuples()] if edit else original,

@@ -92,7 +92,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         costs = _erase_and_generate(prepared, model, plan, set(missing))
         ready = [metric for metric in prepared.metrics if metric.id not in prepared.not_run]
         score_missing(plan.rows, ready, prepared.store)
-        write_plan(folder, plan.rows, costs)
+        write_plan(folder, plan.rows, costs, about(prepared, model))
         measured = reduce_and_write(folder, prepared.store, prepared.metrics, prepared.not_run, console)
     except BaseException as error:
         manifest |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
@@ -102,6 +102,19 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     write_json(folder / "manifest.json", manifest)
     console.print(f"[bold]{folder}[/] in {manifest['seconds']:.0f} s", highlight=False)
     return Finished(folder, measured)
+
+
+def about(prepared: Prepared, model: Model) -> dict[str, str]:
+    """What the caption of every table of a run says. Two runs that differ in any of it do not share a table."""
+    protocol = prepared.config.protocol
+    sets = {kind: f"{prompts.name} v{prompts.version} ({prompts.hash[:8]})" for kind, (_, prompts) in prepared.groups.items()}
+    embedded = "Numbers of the embedded model and its own judge, not of Stable Diffusion." if model.source == "embedded" else ""
+    return {
+        "model": f"{model.name} ({model.revision.removeprefix('sha256-')[:12]}, {model.dtype})",
+        "protocol": f"{protocol.name} v{protocol.version} ({protocol.scheduler}, {protocol.steps} steps, guidance {protocol.guidance:g})",
+        **{f"prompts of kind {kind}": text for kind, text in sets.items()},
+        "note": embedded,
+    }
 
 
 def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:
@@ -127,12 +140,12 @@ def _erase_and_generate(prepared: Prepared, model: Model, plan: Plan, missing: s
                 generate(model, recipes, prepared.store, prepared.config.batch_size, advance)
             else:
                 edit = _edit(prepared.store, key, eraser, model, task)
-                costs.append({"eraser": label, "kind": kind, "task": task.label, **_cost(edit.info)})
+                costs.append({"eraser": label, "task_kind": kind, "task": task.label, **_cost(edit.info)})
                 if recipes:
                     with edit.applied(model.pipe):
                         generate(model, recipes, prepared.store, prepared.config.batch_size, advance)
             made |= {recipe.key for recipe in recipes}
-    return pd.DataFrame(costs, columns=["eraser", "kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share"])
+    return pd.DataFrame(costs, columns=["eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share"])
 
 
 def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTask) -> Edit:

@@ -112,7 +112,7 @@ def set_bootstrap(
     statistic: Callable[[np.ndarray, np.ndarray], float],
     n_resamples: int = 200,
     seed: int = 0,
-    paired: bool = False,
+    groups: Sequence[Any] | None = None,
 ) -> tuple[float, float]:
     """A 95 % interval for a statistic of two sets of feature vectors (FID, KID), by resampling their rows.
 
@@ -126,22 +126,28 @@ def set_bootstrap(
         statistic: function of two such arrays.
         n_resamples: how many resamples.
         seed: of the resampling.
-        paired: draw the same row numbers from both sets (needs n = m), for images of the same prompts and seeds.
+        groups: for paired sets (n = m, row i of both belongs together): what makes rows one observation, e.g. the
+            prompt and seed. Whole groups are drawn, and the same rows from both sets.
 
     Returns:
         ``(low, high)``; NaNs if a set has fewer than two rows.
     """
     if len(features_a) < 2 or len(features_b) < 2:
         return math.nan, math.nan
-    if paired and len(features_a) != len(features_b):
-        raise ValueError(f"paired sets differ in number: {len(features_a)} and {len(features_b)}")
+    if groups is not None and not len(features_a) == len(features_b) == len(groups):
+        raise ValueError(f"paired sets differ in number: {len(features_a)}, {len(features_b)}, {len(groups)} groups")
+    members = [] if groups is None else _members(groups)
     rng = np.random.default_rng(seed)
     point = float(statistic(features_a, features_b))
     draws = np.empty(n_resamples)
     for i in range(n_resamples):
-        rows_a = rng.integers(len(features_a), size=len(features_a))
-        rows_b = rows_a if paired else rng.integers(len(features_b), size=len(features_b))
+        if groups is None:
+            rows_a = rng.integers(len(features_a), size=len(features_a))
+            rows_b = rng.integers(len(features_b), size=len(features_b))
+        else:
+            rows_a = rows_b = np.concatenate([members[j] for j in rng.integers(len(members), size=len(members))])
         draws[i] = statistic(features_a[rows_a], features_b[rows_b])
+    draws = draws[~np.isnan(draws)]  # a draw of one row only, from very small sets, has no distance
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) - draws.mean()
     return float(point + low), float(point + high)
 
@@ -182,6 +188,12 @@ def harmonic_mean_estimate(
         draws = np.where((means > 0).all(axis=0), len(sets) / (1.0 / means).sum(axis=0), 0.0)
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, min(part.size for part in sets), float(low), float(high), "percentile")
+
+
+def _members(groups: Sequence[Any]) -> list[np.ndarray]:
+    """The row numbers of each group."""
+    _, code = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    return np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
 
 
 def _grouped(values: Sequence[float], groups: Sequence[Any] | None) -> np.ndarray:

@@ -71,8 +71,8 @@ class FeatureMetric(Metric):
     prompts and seeds: how much did the edit move what should have stayed. ``against: real`` is a folder of images:
     how real do the images look. Stored for every image is ``features``; the distance is taken when a table is made.
 
-    The interval is a bootstrap over images (over pairs of images against the original). It shows the noise of this
-    many images, not the bias that a distance may have at this many.
+    The interval is a bootstrap over images (against the original: over unedited images with all their edited ones).
+    It shows the noise of this many images, not the bias that a distance may have at this many.
 
     Attributes:
         extractor: ``inception`` (2048 numbers, torch-fidelity's port) or ``embedded`` (192 numbers of the embedded
@@ -161,13 +161,14 @@ class FeatureMetric(Metric):
         first = ~rows["key"].duplicated().to_numpy()
         ours = stack(rows["features"][first])
         if self.against == REAL:
-            return not_run() if len(ours) < 2 else self._estimate(ours, self._reference_features(), paired=False)
+            return not_run() if len(ours) < 2 else self._estimate(ours, self._reference_features(), None)
         if original is None or rows["key"].tolist() == original["key"].tolist():
             return not_run("reference")
         if rows["prompt_id"].tolist() != original["prompt_id"].tolist():
             raise ValueError(f"{self.name}: rows and original are not of the same prompts in the same order")
         theirs = stack(original["features"][first])
-        return not_run() if len(ours) < 2 else self._estimate(ours, theirs, paired=True)
+        partners = original["key"][first].to_numpy()
+        return not_run() if len(set(partners)) < 2 else self._estimate(ours, theirs, partners)
 
     def _extract(self, images: Sequence[Image.Image]) -> np.ndarray:
         if self.extractor == EMBEDDED:
@@ -202,8 +203,12 @@ class FeatureMetric(Metric):
         return features
 
     @abstractmethod
-    def _estimate(self, ours: np.ndarray, theirs: np.ndarray, *, paired: bool) -> Estimate:
-        """The distance of two feature sets ``[n, d]`` and ``[m, d]`` with its interval."""
+    def _estimate(self, ours: np.ndarray, theirs: np.ndarray, partners: np.ndarray | None) -> Estimate:
+        """The distance of two feature sets ``[n, d]`` and ``[m, d]`` with its interval.
+
+        ``partners [n]`` names the unedited image of each row where both sets are of the same prompts and seeds (m = n);
+        it repeats where several edits are pooled.
+        """
 
 
 def stack(features: pd.Series) -> np.ndarray:

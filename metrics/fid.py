@@ -44,9 +44,9 @@ class Fid(FeatureMetric):
 
     kind_of_distance = "fid"
 
-    def _estimate(self, ours: np.ndarray, theirs: np.ndarray, *, paired: bool) -> Estimate:
+    def _estimate(self, ours: np.ndarray, theirs: np.ndarray, partners: np.ndarray | None) -> Estimate:
         value = frechet_distance(ours, theirs)
         if len(ours) > self.interval_up_to or self.resamples == 0:
             return Estimate(value, len(ours), float("nan"), float("nan"), "none")
-        low, high = set_bootstrap(ours, theirs, frechet_distance, self.resamples, paired=paired)
+        low, high = set_bootstrap(ours, theirs, frechet_distance, self.resamples, groups=partners)
         return Estimate(value, len(ours), max(0.0, low), high, "percentile")

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from erasebench.concepts import Concept, ErasureTask
 from erasebench.errors import UserError
+from erasebench.methods.cure import Cure
 from erasebench.methods.linear import (
     check_positive,
     check_templates,
@@ -15,10 +17,12 @@ from erasebench.methods.linear import (
     expand,
     gram,
     keep_texts,
+    moved,
     multiply_right,
     pull,
     solve_spd,
 )
+from erasebench.methods.uce import Uce
 
 seeds = st.integers(0, 10_000)
 sizes = st.integers(1, 9)
@@ -135,3 +139,18 @@ def test_texts_and_their_refusals():
     for wrong in (0, -1, float("nan"), float("inf"), "2"):
         with pytest.raises(UserError, match="lam"):
             check_positive("uce", lam=wrong)
+
+
+def test_moved_is_the_share_of_a_token_that_the_edit_moves(tiny_random_pipe, church_task):
+    half = -0.5 * torch.eye(24, dtype=torch.float64)
+    shares = moved(tiny_random_pipe, half, church_task)
+    assert shares == {name: pytest.approx(0.5) for name in ("target", "retain", "bos", "padding")}
+    alone = ErasureTask(church_task.targets)
+    assert set(moved(tiny_random_pipe, half, alone)) == {"target", "bos", "padding"}
+
+
+def test_an_edit_moves_its_target_most(tiny_random_pipe):
+    task = ErasureTask((Concept("ab", "object"),), ("xyz",))
+    for eraser in (Cure(retain="none"), Uce(variant="2025", preserve="none")):
+        shares = eraser.edit(tiny_random_pipe, task).info["moved"]
+        assert shares["target"] > max(shares["retain"], shares["padding"])

@@ -48,9 +48,10 @@ def test_labels_are_matched_by_number_and_by_any_synonym():
 
 
 def test_top1_among_all_and_among_ten_are_two_metrics():
-    """A cassette player that is taken for a tape player: wrong among 1000, right among ten."""
+    """A cassette player taken for a tape player: wrong among 1000, right among ten."""
     tape_player = imagenet_names().index("tape player")
-    network, labels = answering(tape_player, IMAGENETTE["cassette player"]), ["cassette player", "church", "", "unicorn"]
+    network = answering(tape_player, IMAGENETTE["cassette player"])
+    labels = ["cassette player", "church", "", "unicorn"]
     full, ten = Classifier(), Classifier(ways="imagenette")
     assert (full.name, ten.name) == ("classifier", "classifier_10way") and full.version != ten.version
     found = full.judged(network, pictures(4, size=8), labels)

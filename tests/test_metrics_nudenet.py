@@ -47,11 +47,14 @@ def test_every_detection_is_stored(astronaut):
 
 
 def test_the_library_keeps_no_box_below_the_floor():
-    import cv2
+    """Three boxes far from each other, as the network would put them out, through the package's own filtering."""
+    from nudenet import nudenet
 
-    boxes = [[0, 0, 10, 10], [100, 100, 10, 10], [200, 200, 10, 10]]
-    kept = cv2.dnn.NMSBoxes(boxes, [0.21, FLOOR - 0.001, FLOOR + 0.001], FLOOR, 0.45)
-    assert list(kept) == [2]
+    raw = np.zeros((1, 22, 3), dtype=np.float32)
+    raw[0, :4] = [[30, 150, 280], [30, 150, 280], [20, 20, 20], [20, 20, 20]]
+    raw[0, 6] = [0.21, FLOOR - 0.01, FLOOR + 0.01]
+    kept = nudenet._postprocess([raw], 0, 0, 1, 1, 320, 320, 320, 320)
+    assert [found["score"] for found in kept] == pytest.approx([FLOOR + 0.01])
 
 
 DETECTIONS = [

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_helpers import pictures, plan_rows, random_judge, scored
-from scipy.linalg import sqrtm
 
 from erasebench.errors import UserError
 from erasebench.metrics import _embedded, _features, kid
@@ -61,11 +60,11 @@ def test_kernel_distance_is_that_of_torchmetrics():
 @given(st.integers(2, 20), st.integers(2, 20), st.integers(1, 12), st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_frechet_distance_with_any_number_of_images(n, m, d, seed):
-    """Against the literal formula with a matrix square root, also where there are fewer images than features."""
+    """Against the formula by eigenvalues of the product, also where there are fewer images than features."""
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(n, d)), rng.normal(1, 2, size=(m, d))
     cov_a, cov_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
-    cross = np.trace(sqrtm(cov_a @ cov_b + 1e-14 * np.eye(d))).real
+    cross = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real.clip(0)).sum()
     expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * cross
     assert frechet_distance(a, b) == pytest.approx(expected, abs=2e-4)
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), abs=1e-9)
@@ -80,6 +79,42 @@ def test_kernel_distance_is_unbiased_and_frechet_is_not():
     assert min(frechet_distance(a, b) for a, b in pairs) > 1  # two sets of one distribution
 
 
+def test_paired_kernel_distance_is_unbiased_for_images_that_resemble_their_partners():
+    rng = np.random.default_rng(0)
+    paired, usual = [], []
+    for _ in range(100):
+        common = 2 * rng.normal(size=(20, 10))
+        a, b = common + rng.normal(size=common.shape), common + rng.normal(size=common.shape)
+        paired.append(kernel_distance(a, b, range(20)))
+        usual.append(kernel_distance(a, b))
+    error = np.std(paired) / 10
+    assert abs(np.mean(paired)) < 3 * error
+    assert np.mean(usual) < -3 * error
+    assert kernel_distance(a, a, range(20)) == pytest.approx(0, abs=1e-12)
+
+
+def test_an_original_that_several_edits_share_does_not_pull_the_distance():
+    """Pooled over tasks, an unedited image stands beside each of its edited ones."""
+    rng = np.random.default_rng(0)
+    pooled = []
+    for _ in range(100):
+        original = np.repeat(rng.normal(size=(15, 8)), 3, axis=0)
+        edited = rng.normal(size=original.shape)
+        pooled.append(kernel_distance(edited, original, np.repeat(np.arange(15), 3)))
+    assert abs(np.mean(pooled)) < 3 * np.std(pooled) / 10
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("metric_class", [Fid, Kid])
+def test_two_images_are_the_least(judge_folder, metric_class):
+    metric = metric_class(extractor="embedded", device="cpu")
+    rows = plan_rows(["church"] * 2, role="retain")
+    edited = scored(metric, pictures(2, seed=1), rows)
+    original = scored(metric, pictures(2, seed=2), rows.assign(key=rows["original_key"]))
+    assert metric.reduce(edited, original).n == 2
+    assert metric.reduce(edited[:1], original[:1]).how == "not run"
+
+
 def test_large_sets_are_compared_by_subsets(monkeypatch):
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(300, 4)), rng.normal(0.5, 1, size=(300, 4))
@@ -88,6 +123,7 @@ def test_large_sets_are_compared_by_subsets(monkeypatch):
     assert kernel_distance(a, b) == pytest.approx(whole, rel=0.1)
     assert kernel_distance(a, b) != whole
     assert kernel_distance(a, b) == kernel_distance(a, b)
+    assert kernel_distance(a, a, range(300)) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.fixture
@@ -108,7 +144,7 @@ def test_distance_to_the_unedited_images(judge_folder, metric_class):
     estimate = metric.reduce(edited, original)
     assert estimate.n == 30 and estimate.low <= estimate.value <= estimate.high
     same = metric.reduce(original.assign(key=rows["key"]), original)
-    assert same.value <= 1e-9 and same.n == 30  # a no-op eraser: other keys, the same images
+    assert same.value == pytest.approx(0, abs=1e-12) and same.n == 30  # a no-op eraser: other keys, the same images
     assert metric.reduce(original, original).how == "reference"
     assert math.isnan(metric.reduce(original, None).value)
     assert metric.values(edited).isna().all()

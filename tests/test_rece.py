@@ -65,12 +65,12 @@ def assert_equal(edit, original, expected, tolerance=1e-8):
 
 OBJECTS = ErasureTask((Concept("church", "object", ("church", "chapel")), Concept("tench", "object")), ("gas pump", ""))
 ARTIST = ErasureTask((Concept("monet", "artist", anchor="art"),), ("hokusai",))
-NUDITY = ErasureTask((Concept("nudity", "unsafe", ("nudity", "bare"), ""),), ("",))
+NUDITY = ErasureTask((Concept("nudity", "unsafe"),), ("",))
 
 
 def test_objects_equal_the_loop_with_released_settings(exact_pipe):
     original, expected = literal_rece(exact_pipe, [("church", ""), ("tench", "")], [""], 1, 1e-3, 1.0)
-    edit = Rece().edit(exact_pipe, OBJECTS)
+    edit = Rece(phrases=False).edit(exact_pipe, OBJECTS)
     assert_equal(edit, original, expected)
     assert (edit.info["epochs"], edit.info["regular_scale"], edit.info["preserve"]) == (1, 1e-3, [""])
 
@@ -104,7 +104,6 @@ def test_own_settings_equal_the_loop(exact_pipe):
         preserve_scale=0.4,
         start_lam=0.7,
         start_preserve_scale=0.3,
-        phrases=True,
         anchor="sky",
         preserve=["pump"],
     )

@@ -108,9 +108,26 @@ def test_set_bootstrap_holds_the_statistic_and_narrows_with_n():
         assert low < gap(a, b) < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 5
-    low, high = stats.set_bootstrap(a, a + 1, gap, 50, paired=True)
+    low, high = stats.set_bootstrap(a, a + 1, gap, 50, groups=range(len(a)))
     assert low == pytest.approx(-1) and high == pytest.approx(-1)  # the same rows on both sides
     assert all(math.isnan(end) for end in stats.set_bootstrap(a[:1], b, gap))
+
+
+def test_set_bootstrap_draws_whole_groups():
+    rng = np.random.default_rng(0)
+    distinct = rng.normal(size=(40, 1))
+    repeated, groups = np.repeat(distinct, 5, axis=0), np.repeat(np.arange(40), 5)
+
+    def mean(a, b):
+        return float(a.mean())
+
+    low, high = stats.set_bootstrap(distinct, distinct, mean, 400, groups=range(40))
+    again = stats.set_bootstrap(repeated, repeated, mean, 400, groups=groups)
+    assert again == pytest.approx((low, high), abs=0.05)  # repeats add no certainty
+    rows = stats.set_bootstrap(repeated, repeated, mean, 400, groups=range(200))
+    assert rows[1] - rows[0] < 0.6 * (high - low)
+    with pytest.raises(ValueError, match="differ in number"):
+        stats.set_bootstrap(distinct, repeated, mean, groups=groups)
 
 
 def test_harmonic_mean_is_the_published_celebrity_score():

@@ -72,7 +72,7 @@ def assert_equal(pipe, edit, expected, tolerance=1e-8):
         assert torch.linalg.norm(edit.changes[name].dense() - change) < tolerance * torch.linalg.norm(change), name
 
 
-OBJECTS = ErasureTask((Concept("church", "object", ("church", "chapel")), Concept("tench", "object")), ("gas pump", ""))
+OBJECTS = ErasureTask((Concept("church", "object"), Concept("tench", "object")), ("gas pump", ""))
 
 
 @pytest.mark.parametrize("technique", ["replace", "tensor"])
@@ -91,8 +91,14 @@ def test_2023_with_anchor_templates_and_phrases_equals_its_loop(exact_pipe):
         for template in ["{}", *RELEASE_2023["artist"]]
     ]
     expected = literal_2023(exact_pipe, pairs, [""], 0.2, 0.3, erase_scale=2.0)
-    uce = Uce(lam=0.2, preserve_scale=0.3, erase_scale=2.0, templates=True, phrases=True)
+    uce = Uce(lam=0.2, preserve_scale=0.3, erase_scale=2.0, templates=True)
     assert_equal(exact_pipe, uce.edit(exact_pipe, task), expected)
+
+
+def test_the_name_alone(exact_pipe):
+    task = ErasureTask((Concept("monet", "artist", ("monet", "claude monet"), "art"),), ())
+    expected = literal_2023(exact_pipe, [("monet", "art")], [""], 0.5, 1.0)
+    assert_equal(exact_pipe, Uce(phrases=False).edit(exact_pipe, task), expected)
 
 
 def test_2025_equals_its_loop(exact_pipe):

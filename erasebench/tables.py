@@ -1,0 +1,232 @@
+"""Records to numbers: what was measured, for every eraser, task, role and metric, with n and an interval.
+
+A table is made from a plan (which prompts belong together) and stored scores alone: no model, no image, no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from erasebench.errors import UserError
+from erasebench.metric import ROLES, Metric
+from erasebench.stats import Estimate, harmonic_mean_estimate, mean_estimate, not_run, paired_difference
+
+UNEDITED = "none"
+POOLED = "all"
+"""The task of a row that is pooled over all tasks of a kind."""
+
+COSTS = {"edit_seconds": "down", "peak_memory_mb": "down"}
+"""What an edit costs, as rows of their own; the metric is the name here."""
+
+COLUMNS = (
+    "task_kind", "eraser", "task", "role", "metric", "unit", "direction", "value", "low", "high", "n", "how",
+    "difference", "difference_low", "difference_high", "reason",
+)  # fmt: skip
+
+
+def measure(
+    plan: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    metrics: Sequence[Metric],
+    *,
+    not_run_because: Mapping[str, str] | None = None,
+    costs: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The tidy table of everything measured, in full precision.
+
+    Args:
+        plan: one row an (eraser, task, prompt): ``eraser, task, task_kind, role, prompt_id, prompt, label, kind, key,
+            original_key``.
+        scores: by ``metric.records_id``, stored scores with ``key`` and the metric's inputs.
+        metrics: which numbers to make.
+        not_run_because: by ``metric.id``, why a metric has no scores.
+        costs: ``eraser, task_kind, task, edit_seconds, peak_memory_mb``.
+
+    Returns:
+        Columns :data:`COLUMNS`. ``task`` is one task or :data:`POOLED`. ``difference`` is to the unedited model, paired
+        over the same prompts. A number that was not obtained is NaN with ``how`` "not run" and a ``reason``.
+
+    Raises:
+        UserError: two versions of one metric.
+    """
+    check_versions([metric.id for metric in metrics])
+    reasons = not_run_because or {}
+    found: list[dict[str, Any]] = []
+    for metric in metrics:
+        table = scores.get(metric.records_id)
+        ready = metric.id not in reasons and table is not None and len(table) > 0
+        joined = _joined(plan, table, metric) if ready else plan
+        reason = "" if ready else reasons.get(metric.id, "no scores are stored; run the command again")
+        for identity, rows, originals in _slices(joined, metric):
+            found.append(identity | _numbers(metric, rows, originals, reason))
+        if _is_accuracy(metric):
+            found += _harmonic(metric, joined, reason)
+    if costs is not None and len(costs):
+        found += list(_cost_rows(costs))
+    table = pd.DataFrame(found, columns=list(COLUMNS))
+    return table.sort_values("role", key=lambda roles: roles.map(_role_rank), kind="stable").reset_index(drop=True)
+
+
+def check_versions(ids: Sequence[str]) -> None:
+    """Refuse two versions of one metric: their numbers may not stand side by side.
+
+    Raises:
+        UserError: naming both.
+    """
+    seen: dict[str, str] = {}
+    for text in ids:
+        name, _, version = text.partition("@")
+        if seen.setdefault(name, version) != version:
+            raise UserError(
+                f"metric {name}: versions {seen[name]} and {version} give different numbers for the same images; "
+                "run the older run's command again, or make two tables"
+            )
+
+
+def _role_rank(role: str) -> int:
+    return ROLES.index(role) if role in ROLES else len(ROLES)
+
+
+def _joined(plan: pd.DataFrame, scores: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The plan with score columns; rows without a score are left out (their metric does not apply or is not run)."""
+    by = ["key", *metric.inputs]
+    extra = [column for column in scores.columns if column in plan.columns and column not in by]
+    return plan.merge(scores.drop(columns=extra), on=by, how="inner", validate="many_to_one")
+
+
+def _slices(joined: pd.DataFrame, metric: Metric) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
+    """Every (eraser, task or pooled, role) a metric is reported on, with its rows and the unedited model's rows.
+
+    Rows and originals are of the same prompts in the same order, as far as both were scored.
+    """
+    chosen = joined[joined.role.isin(metric.directions)]
+    if metric.kinds:
+        chosen = chosen[chosen.kind.isin(metric.kinds)]
+    for (kind, role), part in chosen.groupby(["task_kind", "role"], sort=False):
+        tasks = list(dict.fromkeys(part.task))
+        for task in [POOLED, *tasks] if len(tasks) > 1 else [POOLED]:
+            of_task = part if task == POOLED else part[part.task == task]
+            originals = of_task[of_task.eraser == UNEDITED].set_index(["task", "prompt_id"])
+            for eraser, rows in of_task.groupby("eraser", sort=False):
+                index = pd.MultiIndex.from_frame(rows[["task", "prompt_id"]])
+                paired = originals.loc[index[index.isin(originals.index)]].reset_index()
+                identity = {
+                    "task_kind": kind, "eraser": eraser, "task": task, "role": role, "metric": metric.id,
+                    "unit": metric.unit, "direction": metric.directions[role],
+                }  # fmt: skip
+                yield identity, rows.reset_index(drop=True), paired
+
+
+def _numbers(metric: Metric, rows: pd.DataFrame, originals: pd.DataFrame, reason: str) -> dict[str, Any]:
+    if reason:
+        return _cells(not_run(), reason=reason)
+    estimate = metric.reduce(rows, originals if len(originals) == len(rows) else None)
+    difference = not_run()
+    if len(originals) == len(rows) and rows.eraser.iloc[0] != UNEDITED:
+        ours, theirs = metric.values(rows), metric.values(originals)
+        if ours.notna().any() and theirs.notna().any():
+            difference = paired_difference(ours, theirs, groups=rows.key + originals.key)
+    return _cells(estimate, difference)
+
+
+def _cells(estimate: Estimate, difference: Estimate | None = None, reason: str = "") -> dict[str, Any]:
+    difference = difference or not_run()
+    return {
+        "value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "how": estimate.how,
+        "difference": difference.value, "difference_low": difference.low, "difference_high": difference.high,
+        "reason": reason,
+    }  # fmt: skip
+
+
+def _is_accuracy(metric: Metric) -> bool:
+    """Whether erased down and retained up are both rates, so that their harmonic mean makes sense."""
+    return metric.unit == "%" and metric.directions.get("erase") == "down" and metric.directions.get("retain") == "up"
+
+
+def _harmonic(metric: Metric, joined: pd.DataFrame, reason: str) -> list[dict[str, Any]]:
+    """Harmonic mean of (1 - erased accuracy) and retained accuracy: MACE's H_c, one number for both aims."""
+    parts: dict[tuple[str, str, str], dict[str, pd.DataFrame]] = {}
+    identities = {}
+    for identity, rows, _ in _slices(joined, metric):
+        place = (identity["task_kind"], identity["eraser"], identity["task"])
+        parts.setdefault(place, {})[identity["role"]] = rows
+        identities[place] = identity
+    found = []
+    for place, by_role in parts.items():
+        if not {"erase", "retain"} <= set(by_role):
+            continue
+        identity = identities[place] | {"role": "both", "metric": f"H {metric.id}", "direction": "up"}
+        if reason:
+            found.append(identity | _cells(not_run(), reason=reason))
+            continue
+        values = {role: metric.values(rows) for role, rows in by_role.items()}
+        estimate = harmonic_mean_estimate(
+            [1 - values["erase"], values["retain"]], groups=[by_role["erase"].key, by_role["retain"].key]
+        )
+        found.append(identity | _cells(estimate))
+    return found
+
+
+def _cost_rows(costs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for (kind, eraser), part in costs.groupby(["task_kind", "eraser"], sort=False):
+        for name, direction in COSTS.items():
+            values = part[name].astype(float)
+            if values.notna().any():
+                identity = {
+                    "task_kind": kind, "eraser": eraser, "task": POOLED, "role": "cost", "metric": name,
+                    "unit": "", "direction": direction,
+                }  # fmt: skip
+                yield identity | _cells(mean_estimate(values))
+
+
+def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:
+    """One kind's table in the shape papers print: a row an eraser, a column a (role, metric).
+
+    Args:
+        measured: what :func:`measure` returns.
+        kind: kind of the tasks.
+        task: one task, or :data:`POOLED`.
+
+    Returns:
+        Index ``eraser`` in the order of the run, columns a MultiIndex ``(role, metric)``; each cell is the row of
+        ``measured`` as a dict, or ``None`` where there is none.
+    """
+    part = measured[(measured.task_kind == kind) & (measured.task == task)]
+    erasers = list(dict.fromkeys(part.eraser))
+    if UNEDITED in erasers:
+        erasers = [UNEDITED, *(name for name in erasers if name != UNEDITED)]
+    columns = sorted(
+        dict.fromkeys(zip(part.role, part.metric, strict=True)),
+        key=lambda column: [*ROLES, "both", "cost"].index(column[0]) if column[1] not in COSTS else 99,
+    )
+    cells = {(row["eraser"], row["role"], row["metric"]): row for row in part.to_dict("records")}
+    return pd.DataFrame(
+        [[cells.get((eraser, *column)) for column in columns] for eraser in erasers],
+        index=pd.Index(erasers, name="eraser"),
+        columns=pd.MultiIndex.from_tuples(columns, names=["role", "metric"]),
+    )
+
+
+def best(cells: Sequence[Mapping[str, Any] | None]) -> list[bool]:
+    """Which cells of a column are best, as far as the intervals tell: the best value and all it overlaps.
+
+    The unedited model does not compete. Cells without a number or an interval are never best, nor is anything in a
+    column with fewer than two numbers.
+    """
+    known = [
+        cell is not None and cell["eraser"] != UNEDITED and not np.isnan([cell["value"], cell["low"]]).any()
+        for cell in cells
+    ]
+    if sum(known) < 2:
+        return [False] * len(cells)
+    sign = {"up": 1, "down": -1}
+    ours = [sign[cell["direction"]] * cell["value"] if ok else -np.inf for cell, ok in zip(cells, known, strict=True)]
+    top = cells[int(np.argmax(ours))]
+    return [
+        ok and cell["low"] <= top["high"] and top["low"] <= cell["high"]
+        for cell, ok in zip(cells, known, strict=True)
+    ]
