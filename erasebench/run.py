@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pandas as pd
 import torch
+import transformers
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -57,6 +59,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         UserError: whatever is wrong with the input, before any work; or an edit that is not finite.
     """
     console = console or Console()
+    _quiet_libraries()
     started = time.monotonic()
     prepared = prepare(config)
     for kind, (group, prompts) in prepared.groups.items():
@@ -102,6 +105,13 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     write_json(folder / "manifest.json", manifest)
     console.print(f"[bold]{folder}[/] in {manifest['seconds']:.0f} s", highlight=False)
     return Finished(folder, measured)
+
+
+def _quiet_libraries() -> None:
+    """Keep the loading bars and notes of diffusers and transformers off the terminal; their errors still come."""
+    for logging in (diffusers.utils.logging, transformers.utils.logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 def about(prepared: Prepared, model: Model) -> dict[str, str]:

@@ -21,12 +21,14 @@ ARROWS = {"up": "↑", "down": "↓"}
 ROLE_WORDS = {"erase": "erased", "retain": "retained", "general": "general", "both": "", "cost": ""}
 NAMES = {"edit_seconds": "edit s", "peak_memory_mb": "peak MB"}
 EMPTY = "not run"
+DIFFERENCES = "Difference to the unedited model on the same prompts and seeds (rates in percentage points)"
 ABSENT = "–"
 """Where no number is to be expected (the unedited model has no edit)."""
 
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--",
 }  # fmt: skip
 
@@ -38,28 +40,62 @@ def title(role: str, metric: str, direction: str, unit: str) -> str:
     return " ".join(word for word in words if word)
 
 
-def cell_text(cell: Mapping[str, Any] | None) -> str:
-    """``12.3 [10.1, 14.9]``; rates in per cent; ``not run`` where there is no number, ``–`` where there is none to be."""
-    if cell is None:
-        return ABSENT
-    if math.isnan(cell["value"]):
-        return EMPTY if cell["how"] == "not run" else ABSENT
-    scale = 100 if cell["unit"] == "%" else 1
-    digits = 1 if cell["unit"] == "%" or abs(cell["value"]) >= 10 else 2 if abs(cell["value"]) >= 0.1 else 4
-    value, low, high = (f"{scale * cell[name]:.{digits}f}" for name in ("value", "low", "high"))
-    return value if math.isnan(cell["low"]) or cell["role"] == "cost" else f"{value} [{low}, {high}]"
+def column_text(cells: Sequence[Mapping[str, Any] | None], of: str = "value") -> list[str]:
+    """One column's cells: ``12.3 [10.1, 14.9]``, with the same decimals down the column.
+
+    Rates are in per cent with one decimal; other numbers have three digits where the largest begins. A cell is
+    ``not run`` where a number is lacking and ``–`` where none is to be expected.
+
+    Args:
+        cells: rows of the tidy table as dicts, or ``None``.
+        of: ``value``, or ``difference`` (to the unedited model; with its sign).
+    """
+    low, high = ("low", "high") if of == "value" else (f"{of}_low", f"{of}_high")
+    numbers = [abs(cell[of]) for cell in cells if cell is not None and not math.isnan(cell[of])]
+    largest = max(numbers, default=0.0)
+    sign = "" if of == "value" else "+"
+
+    def text(cell: Mapping[str, Any] | None) -> str:
+        if cell is None:
+            return ABSENT
+        if math.isnan(cell[of]):
+            return EMPTY if cell["reason"] or (of == "value" and cell["how"] == "not run") else ABSENT
+        scale, digits = (100, 1) if cell["unit"] == "%" else (1, _digits(largest))
+        value, *ends = (f"{scale * cell[name]:{sign}.{digits}f}" for name in (of, low, high))
+        return value if math.isnan(cell[low]) or cell["role"] == "cost" else f"{value} [{ends[0]}, {ends[1]}]"
+
+    return [text(cell) for cell in cells]
 
 
-def layout(measured: pd.DataFrame, kind: str, task: str = tables.POOLED) -> tuple[list[str], list[list[str]], list[list[bool]]]:
-    """Heads, cells and which cells are best, of one kind's table; the first column is the eraser."""
+def _digits(largest: float) -> int:
+    return min(6, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 1
+
+
+Layout = tuple[list[str], list[list[str]], list[list[bool]]]
+"""Heads, rows of cells (the eraser first), and which cells are best."""
+
+
+def layout(measured: pd.DataFrame, kind: str, task: str = tables.POOLED, of: str = "value") -> Layout:
+    """One kind's table as texts.
+
+    Args:
+        measured: what :func:`erasebench.tables.measure` returns.
+        kind: kind of the tasks.
+        task: one task, or all of them pooled.
+        of: ``value``, or ``difference`` for the differences to the unedited model; these have no best, and only the
+            columns and erasers that have any.
+    """
+    if of == "difference":
+        part = measured[(measured.task_kind == kind) & (measured.task == task) & measured.difference.notna()]
+        measured = part[part.eraser != tables.UNEDITED]
     wide = tables.wide(measured, kind, task)
     heads, columns, marks = ["eraser"], [list(wide.index)], [[False] * len(wide)]
     for role, metric in wide.columns:
         cells = list(wide[(role, metric)])
         known = next(cell for cell in cells if cell is not None)
         heads.append(title(role, metric, known["direction"], known["unit"]))
-        columns.append([cell_text(cell) for cell in cells])
-        marks.append(tables.best(cells))
+        columns.append(column_text(cells, of))
+        marks.append(tables.best(cells) if of == "value" else [False] * len(cells))
     return heads, [list(row) for row in zip(*columns, strict=True)], [list(row) for row in zip(*marks, strict=True)]
 
 
@@ -71,7 +107,8 @@ def caption(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
     for role in ("erase", "retain", "general"):
         numbers = part[(part.role == role) & (part.n > 0)].n
         if len(numbers):
-            counts.append(f"{ROLE_WORDS[role]} n = {numbers.max():.0f}")
+            least, most = int(numbers.min()), int(numbers.max())
+            counts.append(f"{ROLE_WORDS[role]} n = {most}" if least == most else f"{ROLE_WORDS[role]} n = {least} to {most}")
     metrics = [name for name in dict.fromkeys(part.metric) if "@" in name and not name.startswith("H ")]
     sentences = [
         f"Erasing concepts of kind {kind}" + (f", one at a time ({', '.join(tasks)}), pooled" if tasks else ""),
@@ -80,6 +117,7 @@ def caption(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
         "95 % intervals in brackets (Wilson for rates, bootstrap otherwise)",
         "bold: best of the erasers, and all that its interval does not tell apart",
         f"metrics {', '.join(metrics)}",
+        *(f"not run: {name} ({reason})" for name, reason in _reasons(part)),
     ]
     return ". ".join(sentences) + "." + (f" {about['note']}" if about.get("note") else "")
 
@@ -88,24 +126,53 @@ def _concerns(key: str, kind: str) -> bool:
     return key != "note" and (" of kind " not in key or key.endswith(f" of kind {kind}"))
 
 
-def markdown(measured: pd.DataFrame, kind: str, about: Mapping[str, str], task: str = tables.POOLED) -> str:
-    """One kind's table in Markdown, with its caption."""
-    heads, rows, marks = layout(measured, kind, task)
+def _reasons(measured: pd.DataFrame) -> list[tuple[str, str]]:
+    """Each metric with a number that was not obtained, and why, once."""
+    missing = measured[(measured.reason != "") & ~measured.metric.str.startswith("H ")].drop_duplicates("metric")
+    return list(zip(missing.metric, missing.reason, strict=True))
+
+
+def markdown(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
+    """One kind's tables in Markdown: pooled with its caption, differences to the unedited model, one a task."""
+    parts = [_markdown_rows(layout(measured, kind)), _plain(caption(measured, kind, about))]
+    differences = layout(measured, kind, of="difference")
+    if differences[1]:
+        parts += [f"**{DIFFERENCES}**", _markdown_rows(differences)]
+    for task in dict.fromkeys(measured.task[measured.task_kind == kind]):
+        if task != tables.POOLED:
+            parts += [f"**Only {_plain(task)} erased**", _markdown_rows(layout(measured, kind, task))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_rows(table: Layout) -> str:
+    heads, rows, marks = table
     lines = [_pipes(heads), "|" + "|".join(["---", *["---:"] * (len(heads) - 1)]) + "|"]
-    lines += [_pipes(_bold(row, mark, "**{}**".format)) for row, mark in zip(rows, marks, strict=True)]
-    return "\n".join(lines) + f"\n\n{_no_pipes(caption(measured, kind, about))}\n"
+    for row, mark in zip(rows, marks, strict=True):
+        lines.append("| " + " | ".join(_bold([_plain(cell) for cell in row], mark, "**{}**".format)) + " |")
+    return "\n".join(lines)
 
 
-def latex(measured: pd.DataFrame, kind: str, about: Mapping[str, str], task: str = tables.POOLED) -> str:
-    """One kind's table in LaTeX; it needs ``\\usepackage{booktabs}`` and ``\\usepackage{graphicx}`` only."""
-    heads, rows, marks = layout(measured, kind, task)
+def latex(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
+    """One kind's tables in LaTeX: pooled, and differences to the unedited model.
+
+    They need ``\\usepackage{booktabs}`` and ``\\usepackage{graphicx}`` only.
+    """
+    text = _latex_table(layout(measured, kind), caption(measured, kind, about))
+    differences = layout(measured, kind, of="difference")
+    if differences[1]:
+        text += "\n" + _latex_table(differences, f"Erasing concepts of kind {kind}. {DIFFERENCES}.")
+    return text
+
+
+def _latex_table(table: Layout, caption_text: str) -> str:
+    heads, rows, marks = table
     escaped = [[escape_latex(text) for text in row] for row in rows]
     body = [" & ".join(_bold(row, mark, r"\textbf{{{}}}".format)) + r" \\" for row, mark in zip(escaped, marks, strict=True)]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{escape_latex(caption(measured, kind, about))}}}",
+            rf"\caption{{{escape_latex(caption_text)}}}",
             r"\resizebox{\linewidth}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
             r"\toprule",
@@ -152,9 +219,8 @@ def print_tables(measured: pd.DataFrame, about: Mapping[str, str], console: Cons
         console.print(table)
         console.print(caption(measured, kind, about), style="dim", markup=False, highlight=False)
         console.print()
-    missing = measured[measured.reason != ""].drop_duplicates("metric")
-    for row in missing.itertuples():
-        console.print(f"not run: {row.metric}: {row.reason}", markup=False, highlight=False)
+    for metric, reason in _reasons(measured):
+        console.print(f"not run: {metric}: {reason}", markup=False, highlight=False)
 
 
 def escape_latex(text: str) -> str:
@@ -171,9 +237,10 @@ def _bold(row: Sequence[str], mark: Sequence[bool], style: Callable[[str], str])
     return [style(text) if best else text for text, best in zip(row, mark, strict=True)]
 
 
-def _no_pipes(text: str) -> str:
-    return text.replace("|", r"\|").replace("<", "&lt;")
+def _plain(text: str) -> str:
+    """A text that Markdown shows as it is, also inside a table."""
+    return re.sub(r"([\\|*`])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 def _pipes(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_no_pipes(cell) for cell in cells) + " |"
+    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"

@@ -52,19 +52,19 @@ def measure(
 
     Raises:
         UserError: two versions of one metric.
+        ValueError: a stored score column has the name of a column of the plan.
     """
     check_versions([metric.id for metric in metrics])
     reasons = not_run_because or {}
     found: list[dict[str, Any]] = []
     for metric in metrics:
-        table = scores.get(metric.records_id)
-        ready = metric.id not in reasons and table is not None and len(table) > 0
-        joined = _joined(plan, table, metric) if ready else plan
-        reason = "" if ready else reasons.get(metric.id, "no scores are stored; run the command again")
-        for identity, rows, originals in _slices(joined, metric):
+        asked = _asked(plan, metric)
+        joined = _joined(asked, scores.get(metric.records_id), metric)
+        slices = list(_slices(asked, joined, metric, reasons.get(metric.id, "")))
+        for identity, rows, originals, reason in slices:
             found.append(identity | _numbers(metric, rows, originals, reason))
         if _is_accuracy(metric):
-            found += _harmonic(metric, joined, reason)
+            found += _harmonic(metric, slices)
     if costs is not None and len(costs):
         found += list(_cost_rows(costs))
     table = pd.DataFrame(found, columns=list(COLUMNS))
@@ -91,34 +91,54 @@ def _role_rank(role: str) -> int:
     return ROLES.index(role) if role in ROLES else len(ROLES)
 
 
-def _joined(plan: pd.DataFrame, scores: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """The plan with score columns; rows without a score are left out (their metric does not apply or is not run)."""
-    by = ["key", *metric.inputs]
-    extra = [column for column in scores.columns if column in plan.columns and column not in by]
-    return plan.merge(scores.drop(columns=extra), on=by, how="inner", validate="many_to_one")
-
-
-def _slices(joined: pd.DataFrame, metric: Metric) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
-    """Every (eraser, task or pooled, role) a metric is reported on, with its rows and the unedited model's rows.
-
-    Rows and originals are of the same prompts in the same order, as far as both were scored.
-    """
-    chosen = joined[joined.role.isin(metric.directions)]
+def _asked(plan: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The rows of a plan that a metric is reported on, numbered by a column ``row``."""
+    chosen = plan[plan.role.isin(metric.directions)]
     if metric.kinds:
         chosen = chosen[chosen.kind.isin(metric.kinds)]
-    for (kind, role), part in chosen.groupby(["task_kind", "role"], sort=False):
+    if metric.paired:  # the unedited model's image is not compared with itself
+        chosen = chosen[chosen.key != chosen.original_key]
+    return chosen.assign(row=range(len(chosen)))
+
+
+def _joined(asked: pd.DataFrame, scores: pd.DataFrame | None, metric: Metric) -> pd.DataFrame:
+    """The rows that have a score, with the score columns."""
+    if scores is None or not len(scores):
+        return asked.iloc[:0]
+    by = ["key", *metric.inputs]
+    clash = [column for column in scores.columns if column in asked.columns and column not in by]
+    if clash:
+        raise ValueError(f"metric {metric.id} stores columns that a plan has, too: {', '.join(clash)}; rename them")
+    return asked.merge(scores, on=by, how="inner", validate="many_to_one")
+
+
+Slice = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, str]
+"""What a number is of, its scored rows, the unedited model's rows of the same prompts, why there is no number."""
+
+
+def _slices(asked: pd.DataFrame, joined: pd.DataFrame, metric: Metric, reason: str) -> Iterator[Slice]:
+    """Every (eraser, task or pooled, role) a metric is reported on.
+
+    Rows and originals are of the same prompts in the same order. A slice of which any row has no score gets a reason
+    instead of a number: a mean over the images that happen to be scored is not the number that was asked for.
+    """
+    for (kind, role), part in asked.groupby(["task_kind", "role"], sort=False):
         tasks = list(dict.fromkeys(part.task))
         for task in [POOLED, *tasks] if len(tasks) > 1 else [POOLED]:
             of_task = part if task == POOLED else part[part.task == task]
-            originals = of_task[of_task.eraser == UNEDITED].set_index(["task", "prompt_id"])
-            for eraser, rows in of_task.groupby("eraser", sort=False):
+            unedited = of_task.row[of_task.eraser == UNEDITED]
+            originals = joined[joined.row.isin(unedited)].set_index(["task", "prompt_id"])
+            for eraser, wanted in of_task.groupby("eraser", sort=False):
+                rows = joined[joined.row.isin(wanted.row)].reset_index(drop=True)
                 index = pd.MultiIndex.from_frame(rows[["task", "prompt_id"]])
                 paired = originals.loc[index[index.isin(originals.index)]].reset_index()
                 identity = {
                     "task_kind": kind, "eraser": eraser, "task": task, "role": role, "metric": metric.id,
                     "unit": metric.unit, "direction": metric.directions[role],
                 }  # fmt: skip
-                yield identity, rows.reset_index(drop=True), paired
+                lacking = len(wanted) - len(rows)
+                gap = f"{lacking} of {len(wanted)} rows have no score; give the run's command again" if lacking else ""
+                yield identity, rows, paired, reason or gap
 
 
 def _numbers(metric: Metric, rows: pd.DataFrame, originals: pd.DataFrame, reason: str) -> dict[str, Any]:
@@ -129,7 +149,8 @@ def _numbers(metric: Metric, rows: pd.DataFrame, originals: pd.DataFrame, reason
     if len(originals) == len(rows) and rows.eraser.iloc[0] != UNEDITED:
         ours, theirs = metric.values(rows), metric.values(originals)
         if ours.notna().any() and theirs.notna().any():
-            difference = paired_difference(ours, theirs, groups=rows.key + originals.key)
+            # Edits of several tasks redraw one original: these pairs are alike, and count once together.
+            difference = paired_difference(ours, theirs, groups=originals.key)
     return _cells(estimate, difference)
 
 
@@ -147,27 +168,24 @@ def _is_accuracy(metric: Metric) -> bool:
     return metric.unit == "%" and metric.directions.get("erase") == "down" and metric.directions.get("retain") == "up"
 
 
-def _harmonic(metric: Metric, joined: pd.DataFrame, reason: str) -> list[dict[str, Any]]:
+def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
     """Harmonic mean of (1 - erased accuracy) and retained accuracy: MACE's H_c, one number for both aims."""
-    parts: dict[tuple[str, str, str], dict[str, pd.DataFrame]] = {}
-    identities = {}
-    for identity, rows, _ in _slices(joined, metric):
+    places: dict[tuple[str, str, str], dict[str, Slice]] = {}
+    for part in slices:
+        identity = part[0]
         place = (identity["task_kind"], identity["eraser"], identity["task"])
-        parts.setdefault(place, {})[identity["role"]] = rows
-        identities[place] = identity
+        places.setdefault(place, {})[identity["role"]] = part
     found = []
-    for place, by_role in parts.items():
+    for by_role in places.values():
         if not {"erase", "retain"} <= set(by_role):
             continue
-        identity = identities[place] | {"role": "both", "metric": f"H {metric.id}", "direction": "up"}
-        if reason:
-            found.append(identity | _cells(not_run(), reason=reason))
+        (identity, erased, _, why_erased), (_, retained, _, why_retained) = by_role["erase"], by_role["retain"]
+        identity = identity | {"role": "both", "metric": f"H {metric.id}", "direction": "up"}
+        if why_erased or why_retained:
+            found.append(identity | _cells(not_run(), reason=why_erased or why_retained))
             continue
-        values = {role: metric.values(rows) for role, rows in by_role.items()}
-        estimate = harmonic_mean_estimate(
-            [1 - values["erase"], values["retain"]], groups=[by_role["erase"].key, by_role["retain"].key]
-        )
-        found.append(identity | _cells(estimate))
+        parts = [1 - metric.values(erased), metric.values(retained)]
+        found.append(identity | _cells(harmonic_mean_estimate(parts, groups=[erased.key, retained.key])))
     return found
 
 

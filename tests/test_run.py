@@ -1,0 +1,218 @@
+"""The main job through the public command: done once, done again, killed, and given bad input.
+
+A small random pipeline stands in for a model here, so that these tests judge the walk and not the weights; what the
+embedded model itself does is in test_embedded.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from erasebench.config import compose
+from erasebench.eraser import Change, Eraser
+from erasebench.errors import UserError
+from erasebench.run import run
+from erasebench.store import Store
+
+SMALL = [
+    "model=folder", "model.name=small", "protocol=embedded", "protocol.steps=2", "task=object", "metric=[nudenet]",
+    "prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=2", "device=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model_folder(small_pipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    small_pipe().save_pretrained(folder)
+    return folder
+
+
+def overrides(model_folder: Path, store: Path, *more: str) -> list[str]:
+    return [*SMALL, f"model.path={model_folder}", f"store.dir={store}", *more]
+
+
+def pixels(store: Path) -> dict[str, str]:
+    records = Store(store).image_records()
+    return dict(zip(records.key, records.pixels_sha256, strict=True))
+
+
+@pytest.fixture(scope="module")
+def finished(model_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    store = tmp_path_factory.mktemp("results")
+    return store, run(compose(overrides(model_folder, store)))
+
+
+def test_one_run_leaves_all_it_promises(finished) -> None:
+    store, done = finished
+    for name in ("config.yaml", "plan.parquet", "manifest.json", "tables/object.md", "tables/object.tex", "grids/object.png"):
+        assert (done.folder / name).stat().st_size > 0
+    manifest = json.loads((done.folder / "manifest.json").read_text())
+    assert manifest["status"] == "ok" and manifest["images"] == manifest["images_made"] > 0
+    plan = pd.read_parquet(done.folder / "plan.parquet")
+    assert set(plan.eraser) == {"none", "cure", "uce", "rece"}
+    assert set(plan.task) == {"church", "garbage truck", "gas pump"}
+    assert (plan.key[plan.eraser == "none"] == plan.original_key[plan.eraser == "none"]).all()
+    assert not (plan.key[plan.eraser != "none"] == plan.original_key[plan.eraser != "none"]).any()
+    assert len(Store(store).image_records()) == plan.key.nunique()
+
+
+def test_the_unedited_images_are_shared_by_all_erasers(finished) -> None:
+    plan = pd.read_parquet(finished[1].folder / "plan.parquet")
+    assert plan.groupby(["task", "prompt_id"]).original_key.nunique().max() == 1
+    assert plan.original_key.nunique() < len(plan[plan.eraser == "none"]), "tasks share them, too"
+
+
+def test_the_same_command_again_makes_nothing_and_says_the_same(finished, model_folder: Path) -> None:
+    store, done = finished
+    before = {path: path.stat().st_mtime_ns for path in store.glob("images/*/*.png")}
+    again = run(compose(overrides(model_folder, store)))
+    assert {path: path.stat().st_mtime_ns for path in store.glob("images/*/*.png")} == before
+    assert json.loads((again.folder / "manifest.json").read_text())["images_made"] == 0
+    pd.testing.assert_frame_equal(again.measured, done.measured)
+
+
+def test_a_dry_run_makes_nothing(model_folder: Path, tmp_path: Path) -> None:
+    assert run(compose(overrides(model_folder, tmp_path, "dry_run=true"))) is None
+    assert not list(tmp_path.glob("images/*")) and not list(tmp_path.glob("runs/*"))
+
+
+def test_kill_9_anywhere_and_the_same_command_ends_as_if_undisturbed(finished, model_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "erasebench", "run", *overrides(model_folder, tmp_path, "batch_size=1")]
+    for images_before_kill in (3, 40):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 240
+        while len(list(tmp_path.glob("images/*/*.png"))) < images_before_kill and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    manifest = json.loads(next(tmp_path.glob("runs/*/manifest.json")).read_text())
+    assert manifest["status"] == "running", "a killed run does not look finished"
+    for path, keep in zip(sorted(tmp_path.glob("images/*/*.png"))[:2], (100, 0), strict=True):
+        path.write_bytes(path.read_bytes()[:keep])  # what a crash of the machine can leave
+    done = run(compose(overrides(model_folder, tmp_path, "batch_size=1")))
+    undisturbed = pixels(finished[0])
+    resumed = pixels(tmp_path)
+    assert resumed.keys() == undisturbed.keys()
+    # The first run made batches of 16; the kernels of another batch size may round another way.
+    assert sum(resumed[key] != undisturbed[key] for key in resumed) <= len(resumed) // 10
+    columns = ["eraser", "task", "role", "metric", "n"]
+    pd.testing.assert_frame_equal(done.measured[columns], finished[1].measured[columns])
+
+
+def test_a_name_is_not_given_to_two_configs(model_folder: Path, tmp_path: Path) -> None:
+    few = ["name=mine", "method=none", "task.erase=[church]", "metric=[]", "prompts.per_retained=0"]
+    run(compose(overrides(model_folder, tmp_path, *few)))
+    run(compose(overrides(model_folder, tmp_path, *few, "batch_size=3")))
+    with pytest.raises(UserError, match="measured something else"):
+        run(compose(overrides(model_folder, tmp_path, *few, "protocol.steps=3")))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("protocol.steps=0", "protocol.steps=0: must be 1 or more"),
+        ("batch_size=-1", "batch_size=-1: must be 1 or more"),
+        ("protocol.guidance=-1", "guidance"),
+        ("protocol.size=13", "multiple of 8"),
+        ("protocol.scheduler=DDIMSheduler", "DDIMScheduler"),
+        ("model.path=/nowhere", "no such folder"),
+        ("device=tpu", "unknown device"),
+        ("dtype=float8", "unknown dtype"),
+        ("name=../up", "a run's name"),
+    ],
+)
+def test_bad_values_are_refused_before_any_work(override: str, message: str, model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        run(compose(overrides(model_folder, tmp_path, override)))
+    assert not list(tmp_path.glob("images/*")) and not list(tmp_path.glob("edits/*"))
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write to"):
+        run(compose(overrides(model_folder, tmp_path / "file" / "results")))
+
+
+class Broken(Eraser):
+    """An eraser whose weights are not finite, for the test below."""
+
+    name = "broken"
+    version = "1"
+    describe = "gives NaN"
+
+    def changes(self, pipe, task):
+        name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+        weight = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k.weight
+        return {name: Change(delta=torch.full_like(weight, float("nan")))}, {}
+
+
+def test_an_edit_that_is_not_finite_stops_the_run_and_is_not_saved(model_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    from dataclasses import dataclass
+
+    import erasebench.methods.noop as noop
+
+    monkeypatch.setattr(noop, "NoOp", dataclass(frozen=True)(Broken))
+    config = compose(overrides(model_folder, tmp_path, "method=noop"))
+    with pytest.raises(UserError, match=r"mid_block.*to_k"):
+        run(config)
+    assert not list(tmp_path.glob("edits/*"))
+    manifest = json.loads(next(tmp_path.glob("runs/*/manifest.json")).read_text())
+    assert manifest["status"] == "failed" and "to_k" in manifest["error"]
+
+
+def test_noop_changes_no_pixel_and_random_does(model_folder: Path, tmp_path: Path) -> None:
+    few = ["task.erase=[church]", "metric=[]", "prompts.per_retained=0", "prompts.general=0"]
+    images = {}
+    for method in ("noop", "random"):
+        done = run(compose(overrides(model_folder, tmp_path, *few, f"method={method}")))
+        plan = pd.read_parquet(done.folder / "plan.parquet")
+        edited = plan[plan.eraser != "none"]
+        made = pixels(tmp_path)
+        images[method] = [made[row.key] == made[row.original_key] for row in edited.itertuples()]
+    assert all(images["noop"]) and not any(images["random"])
+
+
+def test_the_examples_of_contributing_work_as_printed(model_folder: Path, tmp_path: Path) -> None:
+    text = Path(__file__).parents[1].joinpath("CONTRIBUTING.md").read_text(encoding="utf-8")
+    python = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    yaml = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+    for name, code, group, config in zip(
+        ("shrink", "brightness"), python, ("method", "metric"), yaml, strict=True
+    ):
+        assert len(code.splitlines()) <= 36 and f"# {name}.py" in code
+        (tmp_path / f"{name}.py").write_text(code)
+        folder = tmp_path / "my_conf" / group
+        folder.mkdir(parents=True)
+        (folder / f"{name}.yaml").write_text(config)
+    command = [
+        sys.executable, "-m", "erasebench", "run", "--config-dir", str(tmp_path / "my_conf"),
+        *overrides(model_folder, tmp_path / "results", "method=shrink", "metric=[brightness]", "plugins=[shrink,brightness]"),
+        "task.erase=[church]",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "shrink" in done.stdout and "brightness" in done.stdout
+
+
+def test_a_sweep_ends_in_one_table_and_a_plot(model_folder: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "erasebench", "run", "-m",
+        *overrides(model_folder, tmp_path, "method=cure", "method.alpha=1,5", "task.erase=[church]", "metric=[nudenet]"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "cure alpha=1" in done.stdout and "cure alpha=5" in done.stdout
+    (table,) = tmp_path.glob("tables/*/object.md")
+    assert "cure alpha=5" in table.read_text()
+    assert list(tmp_path.glob("tables/*/object-alpha.png"))
