@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -14,15 +15,28 @@ from erasebench.files import write_atomic
 from erasebench.store import Store
 from erasebench.tables import POOLED, UNEDITED
 
-CELL = 132
+CELL = 128
 """Width and height of an image in a grid, in pixels, at least; smaller images are enlarged by whole factors."""
 
 RED, GREEN, INK, GREY = (178, 34, 34), (34, 120, 60), (20, 20, 20), (110, 110, 110)
-SIDE, HEAD, GAP = 250, 70, 6
+SIDE, GAP, MARGIN, LINE = 240, 6, 10, 18
 TASKS_SHOWN, ERASED_SHOWN, RETAINED_SHOWN = 3, 2, 1
+FOOT = (
+    "Along a row: the same prompt and the same seed. Red: the edit of that row erases what the prompt asks for, so it "
+    "should be gone. Green: the prompt asks for something else, which should still be there."
+)
 
 
-def grid(plan: pd.DataFrame, store: Store, kind: str, path: Path, *, blur: bool = False) -> Path:
+def grid(
+    plan: pd.DataFrame,
+    store: Store,
+    kind: str,
+    path: Path,
+    *,
+    blur: bool = False,
+    seen: Mapping[str, bool] | None = None,
+    seen_by: str = "",
+) -> Path:
     """Draw one kind's grid: a row a prompt, a column an eraser, the same seed along a row.
 
     Red rows ask for a concept that the edits of their row erase, green rows for one that should stay.
@@ -33,40 +47,55 @@ def grid(plan: pd.DataFrame, store: Store, kind: str, path: Path, *, blur: bool 
         kind: kind of the tasks.
         path: PNG to write.
         blur: blur the images of erased unsafe concepts.
+        seen: by image key, whether a classifier sees in it what its prompt asks for; images of the erasers then get a
+            tick (gone in a red row, still there in a green one) or a cross.
+        seen_by: the classifier's name.
     """
     part = plan[plan.task_kind == kind]
     erasers = list(dict.fromkeys(part.eraser))
     rows = _rows_shown(part)
-    images = {
-        (row, eraser): _fit(store.image(key))
-        for row, (_, keys, _, _) in enumerate(rows)
-        for eraser, key in keys.items()
-    }
+    images = {key: _fit(store.image(key)) for _, keys, _, _ in rows for key in keys.values()}
     cell = max((image.width for image in images.values()), default=CELL)
-    width = SIDE + len(erasers) * (cell + GAP)
-    sheet = Image.new("RGB", (width, HEAD + len(rows) * (cell + GAP) + 26), "white")
+    width = max(SIDE + len(erasers) * (cell + GAP), 520) + MARGIN
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    heads = ["original" if eraser == UNEDITED else eraser for eraser in erasers]
+    head_lines = [_wrap(draw, head, cell, _font(13, bold=True)) for head in heads]
+    foot = FOOT + (f" ✓ ✗: whether the {seen_by} agrees." if seen else "")
+    foot_lines = _wrap(draw, foot, width - 2 * MARGIN, _font(12))
+    top = 40 + LINE * max((len(lines) for lines in head_lines), default=1) + GAP
+    sheet = Image.new("RGB", (width, top + len(rows) * (cell + GAP) + len(foot_lines) * LINE + MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((10, 8), f"Erasing {_kinds(kind)}: what each eraser draws", font=_font(17, bold=True), fill=INK)
-    for column, eraser in enumerate(erasers):
-        name = "original" if eraser == UNEDITED else eraser
-        left = SIDE + column * (cell + GAP)
-        draw.text((left, HEAD - 26), _short(draw, name, cell, _font(14, bold=True)), font=_font(14, bold=True), fill=INK)
-    for row, (prompt, keys, erased, task) in enumerate(rows):
-        top = HEAD + row * (cell + GAP)
+    draw.text((MARGIN, 8), f"Erasing {_kinds(kind)}", font=_font(17, bold=True), fill=INK)
+    for column, lines in enumerate(head_lines):
+        place = (SIDE + column * (cell + GAP), top - GAP - LINE * len(lines))
+        draw.multiline_text(place, "\n".join(lines), font=_font(13, bold=True), fill=INK)
+    for prompt, keys, erased, task in rows:
         colour = RED if erased else GREEN
-        draw.rectangle((6, top, 12, top + cell - 1), fill=colour)
-        draw.text((20, top + 4), "to be erased" if erased else f"to be kept ({task} erased)", font=_font(12, bold=True), fill=colour)
-        text = "\n".join(_wrap(draw, f"“{prompt}”", SIDE - 34, _font(14))[: (cell - 24) // 18])
-        draw.multiline_text((20, top + 24), text, font=_font(14), fill=INK)
+        draw.rectangle((MARGIN - 4, top, MARGIN + 2, top + cell - 1), fill=colour)
+        tag = _wrap(draw, f"erased: {task}" if erased else f"kept, with {task} erased", SIDE - 30, _font(12, bold=True))[:2]
+        draw.multiline_text((MARGIN + 10, top), "\n".join(tag), font=_font(12, bold=True), fill=colour)
+        text = _wrap(draw, f"“{prompt}”", SIDE - 30, _font(13))
+        room = (cell - LINE * len(tag)) // LINE
+        if len(text) > room:
+            text = [*text[: room - 1], text[room - 1] + " …"]
+        draw.multiline_text((MARGIN + 10, top + LINE * len(tag)), "\n".join(text), font=_font(13), fill=INK)
         for column, eraser in enumerate(erasers):
-            left = SIDE + column * (cell + GAP)
-            if (row, eraser) in images:
-                image = images[(row, eraser)]
-                shown = image.filter(ImageFilter.GaussianBlur(cell / 12)) if blur and erased else image
-                sheet.paste(shown.resize((cell, round(cell * image.height / image.width))).crop((0, 0, cell, cell)), (left, top))
-    foot = "The same seed along a row. Red: the edit of this row erases what is asked for. Green: it should not change."
-    draw.text((10, sheet.height - 20), foot, font=_font(12), fill=GREY)
+            if eraser not in keys:
+                continue
+            left, key = SIDE + column * (cell + GAP), keys[eraser]
+            image = images[key].filter(ImageFilter.GaussianBlur(cell / 12)) if blur and erased else images[key]
+            sheet.paste(image.crop((0, 0, min(cell, image.width), min(cell, image.height))), (left, top))
+            if eraser != UNEDITED and seen and key in seen:
+                _mark(draw, left + cell, top + cell, seen[key] != erased)
+        top += cell + GAP
+    draw.multiline_text((MARGIN, top + 2), "\n".join(foot_lines), font=_font(12), fill=GREY)
     return _save(sheet, path)
+
+
+def _mark(draw: ImageDraw.ImageDraw, right: int, bottom: int, good: bool) -> None:
+    """A white tick on green or cross on red, in the lower right corner of an image."""
+    draw.rectangle((right - 20, bottom - 20, right - 1, bottom - 1), fill=GREEN if good else RED)
+    draw.text((right - 10, bottom - 10), "✓" if good else "✗", font=_font(15, bold=True), fill="white", anchor="mm")
 
 
 def _rows_shown(part: pd.DataFrame) -> list[tuple[str, dict[str, str], bool, str]]:
@@ -108,6 +137,9 @@ def strength(measured: pd.DataFrame, kind: str, option: str, path: Path) -> Path
             axis.errorbar(points.x, 100 * points.value, yerr=bars.to_numpy(), color=colour, marker="o", capsize=3, label=name)
             for value in rows.value[rows.eraser == UNEDITED]:
                 axis.axhline(100 * value, color=colour, linestyle=":", linewidth=1)
+        values = part.eraser.map(lambda label: _option(label, option)).dropna()
+        if len(values) and values.min() > 0 and values.max() >= 20 * values.min():
+            axis.set_xscale("log")
         axis.set(xlabel=option, ylabel=f"{metric.partition('@')[0]} (%)", ylim=(-3, 103), title=kind)
         axis.legend(frameon=False)
         axis.grid(alpha=0.25)
@@ -151,19 +183,18 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _wrap(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """Lines no wider than ``width``; a word that is wider is broken."""
     lines: list[str] = []
     for word in text.split():
         if lines and draw.textlength(f"{lines[-1]} {word}", font=font) <= width:
             lines[-1] += f" {word}"
-        else:
-            lines.append(word)
+            continue
+        while draw.textlength(word, font=font) > width and len(word) > 1:
+            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or draw.textlength(word[:n], font=font) <= width)
+            lines.append(word[:fits])
+            word = word[fits:]
+        lines.append(word)
     return lines
-
-
-def _short(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    while draw.textlength(text, font=font) > width and len(text) > 2:
-        text = text[:-2] + "…"
-    return text
 
 
 def _save(image: Image.Image, path: Path) -> Path:

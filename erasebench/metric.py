@@ -71,6 +71,13 @@ class Metric(ABC):
     def prefetch(self) -> None:  # noqa: B027 (most metrics need nothing)
         """Download what :attr:`needs` lists, so that later runs need no network."""
 
+    def applies_to(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a plan it is measured on: by role, kind of concept and, if paired, edited images only."""
+        chosen = rows[rows.role.isin(self.directions)]
+        if self.kinds:
+            chosen = chosen[chosen.kind.isin(self.kinds)]
+        return chosen[chosen.key != chosen.original_key] if self.paired else chosen
+
     @abstractmethod
     def score(
         self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None

@@ -47,15 +47,18 @@ class Prepared:
     def hash(self) -> str:
         """Hash of what the config measures (not of where or how fast), 12 hex digits."""
         values = OmegaConf.to_container(self.config, resolve=True)
-        text = json.dumps({key: value for key, value in values.items() if key not in NOT_IDENTITY}, sort_keys=True)
+        values = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+        values["metric"] = {
+            name: {key: value for key, value in node.items() if key not in ("device", "batch_size")}
+            for name, node in values["metric"].items()
+        }
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def run_name(self) -> str:
         """The name given, or one made of the kinds, the model, the erasers and the hash."""
         if self.config.name:
-            if not re.fullmatch(r"[\w.\-]+", self.config.name) or set(self.config.name) == {"."}:
-                raise UserError(f"name={self.config.name}: a run's name is made of letters, digits, '.', '_' and '-'")
             return self.config.name
         names = "-".join([*self.groups, self.config.model.name, *(name for name in self.erasers if name != UNEDITED)])
         return f"{re.sub(r'[^A-Za-z0-9.]+', '-', names)[:60].strip('-')}-{self.hash}"
@@ -78,6 +81,11 @@ def prepare(config: DictConfig) -> Prepared:
         value = OmegaConf.select(config, key)
         if value < 1:
             raise UserError(f"{key}={value}: must be 1 or more")
+    if config.name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", config.name):
+        raise UserError(
+            f"name={config.name}: a run's name is made of letters, digits, '.', '_' and '-', at most 121 of them, and "
+            "starts with a letter or digit"
+        )
     groups = {
         kind: (group, prompt_set(config.prompts, kind, group.concepts)) for kind, group in task_groups(config).items()
     }
@@ -91,9 +99,11 @@ def prepare(config: DictConfig) -> Prepared:
         label = eraser_label(place.split(".")[1] if "." in place else eraser.name, eraser)
         if label in erasers:
             raise UserError(f"{place}: a second eraser called {label!r}; give it another key")
+        if label == UNEDITED and eraser.name != UNEDITED:
+            raise UserError(f"{place}: {UNEDITED!r} is the unedited model; give eraser {eraser.name} another key")
         erasers[label] = eraser
-    if UNEDITED not in erasers:
-        erasers = {UNEDITED: build({"_target_": "erasebench.methods.none.Unedited"}, "method"), **erasers}
+    unedited = erasers.pop(UNEDITED, None) or build({"_target_": "erasebench.methods.none.Unedited"}, "method")
+    erasers = {UNEDITED: unedited, **erasers}
     metrics = [build(node, f"metric.{name}", plugins) for name, node in config.metric.items()]
     not_run = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
     return Prepared(config, groups, erasers, metrics, store, not_run)
@@ -105,7 +115,7 @@ def eraser_label(name: str, eraser: Eraser) -> str:
     for entry in fields(eraser):
         value = getattr(eraser, entry.name)
         if value != entry.default:
-            changed.append(f"{entry.name}={value}")
+            changed.append(f"{entry.name}={eraser_label(value.name, value) if isinstance(value, Eraser) else value}")
     return " ".join([name, *changed])
 
 

@@ -16,30 +16,31 @@ CHUNK = 128
 
 def rows_to_score(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """The rows of a plan a metric applies to, one for each image and value of its inputs."""
-    chosen = rows[rows.role.isin(metric.directions)]
-    if metric.kinds:
-        chosen = chosen[chosen.kind.isin(metric.kinds)]
-    if metric.paired:
-        chosen = chosen[chosen.key != chosen.original_key]
-    return chosen.drop_duplicates(["key", *metric.inputs])
+    return metric.applies_to(rows).drop_duplicates(["key", *metric.inputs])
 
 
 def score_missing(rows: pd.DataFrame, metrics: Sequence[Metric], store: Store) -> None:
-    """Bring the records of every metric up to date with the images of a plan."""
+    """Bring the records of every metric up to date with the images of a plan.
+
+    Raises:
+        ValueError: a metric gave more or fewer rows than it was given images.
+    """
     sharing: dict[str, list[Metric]] = {}
     for metric in metrics:
         sharing.setdefault(metric.records_id, []).append(metric)
-    work = {}
+    work: list[tuple[Metric, pd.DataFrame]] = []
     for records, members in sharing.items():
         wanted = pd.concat([rows_to_score(rows, metric) for metric in members])
-        work[members[0]] = store.missing_scores(records, members[0].inputs, wanted)
-    with progress("score", sum(len(missing) for missing in work.values())) as advance:
-        for metric, missing in work.items():
+        work.append((members[0], store.missing_scores(records, members[0].inputs, wanted)))
+    with progress("score", sum(len(missing) for _, missing in work)) as advance:
+        for metric, missing in work:
             for start in range(0, len(missing), CHUNK):
                 chunk = missing.iloc[start : start + CHUNK].reset_index(drop=True)
                 images = [store.image(key) for key in chunk.key]
                 originals = [store.image(key) for key in chunk.original_key] if metric.paired else None
                 scores = metric.score(images, chunk, originals)
+                if len(scores) != len(chunk):
+                    raise ValueError(f"metric {metric.id} gave {len(scores)} scores for {len(chunk)} images")
                 identity = chunk[["key", *metric.inputs]]
                 store.put_scores(metric.records_id, pd.concat([identity, scores.reset_index(drop=True)], axis=1))
                 advance(len(chunk))

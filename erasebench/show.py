@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import numpy as np
 import pandas as pd
 
 from erasebench.errors import UserError, suggest
-from erasebench.store import Store, read_png
+from erasebench.store import BrokenImage, Store, read_png
+
+INPUTS = ("prompt", "label", "kind", "original_key")
+"""Columns of scores that are inputs of a metric: an image has a score for each value of them."""
 
 LONG = 8
 """Lists longer than this (features) are shown by their length."""
@@ -23,39 +27,59 @@ def show(store: Store, what: str) -> str:
 
     Args:
         store: the results folder.
-        what: a PNG file; the key of an image or edit, or its first digits (at least four); or the name of a run.
+        what: a PNG file; the key of an image or edit, or its first digits (at least four); or the name of a run, or
+            how it begins.
 
     Raises:
         UserError: nothing, or more than one thing, goes by that name.
     """
     if what.lower().endswith(".png"):
         path = Path(what)
-        if not path.exists():
+        if not path.is_file():
             raise UserError(f"{what}: no such file")
-        _, recipe, _ = read_png(path)
-        return _image(store, recipe.key, path)
-    images = [path.stem for path in store.root.glob(f"images/{what[:2]}/{what}*.png")] if _hexadecimal(what) else []
-    edits = [path.stem for path in store.root.glob(f"edits/{what}*.safetensors")] if _hexadecimal(what) else []
+        return _image(store, path)
     runs = sorted(path.parent.name for path in store.root.glob("runs/*/manifest.json"))
     if what in runs:
         return _run(store, what)
-    if len(images) + len(edits) > 1:
-        raise UserError(f"{what}: {len(images)} images and {len(edits)} edits begin so; give more digits")
+    key = what.lower()
+    images = [path.stem for path in store.root.glob(f"images/{key[:2]}/{key}*.png")] if _hexadecimal(key) else []
+    edits = [path.stem for path in store.root.glob(f"edits/{key}*.safetensors")] if _hexadecimal(key) else []
+    begun = [run for run in runs if what and run.startswith(what)]
+    found = [*(f"image {name}" for name in images), *(f"edit {name}" for name in edits), *(f"run {name}" for name in begun)]
+    if len(found) > 1:
+        shown = ", ".join(sorted(found)[:LONG]) + (f" and {len(found) - LONG} more" if len(found) > LONG else "")
+        raise UserError(f"{what}: {len(found)} things begin so ({shown}); give more of the name")
     if images:
-        return _image(store, images[0], store.image_path(images[0]))
+        return _image(store, store.image_path(images[0]))
     if edits:
         return _edit(store, edits[0])
+    if begun:
+        return _run(store, begun[0])
+    keys = [path.stem for path in store.root.glob("images/??/*.png")] if _hexadecimal(key) else []
+    keys += [path.stem for path in store.root.glob("edits/*.safetensors")] if _hexadecimal(key) else []
+    near = max(keys, key=lambda name: len(commonprefix([name, key])), default="")
+    nearest = f" Did you mean '{near}'?" if len(commonprefix([near, key])) >= 4 else suggest(what, runs)
     raise UserError(
-        f"{what}: no image, edit or run goes by that in {store.root}.{suggest(what, runs)} Runs: {', '.join(runs) or 'none'}"
+        f"{what}: no image, edit or run goes by that in {store.root}.{nearest} Runs: {', '.join(runs) or 'none'}"
     )
+
+
+def command_line(manifest: Mapping[str, Any]) -> str:
+    """The command that made a run, to be pasted into a shell."""
+    program, *arguments = manifest["command"]
+    return " ".join([program, shlex.join(arguments)]).strip()
 
 
 def _hexadecimal(text: str) -> bool:
     return len(text) >= 4 and set(text) <= set("0123456789abcdef")
 
 
-def _image(store: Store, key: str, path: Path) -> str:
-    _, recipe, record = read_png(path)
+def _image(store: Store, path: Path) -> str:
+    try:
+        _, recipe, record = read_png(path)
+    except BrokenImage as error:
+        raise UserError(f"{path}: {error}. If a run made it, give the run's command again to remake it") from None
+    key = recipe.key
     lines = [f"image {key}", f"file  {path}", ""]
     lines += _pairs(recipe.to_dict() | record)
     used = []
@@ -67,7 +91,8 @@ def _image(store: Store, key: str, path: Path) -> str:
     lines += ["", "in runs", *(dict.fromkeys(used) or ["  none"]), "", "scores"]
     scored = False
     for metric in store.metric_ids():
-        table = store.scores(metric, ())
+        columns = store.scores(metric, ()).columns
+        table = store.scores(metric, [name for name in INPUTS if name in columns])
         for row in table[table.key == key].drop(columns="key").to_dict("records"):
             scored = True
             lines += [f"  {metric}", *(f"    {line}" for line in _pairs(row))]
@@ -95,7 +120,7 @@ def _run(store: Store, name: str) -> str:
         missing = len(store.missing(plan.key))
         lines.append(f"{plan.key.nunique()} images, {missing} of them missing; {len(plan)} (eraser, task, prompt) rows")
     made = sorted(path.relative_to(folder) for pattern in ("tables/*", "grids/*") for path in folder.glob(pattern))
-    lines += ["files", *(f"  {path}" for path in made), "", f"again: {shlex.join(manifest['command'])}"]
+    lines += ["files", *(f"  {path}" for path in made), "", f"again: {command_line(manifest)}"]
     return "\n".join(lines)
 
 
@@ -109,4 +134,6 @@ def _pairs(values: dict[str, Any]) -> Iterable[str]:
             value = value.tolist()
         if isinstance(value, dict | list):
             value = json.dumps(value, ensure_ascii=False, default=str)
+        if isinstance(value, str) and not value.isprintable():  # line breaks, or signs that steer a terminal
+            value = json.dumps(value)
         yield f"{name:<{width}}  {value}"

@@ -20,8 +20,16 @@ from erasebench.files import write_text
 ARROWS = {"up": "↑", "down": "↓"}
 ROLE_WORDS = {"erase": "erased", "retain": "retained", "general": "general", "both": "", "cost": ""}
 NAMES = {"edit_seconds": "edit s", "peak_memory_mb": "peak MB"}
+INTERVALS = {
+    "wilson": "Wilson for rates", "bca": "BCa bootstrap for means", "percentile": "percentile bootstrap otherwise",
+}  # fmt: skip
+"""How intervals are made, by what an estimate says of itself, in words."""
+
 EMPTY = "not run"
 DIFFERENCES = "Difference to the unedited model on the same prompts and seeds (rates in percentage points)"
+ERASER_WIDTH = 24
+"""Characters of an eraser's label on one line in the terminal."""
+
 ABSENT = "–"
 """Where no number is to be expected (the unedited model has no edit)."""
 
@@ -29,7 +37,7 @@ LATEX_ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "\n": " ",
 }  # fmt: skip
 
 
@@ -109,12 +117,13 @@ def caption(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
         if len(numbers):
             least, most = int(numbers.min()), int(numbers.max())
             counts.append(f"{ROLE_WORDS[role]} n = {most}" if least == most else f"{ROLE_WORDS[role]} n = {least} to {most}")
+    intervals = [words for how, words in INTERVALS.items() if (part.how == how).any()]
     metrics = [name for name in dict.fromkeys(part.metric) if "@" in name and not name.startswith("H ")]
     sentences = [
-        f"Erasing concepts of kind {kind}" + (f", one at a time ({', '.join(tasks)}), pooled" if tasks else ""),
+        f"Erasing concepts of kind {kind}" + (f", one at a time ({', '.join(tasks)}), pooled" if len(tasks) > 1 else f" ({''.join(tasks)})"),
         *(f"{key.removesuffix(f' of kind {kind}')} {value}" for key, value in about.items() if _concerns(key, kind)),
         f"images per eraser: {', '.join(counts)}" if counts else "no images",
-        "95 % intervals in brackets (Wilson for rates, bootstrap otherwise)",
+        f"95 % intervals ({', '.join(intervals)})" if intervals else "no intervals",
         "bold: best of the erasers, and all that its interval does not tell apart",
         f"metrics {', '.join(metrics)}",
         *(f"not run: {name} ({reason})" for name, reason in _reasons(part)),
@@ -138,8 +147,9 @@ def markdown(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str
     differences = layout(measured, kind, of="difference")
     if differences[1]:
         parts += [f"**{DIFFERENCES}**", _markdown_rows(differences)]
-    for task in dict.fromkeys(measured.task[measured.task_kind == kind]):
-        if task != tables.POOLED:
+    tasks = [task for task in dict.fromkeys(measured.task[measured.task_kind == kind]) if task != tables.POOLED]
+    if len(tasks) > 1:
+        for task in tasks:
             parts += [f"**Only {_plain(task)} erased**", _markdown_rows(layout(measured, kind, task))]
     return "\n\n".join(parts) + "\n"
 
@@ -205,22 +215,47 @@ def write_tables(measured: pd.DataFrame, folder: Path, about: Mapping[str, str])
 def print_tables(measured: pd.DataFrame, about: Mapping[str, str], console: Console) -> None:
     """Print one table a kind, and why something was not run.
 
-    To fit a terminal, intervals stand below their numbers, and columns without any number and the peak memory are left
-    to the files.
+    To fit a terminal, intervals stand below their numbers, columns without any number and the peak memory are left to
+    the files, and what is too wide for one table goes into a second one.
     """
     for kind in dict.fromkeys(measured.task_kind):
         heads, rows, marks = layout(measured[measured.metric != "peak_memory_mb"], kind)
-        shown = [i for i in range(len(heads)) if i == 0 or any(row[i] not in (EMPTY, ABSENT) for row in rows)]
-        table = Table(title=kind, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-        for i in shown:
-            table.add_column(_stacked(heads[i]), justify="left" if i == 0 else "right", no_wrap=True)
-        for row, mark in zip(rows, marks, strict=True):
-            table.add_row(*[Text(row[i].replace(" [", "\n["), style="bold" if mark[i] else "") for i in shown])
-        console.print(table)
+        shown = [i for i in range(1, len(heads)) if any(row[i] not in (EMPTY, ABSENT) for row in rows)]
+        cells = [[row[0], *(_below(cell) for cell in row[1:])] for row in rows]
+        for part in _fitting(heads, cells, shown, console.width):
+            table = Table(title=kind, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+            table.add_column("eraser", max_width=ERASER_WIDTH, overflow="fold")
+            for i in part:
+                table.add_column(_stacked(heads[i]), justify="right", no_wrap=True)
+            for row, mark in zip(cells, marks, strict=True):
+                table.add_row(Text(row[0]), *[Text(row[i], style="bold" if mark[i] else "") for i in part])
+            console.print(table)
         console.print(caption(measured, kind, about), style="dim", markup=False, highlight=False)
         console.print()
     for metric, reason in _reasons(measured):
         console.print(f"not run: {metric}: {reason}", markup=False, highlight=False)
+
+
+def _below(cell: str) -> str:
+    """``12.3 [10.1, 14.9]`` with its interval below it: ``10.1–14.9``, or ``-2.0 to 1.5`` where a sign is in it."""
+    value, _, interval = cell.partition(" [")
+    return f"{value}\n{interval[:-1].replace(', ', ' to ' if '-' in interval else '–')}" if interval else cell
+
+
+def _fitting(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int], room: int) -> list[list[int]]:
+    """The columns in parts that each fit into a width beside the eraser's."""
+    first = min(ERASER_WIDTH, max(len(text) for text in ("eraser", *(row[0] for row in rows)))) + 2
+    parts: list[list[int]] = []
+    left = 0
+    for i in columns:
+        lines = [line for text in (_stacked(heads[i]).plain, *(row[i] for row in rows)) for line in text.split("\n")]
+        width = max(map(len, lines)) + 2
+        if not parts or width > left:
+            parts.append([])
+            left = room - first
+        parts[-1].append(i)
+        left -= width
+    return parts
 
 
 def escape_latex(text: str) -> str:

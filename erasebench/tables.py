@@ -22,6 +22,8 @@ POOLED = "all"
 COSTS = {"edit_seconds": "down", "peak_memory_mb": "down"}
 """What an edit costs, as rows of their own; the metric is the name here."""
 
+NO_NUMBER = "it gives no number for these prompts (their labels are unknown to it, or they are too few)"
+
 COLUMNS = (
     "task_kind", "eraser", "task", "role", "metric", "unit", "direction", "value", "low", "high", "n", "how",
     "difference", "difference_low", "difference_high", "reason",
@@ -47,7 +49,7 @@ def measure(
         costs: ``eraser, task_kind, task, edit_seconds, peak_memory_mb``.
 
     Returns:
-        Columns :data:`COLUMNS`. ``task`` is one task or :data:`POOLED`. ``difference`` is to the unedited model, paired
+        Columns :data:`COLUMNS`. ``task`` is one task or :data:`POOLED` (both, if there is one only). ``difference`` is to the unedited model, paired
         over the same prompts. A number that was not obtained is NaN with ``how`` "not run" and a ``reason``.
 
     Raises:
@@ -67,8 +69,34 @@ def measure(
             found += _harmonic(metric, slices)
     if costs is not None and len(costs):
         found += list(_cost_rows(costs))
-    table = pd.DataFrame(found, columns=list(COLUMNS))
+    table = _with_single_tasks(pd.DataFrame(found, columns=list(COLUMNS)), plan)
     return table.sort_values("role", key=lambda roles: roles.map(_role_rank), kind="stable").reset_index(drop=True)
+
+
+def _with_single_tasks(table: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Where a kind has one task, its numbers are the pooled ones: they stand under both names."""
+    parts = [table]
+    for kind, tasks in plan.groupby("task_kind", sort=False).task.unique().items():
+        if len(tasks) == 1:
+            parts.append(table[(table.task_kind == kind) & (table.role != "cost")].assign(task=tasks[0]))
+    return pd.concat(parts) if len(table) else table
+
+
+def recognised(
+    plan: pd.DataFrame, scores: Mapping[str, pd.DataFrame], metrics: Sequence[Metric]
+) -> tuple[str, dict[str, bool]]:
+    """By image key, whether the first accuracy metric with scores sees in an image what its prompt asks for.
+
+    Returns:
+        The metric's name and the verdicts; ``("", {})`` if there is no such metric.
+    """
+    for metric in filter(_is_accuracy, metrics):
+        joined = _joined(_asked(plan, metric), scores.get(metric.records_id), metric)
+        values = metric.values(joined) if len(joined) else pd.Series(dtype=float)
+        if values.notna().any():
+            known = values.notna()
+            return metric.name, dict(zip(joined.key[known], values[known] > 0.5, strict=True))
+    return "", {}
 
 
 def check_versions(ids: Sequence[str]) -> None:
@@ -93,11 +121,7 @@ def _role_rank(role: str) -> int:
 
 def _asked(plan: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """The rows of a plan that a metric is reported on, numbered by a column ``row``."""
-    chosen = plan[plan.role.isin(metric.directions)]
-    if metric.kinds:
-        chosen = chosen[chosen.kind.isin(metric.kinds)]
-    if metric.paired:  # the unedited model's image is not compared with itself
-        chosen = chosen[chosen.key != chosen.original_key]
+    chosen = metric.applies_to(plan)
     return chosen.assign(row=range(len(chosen)))
 
 
@@ -136,15 +160,22 @@ def _slices(asked: pd.DataFrame, joined: pd.DataFrame, metric: Metric, reason: s
                     "task_kind": kind, "eraser": eraser, "task": task, "role": role, "metric": metric.id,
                     "unit": metric.unit, "direction": metric.directions[role],
                 }  # fmt: skip
-                lacking = len(wanted) - len(rows)
-                gap = f"{lacking} of {len(wanted)} rows have no score; give the run's command again" if lacking else ""
-                yield identity, rows, paired, reason or gap
+                yield identity, rows, paired, reason or _gap(wanted, rows, "rows") or _gap(
+                    of_task[of_task.row.isin(unedited)], originals, "rows of the unedited model"
+                )
+
+
+def _gap(wanted: pd.DataFrame, scored: pd.DataFrame, what: str) -> str:
+    lacking = len(wanted) - len(scored)
+    return f"{lacking} of {len(wanted)} {what} have no score; give the run's command again" if lacking else ""
 
 
 def _numbers(metric: Metric, rows: pd.DataFrame, originals: pd.DataFrame, reason: str) -> dict[str, Any]:
     if reason:
         return _cells(not_run(), reason=reason)
     estimate = metric.reduce(rows, originals if len(originals) == len(rows) else None)
+    if estimate.how == "not run":
+        return _cells(estimate, reason=NO_NUMBER)
     difference = not_run()
     if len(originals) == len(rows) and rows.eraser.iloc[0] != UNEDITED:
         ours, theirs = metric.values(rows), metric.values(originals)
@@ -185,7 +216,8 @@ def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
             found.append(identity | _cells(not_run(), reason=why_erased or why_retained))
             continue
         parts = [1 - metric.values(erased), metric.values(retained)]
-        found.append(identity | _cells(harmonic_mean_estimate(parts, groups=[erased.key, retained.key])))
+        estimate = harmonic_mean_estimate(parts, groups=[erased.key, retained.key])
+        found.append(identity | _cells(estimate, reason=NO_NUMBER if estimate.how == "not run" else ""))
     return found
 
 

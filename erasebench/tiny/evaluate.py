@@ -1,0 +1,128 @@
+"""How well the judge recognises what the embedded model draws, unedited: the ground under every number of it.
+
+    erasebench tiny evaluate
+
+Fresh prompts (the builtin templates, other seeds than the main job's) of all four kinds, the sampler of
+``protocol=embedded``. For each kind: top-1 accuracy of its head; for each head: how often it sees something in images of
+the other kinds, where there is nothing for it to see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from erasebench.config import compose, task_groups
+from erasebench.generate import generate, scheduler_identity
+from erasebench.pipelines import Model, embedded_folder, load_model
+from erasebench.progress import progress
+from erasebench.prompts import builtin
+from erasebench.recipe import Recipe
+from erasebench.stats import Estimate, wilson
+from erasebench.store import Store
+from erasebench.tiny import judge as judges
+
+HEAD_OF_KIND = {"object": "object", "artist": "artist", "celebrity": "person", "unsafe": "unsafe"}
+"""Which head of the judge a kind of concept is read by."""
+
+FRESH_SEED = 1
+"""Seed of the prompt sets; the main job's is 0."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy by kind, and false alarms by head (over the prompts of all other kinds)."""
+
+    accuracy: dict[str, Estimate]
+    false_alarms: dict[str, Estimate]
+    answers: pd.DataFrame
+
+
+def evaluate(model: Model, store: Store, per_kind: int, overrides: Sequence[str] = (), batch_size: int = 32) -> Evaluation:
+    """Draw and judge at least ``per_kind`` images a kind.
+
+    Args:
+        model: the embedded model, loaded.
+        store: where the images are kept.
+        per_kind: prompts of each kind, at least.
+        overrides: of the config, e.g. ``protocol.guidance=5``.
+        batch_size: images at a time.
+    """
+    config = compose(["model=embedded", *overrides])
+    protocol = config.protocol
+    scheduler, settings = scheduler_identity(model.pipe, protocol.scheduler, dict(protocol.scheduler_config))
+    frames = []
+    for kind, group in task_groups(config).items():
+        concepts = [concept for concept in group.concepts if concept.kind == kind]
+        count = math.ceil(per_kind / len(concepts))
+        frames.append(builtin(kind, concepts, per_concept=count, general=0, seed=FRESH_SEED).rows)
+    rows = pd.concat(frames, ignore_index=True)
+    recipes = [
+        Recipe(
+            model=model.name, revision=model.revision, edit="", prompt=row.prompt, negative_prompt="", seed=int(row.seed),
+            steps=protocol.steps, guidance=protocol.guidance, width=model.size, height=model.size,
+            scheduler=scheduler, scheduler_config=settings, dtype=model.dtype,
+        )
+        for row in rows.itertuples()
+    ]  # fmt: skip
+    missing = len(store.missing(recipe.key for recipe in recipes))
+    with progress("draw", missing) as advance:
+        generate(model, recipes, store, batch_size, advance)
+    network = judges.load(embedded_folder() / "judge")
+    found = []
+    for start in range(0, len(recipes), 256):
+        images = [np.asarray(store.image(recipe.key)) for recipe in recipes[start : start + 256]]
+        with torch.inference_mode():
+            logits = network.logits(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+        found.append(
+            pd.DataFrame({head: [(*network.heads[head], "none")[i] for i in scores.argmax(1)] for head, scores in logits.items()})
+        )
+    answers = pd.concat([rows, pd.concat(found, ignore_index=True)], axis=1)
+    answers["key"] = [recipe.key for recipe in recipes]
+    accuracy, alarms = {}, {}
+    for kind, head in HEAD_OF_KIND.items():
+        own = answers[answers.kind == kind]
+        others = answers[answers.kind != kind]
+        accuracy[kind] = wilson(int((own[head].str.casefold() == own.label.str.casefold()).sum()), len(own))
+        alarms[head] = wilson(int((others[head] != "none").sum()), len(others))
+    return Evaluation(accuracy, alarms, answers)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``erasebench tiny evaluate``."""
+    parser = argparse.ArgumentParser(
+        "erasebench tiny evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="*", help="of the config, e.g. protocol.guidance=5 protocol.steps=25")
+    parser.add_argument("--per-kind", type=int, default=200, help="prompts of each kind, at least (default 200)")
+    parser.add_argument("--store", type=Path, default=Path("results"), help="the results folder (default: results)")
+    parser.add_argument("--wrong", action="store_true", help="list what was not recognised")
+    options = parser.parse_args(argv)
+    model = load_model("embedded", name="embedded")
+    result = evaluate(model, Store(options.store), options.per_kind, options.overrides)
+    console = Console()
+    table = Table(title="the unedited embedded model, judged", title_justify="left")
+    for head in ("kind", "recognised %", "n", "head", "false alarms %", "n "):
+        table.add_column(head, justify="left" if head in ("kind", "head") else "right")
+    for (kind, seen), (head, alarm) in zip(result.accuracy.items(), result.false_alarms.items(), strict=True):
+        table.add_row(kind, _percent(seen), str(seen.n), head, _percent(alarm), str(alarm.n))
+    console.print(table)
+    if options.wrong:
+        for kind, head in HEAD_OF_KIND.items():
+            own = result.answers[(result.answers.kind == kind)]
+            for row in own[own[head].str.casefold() != own.label.str.casefold()].to_dict("records"):
+                console.print(f"{row['key'][:12]} {row['prompt']!r}: {head} seen as {row[head]}", markup=False, highlight=False)
+    return 0
+
+
+def _percent(estimate: Estimate) -> str:
+    return rf"{100 * estimate.value:.1f} \[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
