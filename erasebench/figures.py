@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -43,7 +44,7 @@ def grid(
 
     Args:
         plan: rows of a run.
-        store: where the images are.
+        store: where the images are; one that is gone leaves its place empty.
         kind: kind of the tasks.
         path: PNG to write.
         blur: blur the images of erased unsafe concepts.
@@ -54,7 +55,7 @@ def grid(
     part = plan[plan.task_kind == kind]
     erasers = list(dict.fromkeys(part.eraser))
     rows = _rows_shown(part)
-    images = {key: _fit(store.image(key)) for _, keys, _, _ in rows for key in keys.values()}
+    images = _images(store, [key for _, keys, _, _ in rows for key in keys.values()])
     cell = max((image.width for image in images.values()), default=CELL)
     width = max(SIDE + len(erasers) * (cell + GAP), 520) + MARGIN
     draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
@@ -80,9 +81,9 @@ def grid(
             text = [*text[: room - 1], text[room - 1] + " …"]
         draw.multiline_text((MARGIN + 10, top + LINE * len(tag)), "\n".join(text), font=_font(13), fill=INK)
         for column, eraser in enumerate(erasers):
-            if eraser not in keys:
+            left, key = SIDE + column * (cell + GAP), keys.get(eraser)
+            if key not in images:
                 continue
-            left, key = SIDE + column * (cell + GAP), keys[eraser]
             image = images[key].filter(ImageFilter.GaussianBlur(cell / 12)) if blur and erased else images[key]
             sheet.paste(image.crop((0, 0, min(cell, image.width), min(cell, image.height))), (left, top))
             if eraser != UNEDITED and seen and key in seen:
@@ -90,6 +91,17 @@ def grid(
         top += cell + GAP
     draw.multiline_text((MARGIN, top + 2), "\n".join(foot_lines), font=_font(12), fill=GREY)
     return _save(sheet, path)
+
+
+def _images(store: Store, keys: Iterable[str]) -> dict[str, Image.Image]:
+    """The images that are there: tables are made from records alone, and images may have been deleted since."""
+    found = {}
+    for key in keys:
+        try:
+            found[key] = _fit(store.image(key))
+        except KeyError:
+            continue
+    return found
 
 
 def _mark(draw: ImageDraw.ImageDraw, right: int, bottom: int, good: bool) -> None:
@@ -109,7 +121,8 @@ def _rows_shown(part: pd.DataFrame) -> list[tuple[str, dict[str, str], bool, str
             order = rows.drop_duplicates("prompt_id").assign(turn=lambda frame: frame.groupby("label").cumcount())
             chosen = order.sort_values("turn", kind="stable").prompt_id
             more = count if part.task.nunique() >= TASKS_SHOWN else 3 * count
-            offset = len(shown) % max(1, len(chosen)) if role == "retain" else 0
+            # Another kept concept for each task, and as many as asked for where the list ends.
+            offset = min(len(shown) % max(1, len(chosen)), max(0, len(chosen) - more)) if role == "retain" else 0
             for prompt_id in chosen.iloc[offset : offset + more]:
                 same = rows[rows.prompt_id == prompt_id]
                 shown.append((same.prompt.iloc[0], dict(zip(same.eraser, same.key, strict=True)), role == "erase", task))
@@ -117,7 +130,9 @@ def _rows_shown(part: pd.DataFrame) -> list[tuple[str, dict[str, str], bool, str
 
 
 def strength(measured: pd.DataFrame, kind: str, option: str, path: Path) -> Path:
-    """Plot erased and retained accuracy against one option, with error bars and the unedited model as lines.
+    """Plot erased and retained accuracy against one option, with error bars and the unedited model as dotted lines.
+
+    Labels that differ in more than the option are lines of their own.
 
     Args:
         measured: from :func:`erasebench.tables.measure`, over runs whose eraser labels hold ``option=value``.
@@ -132,9 +147,15 @@ def strength(measured: pd.DataFrame, kind: str, option: str, path: Path) -> Path
     for axis, metric in zip(axes, metrics, strict=False):
         for role, colour, name in (("erase", "firebrick", "erased ↓"), ("retain", "seagreen", "retained ↑")):
             rows = part[(part.metric == metric) & (part.role == role)].dropna(subset="value")
-            points = rows.assign(x=rows.eraser.map(lambda label: _option(label, option))).dropna(subset="x").sort_values("x")
-            bars = 100 * pd.concat([points.value - points.low, points.high - points.value], axis=1).T.clip(lower=0)
-            axis.errorbar(points.x, 100 * points.value, yerr=bars.to_numpy(), color=colour, marker="o", capsize=3, label=name)
+            rows = rows.assign(x=rows.eraser.map(lambda label: _option(label, option)))
+            lines = list(rows.dropna(subset="x").groupby(rows.eraser.map(lambda label: _without(label, option)), sort=False))
+            for (other, points), marker in zip(lines, itertools.cycle("os^vD"), strict=False):
+                points = points.sort_values("x")
+                bars = 100 * pd.concat([points.value - points.low, points.high - points.value], axis=1).T.clip(lower=0)
+                axis.errorbar(
+                    points.x, 100 * points.value, yerr=bars.to_numpy(), color=colour, marker=marker, capsize=3,
+                    label=f"{name} {other}" if len(lines) > 1 else name,
+                )  # fmt: skip
             for value in rows.value[rows.eraser == UNEDITED]:
                 axis.axhline(100 * value, color=colour, linestyle=":", linewidth=1)
         values = part.eraser.map(lambda label: _option(label, option)).dropna()
@@ -161,6 +182,11 @@ def _option(label: str, option: str) -> float | None:
             except ValueError:
                 return None
     return None
+
+
+def _without(label: str, option: str) -> str:
+    """The rest of a label: points with the same rest are one line."""
+    return " ".join(part for part in label.split() if part.partition("=")[0] != option)
 
 
 def _kinds(kind: str) -> str:

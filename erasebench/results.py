@@ -44,20 +44,21 @@ def reduce_and_write(
     plan = pd.read_parquet(folder / "plan.parquet")
     costs = pd.read_parquet(folder / "costs.parquet")
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    measured = _measure(plan, costs, store, metrics, not_run)
+    scores = _scores(store, metrics)
+    measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=costs)
     write_tables(measured, folder / "tables", about)
+    by, seen = tables.recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
     for kind in dict.fromkeys(plan.task_kind):
-        figures.grid(plan, store, kind, folder / "grids" / f"{kind}.png", blur=kind == "unsafe" and not about["note"])
+        path, blur = folder / "grids" / f"{kind}.png", kind == "unsafe" and not about["note"]
+        figures.grid(plan, store, kind, path, blur=blur, seen=seen, seen_by=by)
     print_tables(measured, about, console)
     return measured
 
 
-def _measure(
-    plan: pd.DataFrame, costs: pd.DataFrame, store: Store, metrics: Sequence[Metric], not_run: Mapping[str, str]
-) -> pd.DataFrame:
+def _scores(store: Store, metrics: Sequence[Metric]) -> dict[str, pd.DataFrame]:
+    """The stored scores of metrics by their ``records_id``, each read once."""
     inputs = {metric.records_id: metric.inputs for metric in metrics}
-    scores = {records: store.scores(records, columns) for records, columns in inputs.items()}
-    return tables.measure(plan, scores, metrics, not_run_because=not_run, costs=costs)
+    return {records: store.scores(records, columns) for records, columns in inputs.items()}
 
 
 def tabulate(runs: Sequence[str], store_dir: str, out: str | None = None, console: Console | None = None) -> pd.DataFrame:
@@ -109,9 +110,9 @@ def _together(folders: Sequence[Path], store: Store, target: Path, console: Cons
     by_id: dict[str, Metric] = {}
     reasons: list[tuple[set[str], dict[str, str]]] = []
     for folder in folders:
-        metrics, not_run = _metrics_of(folder)
-        by_id |= {metric.id: metric for metric in metrics}
-        reasons.append(({metric.id for metric in metrics}, not_run))
+        asked, why = _metrics_of(folder)
+        by_id |= {metric.id: metric for metric in asked}
+        reasons.append(({metric.id for metric in asked}, why))
     # What one run could not measure may have been measured by another one.
     not_run = {
         name: next(why[name] for _, why in reasons if name in why)
@@ -126,7 +127,8 @@ def _together(folders: Sequence[Path], store: Store, target: Path, console: Cons
     plan = pd.concat(plans, ignore_index=True).drop_duplicates(["eraser", "task_kind", "task", "prompt_id", "key"])
     _check_comparable(plan)
     cost = pd.concat(costs, ignore_index=True).drop_duplicates(["eraser", "task_kind", "task"])
-    measured = _measure(plan, cost, store, list(by_id.values()), not_run)
+    metrics = list(by_id.values())
+    measured = tables.measure(plan, _scores(store, metrics), metrics, not_run_because=not_run, costs=cost)
     write_tables(measured, target, about)
     if option:
         for kind in dict.fromkeys(measured.task_kind):

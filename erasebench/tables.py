@@ -49,8 +49,8 @@ def measure(
         costs: ``eraser, task_kind, task, edit_seconds, peak_memory_mb``.
 
     Returns:
-        Columns :data:`COLUMNS`. ``task`` is one task or :data:`POOLED` (both, if there is one only). ``difference`` is to the unedited model, paired
-        over the same prompts. A number that was not obtained is NaN with ``how`` "not run" and a ``reason``.
+        Columns :data:`COLUMNS`. ``task`` is one task or :data:`POOLED` (both, if there is one only). ``difference`` is
+        to the unedited model, paired over the same prompts. A number that was not obtained is NaN with ``how`` "not run" and a ``reason``.
 
     Raises:
         UserError: two versions of one metric.

@@ -78,9 +78,9 @@ def make_plan(
                         {
                             "eraser": eraser, "task": task, "task_kind": "object", "kind": "object" if label else "",
                             "role": "erase" if label == task else "retain" if label else "general",
-                            "prompt_id": f"{label}-{i}", "prompt": prompt, "label": label, "seed": seed, "guidance": 7.5,
+                            "prompt_id": f"{label}-{i}", "prompt": prompt, "label": label, "seed": seed,
                             "key": recipe(prompt, seed, edit).key, "original_key": recipe(prompt, seed, "").key,
-                            "edit_key": edit,
+                            "guidance": 7.5, "edit_key": edit,
                         }
                     )  # fmt: skip
     return pd.DataFrame(rows)

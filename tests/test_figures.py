@@ -112,9 +112,7 @@ def test_strength_plot_has_every_setting_with_its_interval(tmp_path: Path, monke
     plan = make_plan(erasers=("none", "cure alpha=10", "cure alpha=1", "cure alpha=2"))
     measured = tables.measure(plan, make_scores(plan), METRICS)
     drawn = []
-    monkeypatch.setattr(
-        figures.Figure, "savefig", lambda self, file, **kw: (drawn.append(self), file.write(b"x"))
-    )
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, file, **kw: (drawn.append(self), file.write(b"x")))
     figures.strength(measured, "object", "alpha", tmp_path / "plot.png")
     (axis,) = drawn[0].axes
     assert [container.get_label() for container in axis.containers] == ["erased ↓", "retained ↑"]
@@ -124,7 +122,9 @@ def test_strength_plot_has_every_setting_with_its_interval(tmp_path: Path, monke
         pooled = measured[(measured.task == "all") & (measured.role == role) & (measured.metric == "classifier@1")]
         for (x, y), segment in zip(line.get_xydata(), bars.get_segments(), strict=True):
             row = pooled[pooled.eraser == f"cure alpha={x:g}"].iloc[0]
-            np.testing.assert_allclose([y, segment[0][1], segment[1][1]], [100 * row.value, 100 * row.low, 100 * row.high])
+            np.testing.assert_allclose(
+                [y, segment[0][1], segment[1][1]], [100 * row.value, 100 * row.low, 100 * row.high]
+            )
     assert axis.get_xlabel() == "alpha"
 
 
@@ -132,3 +132,29 @@ def test_strength_plot_is_written_as_png_and_svg(tmp_path: Path) -> None:
     plan = make_plan(erasers=("none", "cure alpha=1", "cure alpha=100"))
     figures.strength(tables.measure(plan, make_scores(plan), METRICS), "object", "alpha", tmp_path / "plot.png")
     assert Image.open(tmp_path / "plot.png").width > 500 and b"<svg" in (tmp_path / "plot.svg").read_bytes()[:500]
+
+
+def test_labels_that_differ_in_more_than_the_option_are_lines_of_their_own(tmp_path: Path, monkeypatch) -> None:
+    plan = make_plan(erasers=("none", *(f"cure alpha={a} rule={rule}" for a in (1, 2) for rule in ("all", "mean"))))
+    drawn = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, file, **kw: (drawn.append(self), file.write(b"x")))
+    figures.strength(tables.measure(plan, make_scores(plan), METRICS), "object", "alpha", tmp_path / "plot.png")
+    lines = {container.get_label(): list(container.lines[0].get_xdata()) for container in drawn[0].axes[0].containers}
+    assert lines == {
+        f"{role} cure rule={rule}": [1, 2] for role in ("erased ↓", "retained ↑") for rule in ("all", "mean")
+    }
+
+
+def test_an_image_that_is_gone_leaves_its_place_empty(plan, store, tmp_path: Path) -> None:
+    gone = plan.key[(plan.eraser == "cure") & (plan.role == "erase")].iloc[0]
+
+    class Lossy:
+        def image(self, key: str) -> Image.Image:
+            if key == gone:
+                raise KeyError(key)
+            return store.image(key)
+
+    image = Image.open(figures.grid(plan, Lossy(), "object", tmp_path / "grid.png"))
+    top = bands(image)[0][0]
+    assert image.getpixel((SIDE + CELL + GAP + 3, top + 3)) == (255, 255, 255)
+    assert image.getpixel((SIDE + 3, top + 3)) != (255, 255, 255)

@@ -35,7 +35,9 @@ def measured() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def nasty() -> pd.DataFrame:
     plan = make_plan(erasers=("none", "cure", NASTY), tasks=("church", "gas pump"))
-    return tables.measure(plan, make_scores(plan), METRICS, not_run_because={"text_match@2-a_b": "no_weights & 5% left"})
+    return tables.measure(
+        plan, make_scores(plan), METRICS, not_run_because={"text_match@2-a_b": "no_weights & 5% left"}
+    )
 
 
 def number(value: float, low: float = math.nan, high: float = math.nan, unit: str = "", role: str = "erase", **more):
@@ -150,8 +152,40 @@ def test_the_terminal_shows_the_same_numbers_in_80_columns(nasty: pd.DataFrame) 
     out = io.StringIO()
     print_tables(nasty[nasty.eraser != NASTY], ABOUT, Console(file=out, width=80))
     text = out.getvalue()
-    assert "27.8]" in text and "cure" in text and "not run: text_match@2-a_b: no_weights & 5% left" in text
+    assert "0.0–27.8" in text and "cure" in text and "not run: text_match@2-a_b: no_weights & 5% left" in text
     assert max(map(len, text.splitlines())) <= 80
     out = io.StringIO()
     print_tables(nasty.replace({"eraser": {NASTY: "[bold red]x[/] [/]"}}), ABOUT, Console(file=out, width=200))
     assert "[bold red]x" in out.getvalue().replace("\n", "").replace("  ", " "), "names are not markup"
+
+
+def test_four_erasers_and_many_columns_fit_into_100_columns() -> None:
+    plan = make_plan(erasers=("none", "cure", "uce", "rece alpha=2.0 token_rule=last_content templates=True"))
+    few = tables.measure(plan, make_scores(plan), METRICS, costs=make_costs(plan))
+    copies = [few.assign(metric=few.metric.str.replace("@", f"_{i}@")) for i in range(2)]
+    full = few.assign(value=1.0, low=1.0, high=1.0, how="wilson", unit="%", reason="")  # the widest: 100.0–100.0
+    for measured in (few, pd.concat([few, *copies], ignore_index=True), full):
+        heads, rows, _ = table_files.layout(measured[measured.metric != "peak_memory_mb"], "object")
+        assert len(heads) >= 8 and len(rows) == 4
+        out = io.StringIO()
+        print_tables(measured, ABOUT, Console(file=out, width=100))
+        text = out.getvalue()
+        assert max(map(len, text.splitlines())) <= 100
+        assert "…" not in text, "nothing is cut"
+        for row in rows:
+            for cell in row[1:]:
+                assert cell.split(" [")[0] in text, "every number is shown"
+
+
+def test_one_erased_concept_is_named_in_the_caption() -> None:
+    plan = make_plan(tasks=("church",))
+    measured = tables.measure(plan, make_scores(plan), METRICS)
+    assert table_files.caption(measured, "object", ABOUT).startswith("Erasing concepts of kind object (church). ")
+    assert "Only church erased" not in markdown(measured, "object", ABOUT), "the same table twice"
+
+
+def test_the_caption_names_all_that_a_number_depends_on(measured: pd.DataFrame) -> None:
+    text = table_files.caption(measured, "object", ABOUT)
+    about = [value for key, value in ABOUT.items() if "artist" not in key]
+    for said in (*about, "n = ", "Wilson", "bootstrap", *(metric.id for metric in METRICS)):
+        assert said in text, said

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from table_helpers import METRICS, Accuracy, TextMatch, make_costs, make_plan, make_scores
 
 from erasebench import tables
@@ -87,7 +89,9 @@ def test_pairs_of_one_original_count_once_in_the_interval_of_a_difference() -> N
         # What an edit does to a general prompt depends on the prompt alone, whatever the task.
         effect = plan.drop_duplicates("key").set_index("key")
         value = np.where(effect.eraser == "none", 0.0, effect.seed % 100 / 10)
-        scores["text_match@2-a_b"] = pd.DataFrame({"key": effect.index, "prompt": effect.prompt.to_numpy(), "value": value})
+        scores["text_match@2-a_b"] = pd.DataFrame(
+            {"key": effect.index, "prompt": effect.prompt.to_numpy(), "value": value}
+        )
         row = one(tables.measure(plan, scores, [TextMatch()]), eraser="uce", task="all", role="general")
         width[name] = row.difference_high - row.difference_low
     assert width["many"] == pytest.approx(width["few"], rel=1e-9), "three edits are not three times as many prompts"
@@ -182,7 +186,16 @@ def test_wide_has_the_unedited_model_first_and_roles_in_order(measured: pd.DataF
     shuffled = measured.sort_values("eraser", ascending=False)
     wide = tables.wide(shuffled, "object")
     assert wide.index[0] == "none" and set(wide.index[1:]) == {"cure", "uce"}
-    assert [role for role, _ in wide.columns] == ["erase", "retain", "retain", "retain", "general", "both", "cost", "cost"]
+    assert [role for role, _ in wide.columns] == [
+        "erase",
+        "retain",
+        "retain",
+        "retain",
+        "general",
+        "both",
+        "cost",
+        "cost",
+    ]
     assert wide.loc["none", ("cost", "edit_seconds")] is None
     assert tables.wide(measured, "object", "church").loc["cure", ("erase", "classifier@1")]["n"] == 5
 
@@ -209,3 +222,75 @@ def test_recognised_says_what_the_first_accuracy_metric_sees(plan: pd.DataFrame)
     assert name == "classifier" and set(seen) == set(plan.key[plan.role != "general"])
     assert {key for key, there in seen.items() if not there} == set(gone)
     assert tables.recognised(plan, {}, METRICS) == ("", {})
+
+
+def test_pooled_is_the_reduction_of_all_rows_together(plan: pd.DataFrame) -> None:
+    scores = make_scores(plan)
+    by_key = scores["text_match@2-a_b"].set_index("key").value
+    for eraser in ("none", "uce"):
+        for role in ("retain", "general"):
+            rows = plan[(plan.eraser == eraser) & (plan.role == role)]
+            direct = mean_estimate(rows.key.map(by_key), groups=rows.key)
+            found = one(tables.measure(plan, scores, [TextMatch()]), eraser=eraser, task="all", role=role)
+            assert (found.value, found.low, found.high, found.n) == (direct.value, direct.low, direct.high, direct.n)
+
+
+def test_the_harmonic_mean_equals_its_formula(plan: pd.DataFrame) -> None:
+    table = make_scores(plan)["classifier@1"]
+    wrong = np.random.default_rng(5).random(len(table)) < 0.4
+    scores = {"classifier@1": table.assign(answer=table.answer.where(~wrong, "other"))}
+    measured = tables.measure(plan, scores, [Accuracy()])
+    for eraser in ("none", "uce"):
+        for task in ("all", "church", "gas pump"):
+            erased, kept = (one(measured, eraser=eraser, task=task, role=role).value for role in ("erase", "retain"))
+            assert 0 < erased < 1 and 0 < kept < 1
+            row = one(measured, eraser=eraser, task=task, role="both")
+            assert row.value == pytest.approx(2 / (1 / (1 - erased) + 1 / kept), rel=1e-12)
+            assert row.low <= row.value <= row.high
+
+
+def test_scores_of_other_images_only_are_no_scores(plan: pd.DataFrame) -> None:
+    scores = make_scores(plan)
+    elsewhere = {"classifier@1": scores["classifier@1"].assign(key=[f"{i:032x}" for i in range(len(scores["classifier@1"]))])}
+    measured = tables.measure(plan, elsewhere, [Accuracy()])
+    assert len(measured) and measured.value.isna().all() and (measured.how == "not run").all()
+    assert measured.reason.str.contains("have no score").all()
+
+
+def test_without_scored_originals_a_set_is_not_its_own_reference(plan: pd.DataFrame) -> None:
+    edited = plan[plan.eraser != "none"].drop_duplicates("key")
+    features = pd.DataFrame({"key": edited.key, "feature": 1.0})
+    measured = tables.measure(plan, {"set_distance@1": features}, [SetDistance()])
+    assert (measured.how == "not run").all() and measured.reason.str.contains("no score").all()
+
+
+def test_labels_that_a_metric_does_not_know_are_not_run_for_that_reason(plan: pd.DataFrame) -> None:
+    class Unknowing(Accuracy):
+        def values(self, rows: pd.DataFrame) -> pd.Series:
+            return pd.Series(np.nan, index=rows.index)
+
+    measured = tables.measure(plan, make_scores(plan), [Unknowing()])
+    assert measured.value.isna().all() and set(measured.reason) == {tables.NO_NUMBER}
+
+
+def test_one_task_stands_under_its_name_and_pooled() -> None:
+    plan = make_plan(tasks=("church",))
+    measured = tables.measure(plan, make_scores(plan), METRICS, costs=make_costs(plan))
+    numbers = measured[measured.role != "cost"]
+    one_task, pooled = (
+        numbers[numbers.task == task].drop(columns="task").reset_index(drop=True) for task in ("church", "all")
+    )
+    pd.testing.assert_frame_equal(one_task, pooled)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.3)), min_size=2, max_size=6), st.sampled_from(["up", "down"]))
+@settings(max_examples=60, deadline=None)
+def test_best_holds_the_best_and_exactly_what_it_overlaps(values: list[tuple[float, float]], direction: str) -> None:
+    cells = [cell(f"e{i}", value, value - half, value + half, direction) for i, (value, half) in enumerate(values)]
+    found = tables.best([cell("none", 0.5, 0.0, 1.0, direction), *cells])
+    numbers = [value for value, _ in values]
+    top = int(np.argmax(numbers) if direction == "up" else np.argmin(numbers))
+    assert not found[0] and found[1 + top]
+    for mark, (value, half) in zip(found[1:], values, strict=True):
+        gap = abs(value - numbers[top]) - half - values[top][1]
+        assert mark if gap < -1e-12 else not mark if gap > 1e-12 else True

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -131,6 +132,27 @@ class _State:
             self.optimizer.state[p] = {k: tensors[f"adam.{name}.{k}"] for k in keys if f"adam.{name}.{k}" in tensors}
 
 
+def rank() -> int:
+    """Which of the processes that train together this one is; 0 if it is alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def own_share(batch: torch.Tensor) -> torch.Tensor:
+    """This process's rows of a batch that all processes drew alike; all rows if it is alone."""
+    return batch[rank() :: dist.get_world_size()] if dist.is_initialized() else batch
+
+
+def _average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Make the gradients of all processes the mean of theirs, so that all take the same step."""
+    if not dist.is_initialized():
+        return
+    flat = torch.cat([p.grad.flatten() for p in parameters])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad.copy_(grad.view_as(p))
+
+
 def train(
     stage: str,
     model: torch.nn.Module,
@@ -163,6 +185,7 @@ def train(
             group["lr"] = lr
         loss, numbers = loss_of(model, step_generator(seed, state.step))
         loss.backward()
+        _average_gradients(state.parameters)
         torch.nn.utils.clip_grad_norm_(state.parameters, fit.clip, foreach=True)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
@@ -173,7 +196,7 @@ def train(
             sums[k] = sums.get(k, 0.0) + float(v)
         now = time.monotonic()
         state.seconds = before + now - started
-        if now - spoken > line_seconds or state.step == last:
+        if rank() == 0 and (now - spoken > line_seconds or state.step == last):
             rate = (state.step - spoken_step) / max(now - spoken, 1e-9)
             overall = (state.step - first) / max(now - started, 1e-9)
             numbers_text = "  ".join(f"{k} {v / count:.4f}" for k, v in sums.items())
@@ -181,10 +204,10 @@ def train(
                   f"{rate * fit.batch:.0f} samples/s  {state.seconds / 60:.1f} min, "
                   f"{(fit.steps - state.step) / overall / 60:.1f} min left", flush=True)
             spoken, spoken_step, sums, count = now, state.step, {}, 0
-        if now - saved > save_seconds and state.step < last:
+        if rank() == 0 and now - saved > save_seconds and state.step < last:
             state.save()
             saved = now
-    if state.step > first or not state.path.exists():
+    if rank() == 0 and (state.step > first or not state.path.exists()):
         state.save()
     model.load_state_dict(state.ema)
     return model.eval()

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from .loop import Fit, train
+from .loop import Fit, own_share, train
 from .models import PlainAttention, bf16, build_scheduler
 
 NO_CAPTION = 0.1
@@ -40,8 +40,9 @@ def train_unet(
         share = (torch.arange(n) + torch.rand(n, generator=generator)) / n
         t = (share * len(kept)).long().clamp(max=len(kept) - 1)
         noise = torch.randn((n, *latents.shape[1:]), generator=generator)
-        noisy = signal[t].view(-1, 1, 1, 1) * latents[index] + sigma[t].view(-1, 1, 1, 1) * noise
         empty = torch.rand(n, generator=generator) < NO_CAPTION
+        index, t, noise, empty = (own_share(part) for part in (index, t, noise, empty))
+        noisy = signal[t].view(-1, 1, 1, 1) * latents[index] + sigma[t].view(-1, 1, 1, 1) * noise
         context = text[torch.where(empty, len(text) - 1, which[index])]
         with bf16():
             output = model(noisy, t, context).sample

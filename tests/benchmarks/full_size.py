@@ -1,0 +1,89 @@
+"""A Stable Diffusion pipeline of the shape of SD 1.4 with random weights, saved as a folder.
+
+    python tests/benchmarks/full_size.py FOLDER
+
+Shapes, parameter counts, tokenizer and text encoder are those of the released model, so loading, encoding, editing and
+sampling do their real work and take their real time; the images are noise. The vocabulary is the one that ships inside
+the open_clip package. About 4 GB on disk in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+MERGES = 49152 - 256 - 2
+"""Merges of CLIP's vocabulary; the file of open_clip holds more."""
+
+UNET_PARAMETERS = 859_520_964
+
+
+def tokenizer() -> CLIPTokenizer:
+    """CLIP's tokenizer (49408 tokens), from the vocabulary file of open_clip."""
+    packed = files("open_clip").joinpath("bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    merges = gzip.decompress(packed).decode("utf-8").split("\n")[1 : MERGES + 1]
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "vocab.json").write_text(json.dumps({token: n for n, token in enumerate(tokens)}), encoding="utf-8")
+        Path(folder, "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+        # SD 1.x pads with the end token.
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token="<|endoftext|>")
+
+
+def text_encoder() -> CLIPTextModel:
+    """The text tower of CLIP ViT-L/14, random weights."""
+    config = CLIPTextConfig(
+        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+        projection_dim=768, max_position_embeddings=77, hidden_act="quick_gelu",
+        bos_token_id=49406, eos_token_id=49407, pad_token_id=49407,
+    )  # fmt: skip
+    return CLIPTextModel(config)
+
+
+def unet() -> UNet2DConditionModel:
+    """The UNet of SD 1.x: the defaults of diffusers, 768 wide text, 8 heads; random weights."""
+    return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+
+
+def pipeline(seed: int = 0) -> StableDiffusionPipeline:
+    """The whole pipeline; the same weights for the same seed."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512,
+    )  # fmt: skip
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+    )
+    return StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder(), tokenizer=tokenizer(), unet=unet(), scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--half", action="store_true", help="float16 on disk, half the size")
+    options = parser.parse_args()
+    pipe = pipeline()
+    assert sum(weight.numel() for weight in pipe.unet.parameters()) == UNET_PARAMETERS
+    (pipe.to(torch.float16) if options.half else pipe).save_pretrained(options.folder, safe_serialization=True)
+    print(options.folder)
+
+
+if __name__ == "__main__":
+    main()
