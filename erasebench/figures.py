@@ -113,7 +113,7 @@ def _mark(draw: ImageDraw.ImageDraw, right: int, bottom: int, good: bool) -> Non
 def _rows_shown(part: pd.DataFrame) -> list[tuple[str, dict[str, str], bool, str]]:
     """Prompt, image key of each eraser, whether it is erased, and the task, of the rows that a grid shows."""
     shown = []
-    for task in list(dict.fromkeys(part.task))[:TASKS_SHOWN]:
+    for number, task in enumerate(list(dict.fromkeys(part.task))[:TASKS_SHOWN]):
         of_task = part[part.task == task]
         for role, count in (("erase", ERASED_SHOWN), ("retain", RETAINED_SHOWN)):
             rows = of_task[of_task.role == role]
@@ -122,7 +122,7 @@ def _rows_shown(part: pd.DataFrame) -> list[tuple[str, dict[str, str], bool, str
             chosen = order.sort_values("turn", kind="stable").prompt_id
             more = count if part.task.nunique() >= TASKS_SHOWN else 3 * count
             # Another kept concept for each task, and as many as asked for where the list ends.
-            offset = min(len(shown) % max(1, len(chosen)), max(0, len(chosen) - more)) if role == "retain" else 0
+            offset = min(number, max(0, len(chosen) - more)) if role == "retain" else 0
             for prompt_id in chosen.iloc[offset : offset + more]:
                 same = rows[rows.prompt_id == prompt_id]
                 shown.append((same.prompt.iloc[0], dict(zip(same.eraser, same.key, strict=True)), role == "erase", task))

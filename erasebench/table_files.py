@@ -222,8 +222,8 @@ def print_tables(measured: pd.DataFrame, about: Mapping[str, str], console: Cons
         heads, rows, marks = layout(measured[measured.metric != "peak_memory_mb"], kind)
         shown = [i for i in range(1, len(heads)) if any(row[i] not in (EMPTY, ABSENT) for row in rows)]
         cells = [[row[0], *(_below(cell) for cell in row[1:])] for row in rows]
-        for part in _fitting(heads, cells, shown, console.width):
-            table = Table(title=kind, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for number, part in enumerate(_fitting(heads, cells, shown, console.width)):
+            table = Table(title=f"{kind}, more columns" if number else kind, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
             table.add_column("eraser", max_width=ERASER_WIDTH, overflow="fold")
             for i in part:
                 table.add_column(_stacked(heads[i]), justify="right", no_wrap=True)

@@ -146,7 +146,9 @@ def test_erasers_measured_on_other_prompts_are_not_pooled_side_by_side(store: St
         tabulate(["both-tasks", "church-only"], str(store.root), console=quiet())
 
 
-@pytest.mark.parametrize(("column", "message"), [("edit_key", "in two ways .another retain list"), ("key", "another size")])
+@pytest.mark.parametrize(
+    ("column", "message"), [("edit_key", "in two ways .another retain list"), ("key", "another size")]
+)
 def test_one_label_for_two_things_is_refused(column: str, message: str, store: Store) -> None:
     plan = make_plan(prompts=2)
     finish(store, "a", plan)

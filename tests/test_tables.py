@@ -250,8 +250,8 @@ def test_the_harmonic_mean_equals_its_formula(plan: pd.DataFrame) -> None:
 
 
 def test_scores_of_other_images_only_are_no_scores(plan: pd.DataFrame) -> None:
-    scores = make_scores(plan)
-    elsewhere = {"classifier@1": scores["classifier@1"].assign(key=[f"{i:032x}" for i in range(len(scores["classifier@1"]))])}
+    table = make_scores(plan)["classifier@1"]
+    elsewhere = {"classifier@1": table.assign(key=[f"{i:032x}" for i in range(len(table))])}
     measured = tables.measure(plan, elsewhere, [Accuracy()])
     assert len(measured) and measured.value.isna().all() and (measured.how == "not run").all()
     assert measured.reason.str.contains("have no score").all()

@@ -41,7 +41,7 @@ class Plan:
     clip: Fit = Fit(steps=1200, batch=192, lr=1e-3, warmup=100, weight_decay=0.05, ema=0.99, decay=0.9)
     vae: Fit = Fit(steps=5500, batch=16, lr=2e-3, warmup=100, weight_decay=1e-4, ema=0.998, decay=0.7)
     judge: Fit = Fit(steps=2500, batch=128, lr=2e-3, warmup=100, weight_decay=0.02, ema=0.99, decay=0.9)
-    unet: Fit = Fit(steps=9000, batch=128, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999, decay=0.5)
+    unet: Fit = Fit(steps=3000, batch=128, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.999, decay=0.5)
     vae_channels: tuple[int, ...] = (32, 32, 64, 128)
     clip_layers: int = 4
     unet_channels: tuple[int, ...] = (96, 192)
