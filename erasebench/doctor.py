@@ -20,8 +20,8 @@ from erasebench.manifest import versions
 from erasebench.metric import Metric
 from erasebench.pipelines import embedded_folder, fetch
 
-EXTRAS = {"torch_fidelity": "fid", "lpips": "lpips", "timm": "timm"}
-"""Optional packages and the extra that installs each."""
+OPTIONAL = {"torch_fidelity": "torch-fidelity", "lpips": "lpips", "timm": "timm"}
+"""Optional packages, by the name they are imported by, and what installs each."""
 
 
 def doctor(overrides: Sequence[str], console: Console | None = None) -> int:
@@ -40,14 +40,16 @@ def doctor(overrides: Sequence[str], console: Console | None = None) -> int:
     )
     console.print(f"devices: {', '.join(devices())}")
     console.print("packages: " + ", ".join(f"{name} {version}" for name, version in versions().items()))
-    for package, extra in EXTRAS.items():
+    for package, name in OPTIONAL.items():
         if importlib.util.find_spec(package) is None:
-            console.print(f"optional: {package} is not installed: pip install 'erasebench[{extra}]'")
-    lacking = list(_lacking(config, overrides))
+            console.print(f"optional: {name} is not installed; some metrics need it: pip install {name}")
+    lacking = list(_lacking(config))
     console.print(f"\nconfig: model={config.model.name}, metrics: {', '.join(config.metric) or 'none'}")
     for text in lacking:
         console.print(f"[yellow]missing[/] {text}", highlight=False)
-    if not lacking:
+    if lacking:
+        console.print(f"get what can be downloaded with: {' '.join(['erasebench prefetch', *overrides])}", highlight=False)
+    else:
         console.print("[green]everything this config needs is here[/]")
     return 1 if lacking else 0
 
@@ -81,11 +83,10 @@ def _metrics(config: DictConfig) -> list[Metric]:
     return [build(node, f"metric.{name}", tuple(config.plugins)) for name, node in config.metric.items()]
 
 
-def _lacking(config: DictConfig, overrides: Sequence[str]) -> Iterator[str]:
+def _lacking(config: DictConfig) -> Iterator[str]:
     """One sentence for each thing a config lacks here."""
     if not model_here(config.model.path, config.model.revision):
-        command = " ".join(["erasebench prefetch", *overrides])
-        yield f"model {config.model.path}: not in the cache; get it with: {command}"
+        yield f"model {config.model.path}: not in the cache"
     for metric in _metrics(config):
         if reason := metric.unavailable():
             yield f"metric {metric.id}: {reason}"

@@ -21,7 +21,7 @@ from erasebench.eraser import Eraser
 from erasebench.errors import UserError
 from erasebench.generate import scheduler_identity
 from erasebench.metric import Metric
-from erasebench.pipelines import Model
+from erasebench.pipelines import Model, find_device, find_dtype
 from erasebench.prompts import PromptSet
 from erasebench.prompts import from_config as prompt_set
 from erasebench.recipe import Recipe
@@ -52,6 +52,9 @@ class Prepared:
             name: {key: value for key, value in node.items() if key not in ("device", "batch_size")}
             for name, node in values["metric"].items()
         }
+        # A prompt file may change behind its name, and the type follows the device where it is "auto".
+        values["prompt_sets"] = {kind: prompts.hash for kind, (_, prompts) in self.groups.items()}
+        values["dtype"] = find_dtype(self.config.dtype, find_device(self.config.device))
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

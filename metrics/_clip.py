@@ -80,7 +80,7 @@ def unavailable(backbone: str, revision: str | None) -> str | None:
     if not has_package("open_clip"):
         return "the package open_clip_torch is missing; run: pip install open_clip_torch"
     if source.needs_timm and not has_package("timm"):
-        return f"CLIP {backbone} needs the package timm; run: pip install 'erasebench[timm]'"
+        return f"CLIP {backbone} needs the package timm; run: pip install timm"
     if hub_file(source.repository, source.file, revision) is None:
         from huggingface_hub.constants import HF_HUB_CACHE
 

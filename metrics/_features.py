@@ -137,7 +137,7 @@ class FeatureMetric(Metric):
         if self.extractor == EMBEDDED:
             return _embedded.unavailable(_embedded.JUDGE_FOLDER)
         if not has_package("torch_fidelity"):
-            return "the package torch-fidelity is missing; run: pip install 'erasebench[fid]'"
+            return "the package torch-fidelity is missing; run: pip install torch-fidelity"
         place = torch_hub_file(INCEPTION_URL)
         return None if place.exists() else absent("Inception v3 of torch-fidelity", place)
 

@@ -147,7 +147,7 @@ class Classifier(Metric):
             place = torch_hub_file(self._torchvision_weights().url)
             return None if place.exists() else absent(self.needs[0], place)
         if self.backend == "timm" and not has_package("timm"):
-            return "the package timm is missing; run: pip install 'erasebench[timm]'"
+            return "the package timm is missing; run: pip install timm"
         repository, files = self._repository()
         if any(hub_file(repository, file, self.revision) is None for file in files):
             from huggingface_hub.constants import HF_HUB_CACHE

@@ -116,7 +116,7 @@ class Lpips(Metric):
 
     def unavailable(self) -> str | None:
         if not has_package("lpips"):
-            return "the package lpips is missing; run: pip install 'erasebench[lpips]'"
+            return "the package lpips is missing; run: pip install lpips"
         place = torch_hub_file(ALEXNET_URL)
         return None if place.exists() else absent("AlexNet of torchvision", place)
 

@@ -29,7 +29,8 @@ def assemble(out: Path, plan: Plan) -> tuple[StableDiffusionPipeline, torch.nn.M
     """Pipeline, CLIP and judge from the averaged weights in the checkpoints of `out`, with the step of each part."""
     out = Path(out)
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
-    clip, vae, unet = build_clip(tokenizer, layers=plan.clip_layers), build_vae(plan.vae_channels), build_unet(plan.unet_channels)
+    clip = build_clip(tokenizer, layers=plan.clip_layers)
+    vae, unet = build_vae(plan.vae_channels), build_unet(plan.unet_channels)
     judge = Judge(HEADS)
     steps = {name: load_ema(model, out, name)
              for name, model in (("clip", clip), ("vae", vae), ("unet", unet), ("judge", judge))}

@@ -29,9 +29,9 @@ Loss = Callable[[torch.nn.Module, torch.Generator], "tuple[torch.Tensor, dict[st
 class Fit:
     """How one part is trained.
 
-    `steps` AdamW steps of `batch` images; `lr` warms up over `warmup` steps, stays, and falls along a half cosine to 2 %
-    over the last share `decay` of the steps. While it stays, nothing depends on `steps`: a run may be lengthened until
-    its decay has begun. `ema` is the decay of the averaged weights, which are the ones that are shipped.
+    `steps` AdamW steps of `batch` images; `lr` warms up over `warmup` steps, stays, and falls along a half cosine to
+    2 % over the last share `decay` of the steps. While it stays, nothing depends on `steps`: a run may be lengthened
+    until its decay has begun. `ema` is the decay of the averaged weights, which are the ones that are shipped.
     """
 
     steps: int
@@ -74,12 +74,6 @@ def load_tensors(path: Path, prefix: str = "") -> tuple[dict[str, torch.Tensor],
 def checkpoint_path(out: Path, stage: str) -> Path:
     """Where a stage keeps its checkpoint below the training folder."""
     return Path(out) / stage / "checkpoint.safetensors"
-
-
-def finished(out: Path, stage: str, fit: Fit) -> bool:
-    """Whether the stage's checkpoint has reached `fit.steps`."""
-    path = checkpoint_path(out, stage)
-    return path.exists() and load_tensors(path, "\0")[1]["step"] >= fit.steps
 
 
 def load_ema(model: torch.nn.Module, out: Path, stage: str) -> int:
