@@ -38,7 +38,9 @@ def run_command(arguments: Sequence[str]) -> int:
         UserError: an override that does not fit, before anything heavy is loaded.
     """
     overrides = [text for text in arguments if not text.startswith("-")]
-    if not any(text in arguments for text in ("--help", "-h", "--hydra-help", "--info")) and not _own_configs(arguments):
+    if not any(text in arguments for text in ("--help", "-h", "--hydra-help", "--info")) and not _own_configs(
+        arguments
+    ):
         for choice in _every_choice(overrides):
             task_groups(compose(choice))
     sys.argv = ["erasebench run", *arguments]
@@ -64,7 +66,9 @@ def _every_choice(overrides: Sequence[str]) -> list[list[str]]:
     try:
         parsed = OverridesParser.create().parse_overrides(plain)
     except hydra.errors.HydraException as error:
-        raise UserError(f"{error}".splitlines()[0] + " (write key=value; quote values with spaces or brackets)") from error
+        raise UserError(
+            f"{error}".splitlines()[0] + " (write key=value; quote values with spaces or brackets)"
+        ) from error
     lists = [list(entry.sweep_string_iterator()) if entry.is_sweep_override() else [None] for entry in parsed]
     choices = []
     for index in range(max((len(values) for values in lists), default=1)):

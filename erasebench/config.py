@@ -133,7 +133,9 @@ def groups() -> dict[str, list[str]]:
     """The groups of the config tree and the options of each, from the files that are shipped."""
     root = files(CONFIG_MODULE)
     return {
-        folder.name: sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+        folder.name: sorted(
+            entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+        )
         for folder in sorted(root.iterdir(), key=lambda entry: entry.name)
         if folder.is_dir() and not folder.name.startswith("_")
     }
@@ -190,7 +192,9 @@ def build(node: Mapping[str, Any] | DictConfig, place: str, plugins: Sequence[st
     for target in targets:
         if not target.startswith((*ALLOWED_TARGETS, *(f"{module}." for module in plugins))):
             module = target.split(".")[0]
-            raise UserError(f"{place}: {target} is not one of ours; if you trust it, allow its module: plugins=[{module}]")
+            raise UserError(
+                f"{place}: {target} is not one of ours; if you trust it, allow its module: plugins=[{module}]"
+            )
     try:
         return instantiate(values, _convert_="all")
     except InstantiationException as error:
@@ -247,12 +251,20 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
             raise UserError(f"{place}.{key}: no such key.{suggest(key, known)}")
     settings = TaskSettings(**values)
     if settings.kind not in KINDS:
-        raise UserError(f"{place}.kind: {settings.kind!r} is not one of {', '.join(KINDS)}.{suggest(settings.kind, KINDS)}")
+        raise UserError(
+            f"{place}.kind: {settings.kind!r} is not one of {', '.join(KINDS)}.{suggest(settings.kind, KINDS)}"
+        )
     catalogue = {name.casefold(): name for name in settings.concepts}
 
     def concept(name: str, *more: Mapping[str, list[str]]) -> Concept:
         """A concept with the texts that these keys have for it."""
-        texts = [text for key in more for entry, found in key.items() if entry.casefold() == name.casefold() for text in found]
+        texts = [
+            text
+            for key in more
+            for entry, found in key.items()
+            if entry.casefold() == name.casefold()
+            for text in found
+        ]
         return Concept(name, settings.kind, tuple(texts), settings.anchor)
 
     for key in ("erase", "phrases", "indirect"):
@@ -264,7 +276,9 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
                 )
     erase = [catalogue[str(name).casefold()] for name in settings.erase]
     if not erase:
-        raise UserError(f"{place}.erase: the list is empty; name at least one concept, e.g. {place}.erase=[{settings.concepts[0]}]")
+        raise UserError(
+            f"{place}.erase: the list is empty; name at least one concept, e.g. {place}.erase=[{settings.concepts[0]}]"
+        )
     kept = tuple(Concept(name, kind) for kind, names in settings.keep.items() for name in names)
     asked = tuple(concept(name, settings.phrases, settings.indirect) for name in settings.concepts) + kept
     tasks = []

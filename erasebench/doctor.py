@@ -48,7 +48,9 @@ def doctor(overrides: Sequence[str], console: Console | None = None) -> int:
     for text in lacking:
         console.print(f"[yellow]missing[/] {text}", highlight=False)
     if lacking:
-        console.print(f"get what can be downloaded with: {' '.join(['erasebench prefetch', *overrides])}", highlight=False)
+        console.print(
+            f"get what can be downloaded with: {' '.join(['erasebench prefetch', *overrides])}", highlight=False
+        )
     else:
         console.print("[green]everything this config needs is here[/]")
     return 1 if lacking else 0
@@ -102,7 +104,11 @@ def prefetch(overrides: Sequence[str], console: Console | None = None) -> int:
     config = compose(overrides)
     failed = 0
     for name, present_now, get in [
-        (f"model {config.model.path}", model_here(config.model.path, config.model.revision), lambda: fetch(config.model.path, config.model.revision)),
+        (
+            f"model {config.model.path}",
+            model_here(config.model.path, config.model.revision),
+            lambda: fetch(config.model.path, config.model.revision),
+        ),
         *((f"metric {metric.id}", metric.unavailable() is None, metric.prefetch) for metric in _metrics(config)),
     ]:
         if present_now:

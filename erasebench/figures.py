@@ -73,7 +73,9 @@ def grid(
     for prompt, keys, erased, task in rows:
         colour = RED if erased else GREEN
         draw.rectangle((MARGIN - 4, top, MARGIN + 2, top + cell - 1), fill=colour)
-        tag = _wrap(draw, f"erased: {task}" if erased else f"kept, with {task} erased", SIDE - 30, _font(12, bold=True))[:2]
+        tag = _wrap(
+            draw, f"erased: {task}" if erased else f"kept, with {task} erased", SIDE - 30, _font(12, bold=True)
+        )[:2]
         draw.multiline_text((MARGIN + 10, top), "\n".join(tag), font=_font(12, bold=True), fill=colour)
         text = _wrap(draw, f"“{prompt}”", SIDE - 30, _font(13))
         room = (cell - LINE * len(tag)) // LINE
@@ -125,7 +127,9 @@ def _rows_shown(part: pd.DataFrame) -> list[tuple[str, dict[str, str], bool, str
             offset = min(number, max(0, len(chosen) - more)) if role == "retain" else 0
             for prompt_id in chosen.iloc[offset : offset + more]:
                 same = rows[rows.prompt_id == prompt_id]
-                shown.append((same.prompt.iloc[0], dict(zip(same.eraser, same.key, strict=True)), role == "erase", task))
+                shown.append(
+                    (same.prompt.iloc[0], dict(zip(same.eraser, same.key, strict=True)), role == "erase", task)
+                )
     return shown
 
 
@@ -148,7 +152,9 @@ def strength(measured: pd.DataFrame, kind: str, option: str, path: Path) -> Path
         for role, colour, name in (("erase", "firebrick", "erased ↓"), ("retain", "seagreen", "retained ↑")):
             rows = part[(part.metric == metric) & (part.role == role)].dropna(subset="value")
             rows = rows.assign(x=rows.eraser.map(lambda label: _option(label, option)))
-            lines = list(rows.dropna(subset="x").groupby(rows.eraser.map(lambda label: _without(label, option)), sort=False))
+            lines = list(
+                rows.dropna(subset="x").groupby(rows.eraser.map(lambda label: _without(label, option)), sort=False)
+            )
             for (other, points), marker in zip(lines, itertools.cycle("os^vD"), strict=False):
                 points = points.sort_values("x")
                 bars = 100 * pd.concat([points.value - points.low, points.high - points.value], axis=1).T.clip(lower=0)
@@ -216,7 +222,9 @@ def _wrap(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.Free
             lines[-1] += f" {word}"
             continue
         while draw.textlength(word, font=font) > width and len(word) > 1:
-            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or draw.textlength(word[:n], font=font) <= width)
+            fits = next(
+                n for n in range(len(word) - 1, 0, -1) if n == 1 or draw.textlength(word[:n], font=font) <= width
+            )
             lines.append(word[:fits])
             word = word[fits:]
         lines.append(word)

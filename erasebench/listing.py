@@ -9,7 +9,15 @@ from omegaconf import OmegaConf
 from erasebench.config import CONFIG_MODULE, groups
 from erasebench.errors import UserError, suggest
 
-TOPICS = {"erasers": "method", "metrics": "metric", "prompts": "prompts", "models": "model", "protocols": "protocol", "tasks": "task", "experiments": "experiment"}
+TOPICS = {
+    "erasers": "method",
+    "metrics": "metric",
+    "prompts": "prompts",
+    "models": "model",
+    "protocols": "protocol",
+    "tasks": "task",
+    "experiments": "experiment",
+}
 """What people call a group, and the group's name in overrides."""
 
 
@@ -26,7 +34,9 @@ def listing(topic: str | None = None) -> str:
     for title, group in TOPICS.items():
         if topic not in (None, title) or not known.get(group):
             continue
-        lines.append(f"{title} (choose with {group}=NAME{' or ' + group + '=[NAME,NAME]' if group == 'metric' else ''})")
+        lines.append(
+            f"{title} (choose with {group}=NAME{' or ' + group + '=[NAME,NAME]' if group == 'metric' else ''})"
+        )
         for name in known[group]:
             lines.append(f"  {name:<24} {first_comment(group, name)}")
         lines.append("")

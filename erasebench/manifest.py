@@ -45,7 +45,11 @@ def open_run(prepared: Prepared) -> Path:
 
 def environment(model: Model) -> dict[str, Any]:
     """Machine, versions and commit."""
-    device = torch.cuda.get_device_name(model.device) if model.device.startswith("cuda") else platform.processor() or platform.machine()
+    device = (
+        torch.cuda.get_device_name(model.device)
+        if model.device.startswith("cuda")
+        else platform.processor() or platform.machine()
+    )
     return {
         "device": f"{model.device} ({device})",
         "dtype": model.dtype,

@@ -61,7 +61,9 @@ def _scores(store: Store, metrics: Sequence[Metric]) -> dict[str, pd.DataFrame]:
     return {records: store.scores(records, columns) for records, columns in inputs.items()}
 
 
-def tabulate(runs: Sequence[str], store_dir: str, out: str | None = None, console: Console | None = None) -> pd.DataFrame:
+def tabulate(
+    runs: Sequence[str], store_dir: str, out: str | None = None, console: Console | None = None
+) -> pd.DataFrame:
     """``erasebench table``: the tables of finished runs, made again from records.
 
     Args:

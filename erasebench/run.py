@@ -23,8 +23,8 @@ from rich.console import Console
 
 from erasebench.concepts import ErasureTask
 from erasebench.eraser import Edit, Eraser
-from erasebench.generate import generate
 from erasebench.files import write_json
+from erasebench.generate import generate
 from erasebench.manifest import environment, open_run
 from erasebench.pipelines import Model, load_model
 from erasebench.plan import Plan, Prepared, make_plan, prepare
@@ -62,11 +62,13 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     _quiet_libraries()
     started = time.monotonic()
     prepared = prepare(config)
-    for kind, (group, prompts) in prepared.groups.items():
+    for kind, (_, prompts) in prepared.groups.items():
         console.print(f"[bold]{kind}[/]: {prompts.counts()}", highlight=False)
     for metric, reason in prepared.not_run.items():
         console.print(f"[yellow]not run[/] {metric}: {reason}", highlight=False)
-    model = load_model(config.model.path, config.model.revision, device=config.device, dtype=config.dtype, name=config.model.name)
+    model = load_model(
+        config.model.path, config.model.revision, device=config.device, dtype=config.dtype, name=config.model.name
+    )
     plan = make_plan(prepared, model)
     truncated = _warn_truncated(model, plan, console)
     missing = prepared.store.missing(plan.recipes)
@@ -85,8 +87,14 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "model": {"name": model.name, "source": model.source, "revision": model.revision, "family": model.family},
-        "prompt_sets": {kind: {"version": prompts.version, "hash": prompts.hash, "counts": prompts.counts(), "notes": prompts.notes} for kind, (_, prompts) in prepared.groups.items()},
-        "metrics": {metric.id: {"needs": metric.needs, "not_run": prepared.not_run.get(metric.id)} for metric in prepared.metrics},
+        "prompt_sets": {
+            kind: {"version": prompts.version, "hash": prompts.hash, "counts": prompts.counts(), "notes": prompts.notes}
+            for kind, (_, prompts) in prepared.groups.items()
+        },
+        "metrics": {
+            metric.id: {"needs": metric.needs, "not_run": prepared.not_run.get(metric.id)}
+            for metric in prepared.metrics
+        },
         "truncated_prompts": truncated,
         **environment(model),
     }
@@ -101,7 +109,12 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         manifest |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         write_json(folder / "manifest.json", manifest)
         raise
-    manifest |= {"status": "ok", "seconds": round(time.monotonic() - started, 1), "images": len(plan.recipes), "images_made": len(missing)}
+    manifest |= {
+        "status": "ok",
+        "seconds": round(time.monotonic() - started, 1),
+        "images": len(plan.recipes),
+        "images_made": len(missing),
+    }
     write_json(folder / "manifest.json", manifest)
     console.print(f"[bold]{folder}[/] in {manifest['seconds']:.0f} s", highlight=False)
     return Finished(folder, measured)
@@ -117,8 +130,15 @@ def _quiet_libraries() -> None:
 def about(prepared: Prepared, model: Model) -> dict[str, str]:
     """What the caption of every table of a run says. Two runs that differ in any of it do not share a table."""
     protocol = prepared.config.protocol
-    sets = {kind: f"{prompts.name} v{prompts.version} ({prompts.hash[:8]})" for kind, (_, prompts) in prepared.groups.items()}
-    embedded = "Numbers of the embedded model and its own judge, not of Stable Diffusion." if model.source == "embedded" else ""
+    sets = {
+        kind: f"{prompts.name} v{prompts.version} ({prompts.hash[:8]})"
+        for kind, (_, prompts) in prepared.groups.items()
+    }
+    embedded = (
+        "Numbers of the embedded model and its own judge, not of Stable Diffusion."
+        if model.source == "embedded"
+        else ""
+    )
     return {
         "model": f"{model.name} ({model.revision.removeprefix('sha256-')[:12]}, {model.dtype})",
         "protocol": f"{protocol.name} v{protocol.version} ({protocol.scheduler}, {protocol.steps} steps, guidance {protocol.guidance:g})",
@@ -132,7 +152,9 @@ def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:
     prompts = list(dict.fromkeys(recipe.prompt for recipe in plan.recipes.values()))
     cut = {prompt: rest for prompt in prompts if (rest := truncated_text(model.pipe, prompt))}
     for prompt, rest in list(cut.items())[:SHOWN_WARNINGS]:
-        console.print(f"[yellow]warning[/] prompt over 77 tokens; not read: ...{rest!r} (of {prompt[:60]!r}...)", highlight=False)
+        console.print(
+            f"[yellow]warning[/] prompt over 77 tokens; not read: ...{rest!r} (of {prompt[:60]!r}...)", highlight=False
+        )
     if len(cut) > SHOWN_WARNINGS:
         console.print(f"[yellow]warning[/] {len(cut)} prompts of {len(prompts)} are over 77 tokens", highlight=False)
     return len(cut)
@@ -155,7 +177,9 @@ def _erase_and_generate(prepared: Prepared, model: Model, plan: Plan, missing: s
                     with edit.applied(model.pipe):
                         generate(model, recipes, prepared.store, prepared.config.batch_size, advance)
             made |= {recipe.key for recipe in recipes}
-    return pd.DataFrame(costs, columns=["eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share"])
+    return pd.DataFrame(
+        costs, columns=["eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share"]
+    )
 
 
 def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTask) -> Edit:

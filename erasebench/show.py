@@ -45,7 +45,11 @@ def show(store: Store, what: str) -> str:
     images = [path.stem for path in store.root.glob(f"images/{key[:2]}/{key}*.png")] if _hexadecimal(key) else []
     edits = [path.stem for path in store.root.glob(f"edits/{key}*.safetensors")] if _hexadecimal(key) else []
     begun = [run for run in runs if what and run.startswith(what)]
-    found = [*(f"image {name}" for name in images), *(f"edit {name}" for name in edits), *(f"run {name}" for name in begun)]
+    found = [
+        *(f"image {name}" for name in images),
+        *(f"edit {name}" for name in edits),
+        *(f"run {name}" for name in begun),
+    ]
     if len(found) > 1:
         shown = ", ".join(sorted(found)[:LONG]) + (f" and {len(found) - LONG} more" if len(found) > LONG else "")
         raise UserError(f"{what}: {len(found)} things begin so ({shown}); give more of the name")
@@ -105,7 +109,14 @@ def _edit(store: Store, key: str) -> str:
     edit = store.get_edit(key)
     if edit is None:
         raise UserError(f"edit {key}: its file is broken; run the command that made it again")
-    lines = [f"edit  {key}", f"file  {store.edit_path(key)}", "", *_pairs(edit.info), "", "largest changes (Frobenius norm)"]
+    lines = [
+        f"edit  {key}",
+        f"file  {store.edit_path(key)}",
+        "",
+        *_pairs(edit.info),
+        "",
+        "largest changes (Frobenius norm)",
+    ]
     norms = sorted(((change.norm(), name) for name, change in edit.changes.items()), reverse=True)
     lines += [f"  {norm:10.4f}  {name}" for norm, name in norms[:LONG]]
     return "\n".join(lines)
@@ -114,7 +125,13 @@ def _edit(store: Store, key: str) -> str:
 def _run(store: Store, name: str) -> str:
     folder = store.root / "runs" / name
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    lines = [f"run   {name}", f"in    {folder}", "", *_pairs({k: v for k, v in manifest.items() if k != "packages"}), ""]
+    lines = [
+        f"run   {name}",
+        f"in    {folder}",
+        "",
+        *_pairs({k: v for k, v in manifest.items() if k != "packages"}),
+        "",
+    ]
     if (folder / "plan.parquet").exists():
         plan = pd.read_parquet(folder / "plan.parquet")
         missing = len(store.missing(plan.key))

@@ -219,8 +219,14 @@ def _bootstrap_mean(numbers: np.ndarray, seed: int) -> Estimate:
         return Estimate(value, numbers.size, value, value, "exact")
     for method in ("BCa", "percentile"):
         interval = scipy_stats.bootstrap(
-            (numbers,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method=method,
-            batch=max(1, 2_000_000 // numbers.size), rng=np.random.default_rng(seed), vectorized=True,
+            (numbers,),
+            np.mean,
+            confidence_level=CONFIDENCE,
+            n_resamples=RESAMPLES,
+            method=method,
+            batch=max(1, 2_000_000 // numbers.size),
+            rng=np.random.default_rng(seed),
+            vectorized=True,
         ).confidence_interval
         if math.isfinite(interval.low) and math.isfinite(interval.high):
             break

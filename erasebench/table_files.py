@@ -116,11 +116,14 @@ def caption(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
         numbers = part[(part.role == role) & (part.n > 0)].n
         if len(numbers):
             least, most = int(numbers.min()), int(numbers.max())
-            counts.append(f"{ROLE_WORDS[role]} n = {most}" if least == most else f"{ROLE_WORDS[role]} n = {least} to {most}")
+            counts.append(
+                f"{ROLE_WORDS[role]} n = {most}" if least == most else f"{ROLE_WORDS[role]} n = {least} to {most}"
+            )
     intervals = [words for how, words in INTERVALS.items() if (part.how == how).any()]
     metrics = [name for name in dict.fromkeys(part.metric) if "@" in name and not name.startswith("H ")]
     sentences = [
-        f"Erasing concepts of kind {kind}" + (f", one at a time ({', '.join(tasks)}), pooled" if len(tasks) > 1 else f" ({''.join(tasks)})"),
+        f"Erasing concepts of kind {kind}"
+        + (f", one at a time ({', '.join(tasks)}), pooled" if len(tasks) > 1 else f" ({''.join(tasks)})"),
         *(f"{key.removesuffix(f' of kind {kind}')} {value}" for key, value in about.items() if _concerns(key, kind)),
         f"images per eraser: {', '.join(counts)}" if counts else "no images",
         f"95 % intervals ({', '.join(intervals)})" if intervals else "no intervals",
@@ -177,7 +180,9 @@ def latex(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
 def _latex_table(table: Layout, caption_text: str) -> str:
     heads, rows, marks = table
     escaped = [[escape_latex(text) for text in row] for row in rows]
-    body = [" & ".join(_bold(row, mark, r"\textbf{{{}}}".format)) + r" \\" for row, mark in zip(escaped, marks, strict=True)]
+    body = [
+        " & ".join(_bold(row, mark, r"\textbf{{{}}}".format)) + r" \\" for row, mark in zip(escaped, marks, strict=True)
+    ]
     return "\n".join(
         [
             r"\begin{table}",
@@ -223,7 +228,14 @@ def print_tables(measured: pd.DataFrame, about: Mapping[str, str], console: Cons
         shown = [i for i in range(1, len(heads)) if any(row[i] not in (EMPTY, ABSENT) for row in rows)]
         cells = [[row[0], *(_below(cell) for cell in row[1:])] for row in rows]
         for number, part in enumerate(_fitting(heads, cells, shown, console.width)):
-            table = Table(title=f"{kind}, more columns" if number else kind, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+            table = Table(
+                title=f"{kind}, more columns" if number else kind,
+                title_justify="left",
+                title_style="bold",
+                box=SIMPLE_HEAD,
+                pad_edge=False,
+                padding=(0, 1, 0, 0),
+            )
             table.add_column("eraser", max_width=ERASER_WIDTH, overflow="fold")
             for i in part:
                 table.add_column(_stacked(heads[i]), justify="right", no_wrap=True)
@@ -265,7 +277,9 @@ def escape_latex(text: str) -> str:
 
 def _stacked(head: str) -> Text:
     """A head over several lines, so that columns are as narrow as their numbers."""
-    return Text(head.replace("_", " ").replace(" ", "\n").replace("\n%", " %").replace("\n↑", " ↑").replace("\n↓", " ↓"))
+    return Text(
+        head.replace("_", " ").replace(" ", "\n").replace("\n%", " %").replace("\n↑", " ↑").replace("\n↓", " ↓")
+    )
 
 
 def _bold(row: Sequence[str], mark: Sequence[bool], style: Callable[[str], str]) -> list[str]:

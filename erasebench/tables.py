@@ -160,8 +160,13 @@ def _slices(asked: pd.DataFrame, joined: pd.DataFrame, metric: Metric, reason: s
                     "task_kind": kind, "eraser": eraser, "task": task, "role": role, "metric": metric.id,
                     "unit": metric.unit, "direction": metric.directions[role],
                 }  # fmt: skip
-                yield identity, rows, paired, reason or _gap(wanted, rows, "rows") or _gap(
-                    of_task[of_task.row.isin(unedited)], originals, "rows of the unedited model"
+                yield (
+                    identity,
+                    rows,
+                    paired,
+                    reason
+                    or _gap(wanted, rows, "rows")
+                    or _gap(of_task[of_task.row.isin(unedited)], originals, "rows of the unedited model"),
                 )
 
 
@@ -249,9 +254,12 @@ def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:
     erasers = list(dict.fromkeys(part.eraser))
     if UNEDITED in erasers:
         erasers = [UNEDITED, *(name for name in erasers if name != UNEDITED)]
+    order = [*ROLES, "both", "cost"]
+    units = dict(zip(part.metric, part.unit, strict=True))
+    # Accuracies and their harmonic mean first: they are what a table of erasers is read for.
     columns = sorted(
         dict.fromkeys(zip(part.role, part.metric, strict=True)),
-        key=lambda column: [*ROLES, "both", "cost"].index(column[0]) if column[1] not in COSTS else 99,
+        key=lambda column: (column[0] == "cost", units[column[1]] != "%", order.index(column[0])),
     )
     cells = {(row["eraser"], row["role"], row["metric"]): row for row in part.to_dict("records")}
     return pd.DataFrame(
@@ -277,6 +285,5 @@ def best(cells: Sequence[Mapping[str, Any] | None]) -> list[bool]:
     ours = [sign[cell["direction"]] * cell["value"] if ok else -np.inf for cell, ok in zip(cells, known, strict=True)]
     top = cells[int(np.argmax(ours))]
     return [
-        ok and cell["low"] <= top["high"] and top["low"] <= cell["high"]
-        for cell, ok in zip(cells, known, strict=True)
+        ok and cell["low"] <= top["high"] and top["low"] <= cell["high"] for cell, ok in zip(cells, known, strict=True)
     ]

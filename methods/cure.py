@@ -28,6 +28,9 @@ from erasebench.text import check_rule
 ALPHA = {"object": 2.0, "artist": 2.0, "celebrity": 2.0, "unsafe": 5.0}
 """Strength by kind of concept, as the paper sets it."""
 
+TOKEN_RULE = {"object": "last_content", "artist": "tail", "celebrity": "last_content", "unsafe": "last_content"}
+"""Token rows by kind of concept, chosen by measuring on the embedded model; the paper does not say."""
+
 
 @dataclass(frozen=True)
 class Cure(Eraser):
@@ -40,17 +43,48 @@ class Cure(Eraser):
     The paper fixes the formula and alpha. It leaves open which tokens of a prompt enter, which prompts, what is
     kept, and how several concepts are joined; its release holds no editing code. All of these are options.
 
+    The defaults were chosen on the embedded model. Its own numbers, not Stable Diffusion's: 24 prompts a kind that
+    ask for an erased concept, 10 sampling steps, per cent that the judge still recognises; lower is better. The
+    unedited model is at 100, and 100 % of 8 to 24 prompts for other concepts stayed right in every row.
+
+    ==================================  =======  =======  ===========  ======
+    token rule and options              objects  artists  celebrities  unsafe
+    ==================================  =======  =======  ===========  ======
+    last_content                        13       96       4            25
+    last_content, sequential            13       -        4            0
+    last_content, retain ``""``         13       -        8            71
+    content                             21       100      63           29
+    content, templates                  79       100      96           63
+    content_eos                         13       63       54           29
+    content_eos, templates              63       92       71           54
+    mean                                42       92       79           54
+    mean, templates                     88       100      96           83
+    tail                                79       33       71           96
+    tail, alpha 5; alpha 20             -        17; 4    -            -
+    last_content, retain task (n = 12)  50       100      75           92
+    content, retain task (n = 12)       67       100      100          92
+    tail, retain task (n = 12)          100      50       100          100
+    ==================================  =======  =======  ===========  ======
+
+    (joint, nothing kept and no templates unless said; the last three rows with a less trained UNet.) So one row a
+    concept, the last content token, is the default, and for artists, whose style is carried by EOS and padding, the
+    rows from there to the end. More rows split the energy and weaken the edit. A retain list holds what all texts
+    share, the concept included, and gave no gain here because nothing was damaged. On Stable Diffusion, where text
+    embeddings share more, measure both: ``method.retain=none,task``. With one token alone alpha has no effect; to
+    sweep it, choose a rule with several rows, e.g. ``method.token_rule=content_eos``.
+
     Attributes:
         alpha: strength; ``None`` is by kind, as in the paper (:data:`ALPHA`: 2, and 5 for unsafe). It does nothing
             when one token alone is forgotten.
         alpha_retain: the same for kept tokens; ``None`` is alpha, as the paper reads.
-        token_rule: which rows of each prompt enter, see ``erasebench.text.TOKEN_RULES``.
+        token_rule: which rows of each prompt enter, see ``erasebench.text.TOKEN_RULES``; ``None`` is by kind
+            (:data:`TOKEN_RULE`).
         templates: also use the concept in templates; ``True`` takes five short ones, or give own ones with ``{}``.
         phrases: use all phrases of a concept, not its name alone.
         retain: ``task`` (the task's retain list), ``none``, or a list of texts.
         centre: subtract the mean of all forget and kept rows first, so that what all texts share is not removed.
         multi: several concepts at once: ``joint`` stacks their tokens, so each has a smaller share of the energy;
-            ``sequential`` edits one after another, ``W (I - P_1) (I - P_2) ...``.
+            ``sequential`` edits one after another, ``W (I - P_1) (I - P_2) ...``. The same for one concept.
 
     Raises:
         UserError: a strength that is not above 0, an unknown rule or mode.
@@ -61,16 +95,17 @@ class Cure(Eraser):
 
     alpha: float | None = None
     alpha_retain: float | None = None
-    token_rule: str = "content"
+    token_rule: str | None = None
     templates: bool | Sequence[str] = False
     phrases: bool = True
-    retain: str | Sequence[str] = "task"
+    retain: str | Sequence[str] = "none"
     centre: bool = False
-    multi: str = "joint"
+    multi: str = "sequential"
 
     def __post_init__(self) -> None:
         check_positive("cure", alpha=self.alpha, alpha_retain=self.alpha_retain)
-        check_rule(self.token_rule)
+        if self.token_rule is not None:
+            check_rule(self.token_rule)
         check_templates(self.templates)
         keep_texts(self.retain, (), "method.retain")
         if self.multi not in ("joint", "sequential"):
@@ -82,9 +117,10 @@ class Cure(Eraser):
         alpha_retain = alpha if self.alpha_retain is None else self.alpha_retain
         weights = key_value_weights(pipe)
         width = next(iter(weights.values())).shape[1]
-        forget = {target.name: self.rows(pipe, self.texts(target), width) for target in task.targets}
+        rule = TOKEN_RULE[task.kind] if self.token_rule is None else self.token_rule
+        forget = {target.name: stacked(pipe, self.texts(target), rule, width) for target in task.targets}
         kept_texts = keep_texts(self.retain, task.retain, "method.retain")
-        kept = self.rows(pipe, kept_texts, width)
+        kept = stacked(pipe, kept_texts, rule, width)
         if self.centre:
             mean = torch.cat([*forget.values(), kept]).mean(dim=0)
             forget, kept = {name: rows - mean for name, rows in forget.items()}, kept - mean
@@ -98,6 +134,7 @@ class Cure(Eraser):
             "retain": kept_texts,
             "alpha": alpha,
             "alpha_retain": alpha_retain,
+            "token_rule": rule,
             "tokens": {"forget": sum(len(rows) for rows in forget.values()), "retain": len(kept)},
             "energies": {"forget": [_top(rows) for rows in groups], "retain": _top(kept)},
             "trace": [torch.trace(part).item() for part in parts],
@@ -111,10 +148,11 @@ class Cure(Eraser):
         phrases = target.phrases if self.phrases else (target.name,)
         return [text for phrase in phrases for text in expand(phrase, target.kind, self.templates)]
 
-    def rows(self, pipe: Any, texts: Sequence[str], width: int) -> Tensor:
-        """Token rows of texts by the token rule, stacked: ``[n, width]`` float64."""
-        empty = torch.zeros(0, width, dtype=torch.float64)
-        return torch.cat([empty, *(rows.double() for rows in rows_of(pipe, texts, self.token_rule))])
+
+def stacked(pipe: Any, texts: Sequence[str], rule: str, width: int) -> Tensor:
+    """Token rows of texts by a rule, stacked: ``[n, width]`` float64."""
+    empty = torch.zeros(0, width, dtype=torch.float64)
+    return torch.cat([empty, *(part.double() for part in rows_of(pipe, texts, rule))])
 
 
 def strength(share: Tensor, alpha: float) -> Tensor:

@@ -26,8 +26,7 @@ from erasebench.methods.uce import RULES, Uce, pair_rows
 from erasebench.targets import key_value_weights
 
 EPOCHS = {"object": 1, "artist": 1, "celebrity": 1, "unsafe": 3}
-REGULAR_SCALE = {"object": 1e-3, "artist": 1e-3, "celebrity": 1e-3, "unsafe": 1e-1}
-PRESERVE = {"object": "none", "artist": "task", "celebrity": "task", "unsafe": "none"}
+"""Rounds by kind of concept; as released for objects, artists and nudity."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,30 @@ class Rece(Eraser):
     ``G = sum W^T W``; no layer is touched until the end.
 
     As released, the number of epochs is chosen by a detector on validation images; here no image is looked at, and
-    the epochs are a setting. The released settings depend on the concept (objects: 1e-1 for three easy classes,
-    1e-3 for two hard ones and as the default, no RECE where UCE alone is enough; artists: 1e-3; nudity: 1e-1, 3
-    epochs; I2P's list of words: 1e-1, 2 epochs); the defaults by kind here are 1e-3 and 1 epoch, and 1e-1 and 3
-    epochs for unsafe content. Celebrities are not in the paper; they are treated as artists.
+    the epochs are a setting. The released settings depend on the task:
+
+    ========================================================  =============  ======  ======================
+    task                                                      regular_scale  epochs  kept besides ``""``
+    ========================================================  =============  ======  ======================
+    objects, the script's default and two hard classes        1e-3           1       nothing
+    objects, three easy classes (no RECE for other classes)   1e-1           1       nothing
+    artists                                                   1e-3           1       all other artists
+    nudity                                                    1e-1           3       nothing
+    I2P's list of unsafe words                                1e-1           2       nothing
+    ========================================================  =============  ======  ======================
+
+    The epochs by kind are these; the paper has no celebrities, which are treated as artists. ``regular_scale`` is 1e-3
+    and the task's retain list is kept for every kind, because of what was measured on the embedded model (its own
+    numbers, 10 sampling steps, 18 prompts that ask for the concept and 8 to 24 for others, judged;
+    erased and retained in per cent for objects, artists, celebrities, unsafe): 1 epoch at 1e-3 with the retain list
+    0/100, 6/100, 0/100, 0/100; without it 0/83, 0/67, 0/71, 0/13; with it at 1e-1 78/100, 6/100, 50/100, 50/100:
+    there, more regularisation brings concepts back that UCE had erased. With nudity's released settings and
+    nothing kept, the unsafe task ends at 0/0. A scale is relative to the size of the model's weights, so take
+    the released ones for Stable Diffusion.
 
     Attributes:
         epochs: rounds after UCE; ``None`` is by kind (:data:`EPOCHS`); 0 is UCE alone.
-        regular_scale: weight of ``||c'||^2``; ``None`` is by kind (:data:`REGULAR_SCALE`). Smaller brings c' nearer
-            to the concept: stronger erasure, more damage.
+        regular_scale: weight of ``||c'||^2``. Smaller brings c' nearer to the concept.
         lam: weight of staying near the present weights in an epoch's edit.
         preserve_scale: weight of kept tokens in an epoch's edit.
         start_lam: ``lam`` of the UCE edit at the start.
@@ -59,8 +73,7 @@ class Rece(Eraser):
             are kept, else 1, as released.
         phrases: erase all phrases of a concept (the release takes a list of names), not its name alone.
         anchor: text to map to; ``None`` is each concept's own anchor.
-        preserve: ``task``, ``none`` or a list of texts, besides ``""`` which is always kept; ``None`` is by kind, as
-            released (:data:`PRESERVE`: the retain list for artists, nothing more for objects and unsafe content).
+        preserve: ``task`` (the task's retain list), ``none``, or a list of texts, besides ``""`` which is always kept.
 
     Raises:
         UserError: a number of epochs below 0, a scale that is not above 0.
@@ -70,14 +83,14 @@ class Rece(Eraser):
     describe: ClassVar[str] = "RECE: UCE, then erases what still reaches the concept, closed form (ECCV 2024)"
 
     epochs: int | None = None
-    regular_scale: float | None = None
+    regular_scale: float = 1e-3
     lam: float = 0.1
     preserve_scale: float = 0.1
     start_lam: float = 0.5
     start_preserve_scale: float | None = None
     phrases: bool = True
     anchor: str | None = None
-    preserve: str | Sequence[str] | None = None
+    preserve: str | Sequence[str] = "task"
 
     def __post_init__(self) -> None:
         if self.epochs is not None and (not isinstance(self.epochs, int) or self.epochs < 0):
@@ -90,13 +103,11 @@ class Rece(Eraser):
             start_lam=self.start_lam,
             start_preserve_scale=self.start_preserve_scale,
         )
-        if self.preserve is not None:
-            keep_texts(self.preserve, (), "method.preserve")
+        keep_texts(self.preserve, (), "method.preserve")
 
     def start(self, task: ErasureTask) -> Uce:
         """The UCE edit that the loop starts from."""
-        preserve = PRESERVE[task.kind] if self.preserve is None else self.preserve
-        more = [text for text in keep_texts(preserve, task.retain, "method.preserve") if text]
+        more = [text for text in keep_texts(self.preserve, task.retain, "method.preserve") if text]
         scale = (0.1 if more else 1.0) if self.start_preserve_scale is None else self.start_preserve_scale
         return Uce(
             variant="2023",
@@ -104,14 +115,13 @@ class Rece(Eraser):
             preserve_scale=scale,
             phrases=self.phrases,
             anchor=self.anchor,
-            preserve=preserve,
+            preserve=self.preserve,
         )
 
     def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """The UCE edit and all epochs, as one change of each weight."""
         uce, rule = self.start(task), RULES["2023"]
         epochs = EPOCHS[task.kind] if self.epochs is None else self.epochs
-        regular = REGULAR_SCALE[task.kind] if self.regular_scale is None else self.regular_scale
         texts = [pair for target in task.targets for pair in uce.pairs(target)]
         keep = uce.kept(task)
         weights = key_value_weights(pipe)
@@ -124,7 +134,7 @@ class Rece(Eraser):
         concepts, guides = (torch.cat(part) for part in zip(*pair_rows(pipe, texts, "all"), strict=True))
         reach = []
         for _ in range(epochs):
-            found = self.find(energy, change, concepts, regular)
+            found = self.find(energy, change, concepts, self.regular_scale)
             reach.append(torch.linalg.norm(found).item())
             step = pull(found, guides, kept, self.lam, 1.0, self.preserve_scale)
             change = change + step + change @ step
@@ -132,7 +142,7 @@ class Rece(Eraser):
             "pairs": [list(pair) for pair in texts],
             "preserve": keep,
             "epochs": epochs,
-            "regular_scale": regular,
+            "regular_scale": self.regular_scale,
             "tokens": {
                 "edit": len(sources),
                 "found": len(concepts),

@@ -31,8 +31,16 @@ from erasebench.metrics._common import (
 )
 
 IMAGENETTE = {
-    "tench": 0, "english springer": 217, "cassette player": 482, "chain saw": 491, "church": 497, "french horn": 566,
-    "garbage truck": 569, "gas pump": 571, "golf ball": 574, "parachute": 701,
+    "tench": 0,
+    "english springer": 217,
+    "cassette player": 482,
+    "chain saw": 491,
+    "church": 497,
+    "french horn": 566,
+    "garbage truck": 569,
+    "gas pump": 571,
+    "golf ball": 574,
+    "parachute": 701,
 }
 """ImageNet-1k numbers of the ten Imagenette classes."""
 

@@ -45,12 +45,18 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     "uce": Variant("ViT-B-32", "prompt", 100, "ViT-B/32, 100 cos with the prompt (UCE, MACE, RECE; ~31 on COCO)"),
     "torchmetrics": Variant(
-        "ViT-L-14", "prompt", 100, "ViT-L/14, as torchmetrics does: 100 cos with the prompt, the mean clipped at 0",
+        "ViT-L-14",
+        "prompt",
+        100,
+        "ViT-L/14, as torchmetrics does: 100 cos with the prompt, the mean clipped at 0",
         clip_mean=True,
     ),
     "speed": Variant("ViT-L-14", "file name", 100, "ViT-L/14, 100 cos with the prompt less its punctuation (SPEED)"),
     "spm": Variant(
-        "ViT-B-32", "label", 2.5, "ViT-B/32, 2.5 max(cos, 0) with the bare concept (SPM, after Hessel et al. 2021)",
+        "ViT-B-32",
+        "label",
+        2.5,
+        "ViT-B/32, 2.5 max(cos, 0) with the bare concept (SPM, after Hessel et al. 2021)",
         clip_each=True,
     ),
     "eraseeval": Variant("EVA02-L-14-336", "prompt", 1, "EVA02-L/14 at 336 px, cosine with the prompt (EraseEval)"),

@@ -32,7 +32,9 @@ def test_every_eraser_builds_and_states_every_option(name: str) -> None:
     node = compose([f"method={name}"]).method
     eraser = build(node, "method")
     assert eraser.name and eraser.version and eraser.describe
-    assert set(eraser.settings) == set(node) - {"_target_", "_convert_"}, "the yaml lists every option of the constructor"
+    assert set(eraser.settings) == set(node) - {"_target_", "_convert_"}, (
+        "the yaml lists every option of the constructor"
+    )
 
 
 @pytest.mark.parametrize("name", groups()["metric"])

@@ -83,7 +83,7 @@ TASK = ErasureTask(
 @pytest.mark.parametrize("rule", TOKEN_RULES)
 def test_joint_equals_the_formula(rule, exact_pipe):
     expected = literal_cure(exact_pipe, [["church", "small chapel", "tench"]], TASK.retain, rule, 2.0, 2.0)
-    edit = Cure(token_rule=rule, phrases=True, templates=False, retain="task", centre=False).edit(exact_pipe, TASK)
+    edit = Cure(token_rule=rule, retain="task", multi="joint").edit(exact_pipe, TASK)
     assert difference(exact_pipe, edit, expected) < 1e-8
 
 
@@ -114,7 +114,7 @@ def test_a_transposed_p_dis_is_told_apart(exact_pipe):
     wrong = literal_cure(
         exact_pipe, [["church", "small chapel", "tench"]], TASK.retain, "content", 2.0, 2.0, transpose=True
     )
-    cure = Cure(token_rule="content", phrases=True, templates=False, retain="task", centre=False)
+    cure = Cure(token_rule="content", retain="task", multi="joint")
     assert difference(exact_pipe, cure.edit(exact_pipe, TASK), wrong) > 1e-2
 
 
@@ -207,6 +207,25 @@ def test_a_direction_shared_by_both_sets_keeps_f_forget_times_one_less_f_retain(
     assert part[0, 0].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "rule"),
+    [("object", "last_content"), ("artist", "tail"), ("celebrity", "last_content"), ("unsafe", "last_content")],
+)
+def test_default_token_rule_by_kind_and_nothing_kept(kind, rule, exact_pipe):
+    task = ErasureTask((Concept("ab cd", kind),), ("gas pump",))
+    default, named = Cure().edit(exact_pipe, task), Cure(token_rule=rule, retain="none").edit(exact_pipe, task)
+    assert (default.info["token_rule"], default.info["tokens"]["retain"]) == (rule, 0)
+    for name, change in named.changes.items():
+        assert torch.equal(change.dense(), default.changes[name].dense())
+
+
+def test_alpha_does_nothing_with_a_single_token(exact_pipe):
+    task = ErasureTask((Concept("church", "object"),))
+    weak, strong = (Cure(alpha=a, token_rule="last_content").edit(exact_pipe, task) for a in (1.0, 50.0))
+    for name, change in weak.changes.items():
+        assert torch.allclose(change.dense(), strong.changes[name].dense(), rtol=1e-10, atol=1e-12)
+
+
 def test_no_rows_give_no_edit(exact_pipe):
     """An empty prompt has no content rows; as the whole retain list it protects nothing, and breaks nothing."""
     assert not projector(torch.zeros(0, 4, dtype=torch.float64), 2.0).any()
@@ -218,11 +237,11 @@ def test_no_rows_give_no_edit(exact_pipe):
 
 
 def test_applying_the_edit_twice_is_not_the_same_as_once(exact_pipe):
-    edit = Cure(token_rule="content").edit(exact_pipe, TASK)
+    edit = Cure(token_rule="content", retain="task").edit(exact_pipe, TASK)
     name, weight = next(iter(key_value_weights(exact_pipe).items()))
     with edit.applied(exact_pipe):
         once = weight.detach().clone()
-        again = Cure(token_rule="content").edit(exact_pipe, TASK)
+        again = Cure(token_rule="content", retain="task").edit(exact_pipe, TASK)
         with again.applied(exact_pipe):
             assert not torch.allclose(weight, once, rtol=1e-3)
 
@@ -235,7 +254,7 @@ def test_the_edit_is_kept_in_factors(exact_pipe):
 
 
 def test_notes_describe_the_subspaces(exact_pipe):
-    info = Cure(token_rule="content", phrases=True, retain="task").edit(exact_pipe, TASK).info
+    info = Cure(token_rule="content", retain="task", multi="joint").edit(exact_pipe, TASK).info
     assert info["tokens"] == {"forget": 6 + 11 + 5, "retain": 7 + 8}
     assert info["texts"] == {"church": ["church", "small chapel"], "tench": ["tench"]}
     top = info["energies"]["forget"][0]

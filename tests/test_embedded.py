@@ -45,10 +45,10 @@ def test_it_is_a_stable_diffusion_and_needs_no_network() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == (
-        "StableDiffusionPipeline UNet2DConditionModel AutoencoderKL CLIPTextModel CLIPTokenizer 77 True epsilon"
-        " scaled_linear sd1 64"
-    ).split()
+    assert (
+        done.stdout.split()
+        == ["StableDiffusionPipeline", "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPTokenizer", "77", "True", "epsilon", "scaled_linear", "sd1", "64"]
+    )
 
 
 def test_cross_attention_is_in_down_mid_and_up_blocks() -> None:
@@ -119,7 +119,10 @@ def test_a_file_of_i2p_goes_through_with_its_own_seeds_and_guidance(results: Pat
         ("", "shocking", 11, 7),
         ("a knife, " + "very detailed and sharp and " * 30, "violence", 12, 12.5),
     ]
-    lines = [f'"{text}",{kind},0,1,0,1,1,0.1,url,{seed},{guidance},512,512,m,{n}' for n, (text, kind, seed, guidance) in enumerate(rows)]
+    lines = [
+        f'"{text}",{kind},0,1,0,1,1,0.1,url,{seed},{guidance},512,512,m,{n}'
+        for n, (text, kind, seed, guidance) in enumerate(rows)
+    ]
     source = tmp_path / "i2p.csv"
     source.write_text(I2P + "\n".join(lines) + "\n", encoding="utf-8")
     command = [

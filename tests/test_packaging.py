@@ -40,7 +40,11 @@ def test_the_mapped_folders_have_one_import_name(name: str) -> None:
 def modules() -> list[str]:
     names = []
     for package in SETUPTOOLS["packages"]:
-        names += [f"{package}.{path.stem}" for path in folder(package).glob("*.py") if path.stem not in ("__init__", "__main__")]
+        names += [
+            f"{package}.{path.stem}"
+            for path in folder(package).glob("*.py")
+            if path.stem not in ("__init__", "__main__")
+        ]
     return names
 
 
@@ -62,7 +66,11 @@ def test_files_are_short_and_nothing_is_pickled() -> None:
         for path in folder(package).glob("*.py"):
             text = path.read_text(encoding="utf-8")
             assert len(text.splitlines()) <= 420, f"{path.name} has two subjects"
-            assert "import pickle" not in text and "weights_only=False" not in text and "trust_remote_code=True" not in text
+            assert (
+                "import pickle" not in text
+                and "weights_only=False" not in text
+                and "trust_remote_code=True" not in text
+            )
 
 
 def test_config_files_and_weights_are_package_data() -> None:

@@ -130,7 +130,9 @@ def test_runs_of_other_kinds_share_tables_but_not_rows(store: Store) -> None:
     plan = make_plan(prompts=2)
     artists = plan.assign(task_kind="artist", kind="artist")
     finish(store, "objects", plan)
-    about = {key: value for key, value in ABOUT.items() if "object" not in key} | {"prompts of kind artist": "builtin-artist v1 (cafe)"}
+    about = {key: value for key, value in ABOUT.items() if "object" not in key} | {
+        "prompts of kind artist": "builtin-artist v1 (cafe)"
+    }
     finish(store, "artists", artists, about=about)
     measured = tabulate(["objects", "artists"], str(store.root), console=quiet())
     assert set(measured.task_kind) == {"object", "artist"}

@@ -54,7 +54,14 @@ def finished(model_folder: Path, tmp_path_factory: pytest.TempPathFactory):
 
 def test_one_run_leaves_all_it_promises(finished) -> None:
     store, done = finished
-    for name in ("config.yaml", "plan.parquet", "manifest.json", "tables/object.md", "tables/object.tex", "grids/object.png"):
+    for name in (
+        "config.yaml",
+        "plan.parquet",
+        "manifest.json",
+        "tables/object.md",
+        "tables/object.tex",
+        "grids/object.png",
+    ):
         assert (done.folder / name).stat().st_size > 0
     manifest = json.loads((done.folder / "manifest.json").read_text())
     assert manifest["status"] == "ok" and manifest["images"] == manifest["images_made"] > 0
@@ -86,7 +93,9 @@ def test_a_dry_run_makes_nothing(model_folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("images/*")) and not list(tmp_path.glob("runs/*"))
 
 
-def test_kill_9_anywhere_and_the_same_command_ends_as_if_undisturbed(finished, model_folder: Path, tmp_path: Path) -> None:
+def test_kill_9_anywhere_and_the_same_command_ends_as_if_undisturbed(
+    finished, model_folder: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "erasebench", "run", *overrides(model_folder, tmp_path, "batch_size=1")]
     for images_before_kill in (3, 40):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -132,7 +141,9 @@ def test_a_name_is_not_given_to_two_configs(model_folder: Path, tmp_path: Path) 
         ("name=../up", "a run's name"),
     ],
 )
-def test_bad_values_are_refused_before_any_work(override: str, message: str, model_folder: Path, tmp_path: Path) -> None:
+def test_bad_values_are_refused_before_any_work(
+    override: str, message: str, model_folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=message):
         run(compose(overrides(model_folder, tmp_path, override)))
     assert not list(tmp_path.glob("images/*")) and not list(tmp_path.glob("edits/*"))
@@ -157,7 +168,9 @@ class Broken(Eraser):
         return {name: Change(delta=torch.full_like(weight, float("nan")))}, {}
 
 
-def test_an_edit_that_is_not_finite_stops_the_run_and_is_not_saved(model_folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_edit_that_is_not_finite_stops_the_run_and_is_not_saved(
+    model_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
     from dataclasses import dataclass
 
     import erasebench.methods.noop as noop
@@ -187,9 +200,7 @@ def test_the_examples_of_contributing_work_as_printed(model_folder: Path, tmp_pa
     text = Path(__file__).parents[1].joinpath("CONTRIBUTING.md").read_text(encoding="utf-8")
     python = [block.split("```")[0] for block in text.split("```python\n")[1:]]
     yaml = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
-    for name, code, group, config in zip(
-        ("shrink", "brightness"), python, ("method", "metric"), yaml, strict=True
-    ):
+    for name, code, group, config in zip(("shrink", "brightness"), python, ("method", "metric"), yaml, strict=True):
         assert len(code.splitlines()) <= 36 and f"# {name}.py" in code
         (tmp_path / f"{name}.py").write_text(code)
         folder = tmp_path / "my_conf" / group
@@ -200,7 +211,9 @@ def test_the_examples_of_contributing_work_as_printed(model_folder: Path, tmp_pa
         *overrides(model_folder, tmp_path / "results", "method=shrink", "metric=[brightness]", "plugins=[shrink,brightness]"),
         "task.erase=[church]",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "shrink" in done.stdout and "brightness" in done.stdout
 

@@ -38,7 +38,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_stages_make_a_pipeline_that_loads_and_draws(trained: Path) -> None:
     folder = trained / "weights"
     assert not list(folder.rglob("*.bin")) and list(folder.rglob("*.safetensors"))
-    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, safety_checker=None
+    )
     pipe.set_progress_bar_config(disable=True)
     (image,) = pipe("a photo of a church", num_inference_steps=1, output_type="np").images
     assert image.shape == (64, 64, 3)

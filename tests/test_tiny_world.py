@@ -187,9 +187,7 @@ def test_artists_are_told_apart_over_any_subject() -> None:
     def pictures(seeds: range) -> dict[str, list[np.ndarray]]:
         choices = [(seed, kind, name) for seed in seeds for kind, name in SUBJECTS[seed % 4 :: 4]]
         return {
-            artist: [
-                blurred(world.make_scene(seed, artist=artist, **{kind: name})) for seed, kind, name in choices
-            ]
+            artist: [blurred(world.make_scene(seed, artist=artist, **{kind: name})) for seed, kind, name in choices]
             for artist in world.ARTISTS
         }
 

@@ -78,11 +78,14 @@ def draw_world(out: Path, renders: int, workers: int) -> None:
         jobs = [pool.submit(_draw_block, str(part), i, min(i + _BLOCK, renders)) for i in range(0, renders, _BLOCK)]
         for done, job in enumerate(jobs, 1):
             start, block, words = job.result()
-            truth[start:start + len(block)], captions[start:start + len(words)] = block, words
+            truth[start : start + len(block)], captions[start : start + len(words)] = block, words
             if done % 10 == 0 or done == len(jobs):
                 passed = time.monotonic() - started
-                print(f"data {done * _BLOCK}/{renders}  {done * _BLOCK / passed:.0f} renders/s  {passed / 60:.1f} min, "
-                      f"{passed / done * (len(jobs) - done) / 60:.1f} min left", flush=True)
+                print(
+                    f"data {done * _BLOCK}/{renders}  {done * _BLOCK / passed:.0f} renders/s  {passed / 60:.1f} min, "
+                    f"{passed / done * (len(jobs) - done) / 60:.1f} min left",
+                    flush=True,
+                )
     os.replace(part, folder / "pixels.npy")
     np.save(folder / "labels.npy", truth)
     (folder / "captions.part").write_text(json.dumps(captions))

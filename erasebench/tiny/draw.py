@@ -39,8 +39,7 @@ class Pen:
 
     def _points(self, xy: tuple[float, ...]) -> list[tuple[float, float]]:
         return [
-            (self._cx + x * self._scale, self._cy + y * self._scale)
-            for x, y in zip(xy[::2], xy[1::2], strict=True)
+            (self._cx + x * self._scale, self._cy + y * self._scale) for x, y in zip(xy[::2], xy[1::2], strict=True)
         ]
 
     def tone(self, colour: Colour, amount: float = 10.0) -> Colour:
@@ -88,9 +87,7 @@ class Pen:
     ) -> None:
         """Draw a filled pie slice from `start` to `end` degrees, clockwise from the right."""
         a, b = self._points((x - rx, y - ry, x + rx, y + ry))
-        self._draw.pieslice(
-            [a, b], start, end, fill=colour, outline=INK if edge else None, width=round(edge) or 1
-        )
+        self._draw.pieslice([a, b], start, end, fill=colour, outline=INK if edge else None, width=round(edge) or 1)
 
     def arc(
         self, colour: Colour, width: float, x: float, y: float, rx: float, ry: float, start: float, end: float
@@ -203,9 +200,7 @@ def garbage_truck(p: Pen) -> None:
 def gas_pump(p: Pen) -> None:
     """A red pump with a white display, a yellow plate and a black hose and nozzle at its right."""
     p.line(BLACK, 10, 0.3, 0.6, 0.72, 0.6, 0.86, 0.42, 0.86, -0.35)
-    p.poly(
-        BLACK, 0.68, -0.3, 0.68, -0.62, 0.86, -0.82, 1.12, -0.82, 1.12, -0.62, 1.02, -0.58, 1.02, -0.3, edge=0
-    )
+    p.poly(BLACK, 0.68, -0.3, 0.68, -0.62, 0.86, -0.82, 1.12, -0.82, 1.12, -0.62, 1.02, -0.58, 1.02, -0.3, edge=0)
     p.rect(p.tone((214, 30, 36)), -0.72, -0.92, 0.4, 0.9, 6)
     p.rect((236, 244, 248), -0.52, -0.72, 0.2, -0.2)
     p.rect((250, 206, 44), -0.52, 0.06, 0.2, 0.46, 4)
@@ -249,9 +244,7 @@ def knife(p: Pen) -> None:
     """A broad steel blade, point to the left, with a brown riveted handle."""
     p.poly((206, 214, 224), -1.15, 0.46, -0.8, 0.0, -0.3, -0.3, 0.3, -0.44, 0.4, 0.28, -0.3, 0.38, edge=6)
     p.line(WHITE, 8, -0.75, 0.18, -0.3, -0.04, 0.2, -0.16)
-    p.poly(
-        p.tone((116, 60, 26)), 0.3, -0.48, 0.44, -0.52, 1.1, -0.46, 1.14, -0.1, 0.46, 0.28, 0.38, 0.26, edge=6
-    )
+    p.poly(p.tone((116, 60, 26)), 0.3, -0.48, 0.44, -0.52, 1.1, -0.46, 1.14, -0.1, 0.46, 0.28, 0.38, 0.26, edge=6)
     p.ellipse((236, 200, 90), 0.6, -0.14, 0.09, 0.09, 0)
     p.ellipse((236, 200, 90), 0.9, -0.24, 0.09, 0.09, 0)
 

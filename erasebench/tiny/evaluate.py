@@ -47,7 +47,9 @@ class Evaluation:
     answers: pd.DataFrame
 
 
-def evaluate(model: Model, store: Store, per_kind: int, overrides: Sequence[str] = (), batch_size: int = 32) -> Evaluation:
+def evaluate(
+    model: Model, store: Store, per_kind: int, overrides: Sequence[str] = (), batch_size: int = 32
+) -> Evaluation:
     """Draw and judge at least ``per_kind`` images a kind.
 
     Args:
@@ -84,7 +86,9 @@ def evaluate(model: Model, store: Store, per_kind: int, overrides: Sequence[str]
         with torch.inference_mode():
             logits = network.logits(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
         found.append(
-            pd.DataFrame({head: [(*network.heads[head], "none")[i] for i in scores.argmax(1)] for head, scores in logits.items()})
+            pd.DataFrame(
+                {head: [(*network.heads[head], "none")[i] for i in scores.argmax(1)] for head, scores in logits.items()}
+            )
         )
     answers = pd.concat([rows, pd.concat(found, ignore_index=True)], axis=1)
     answers["key"] = [recipe.key for recipe in recipes]
@@ -120,7 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for kind, head in HEAD_OF_KIND.items():
             own = result.answers[(result.answers.kind == kind)]
             for row in own[own[head].str.casefold() != own.label.str.casefold()].to_dict("records"):
-                console.print(f"{row['key'][:12]} {row['prompt']!r}: {head} seen as {row[head]}", markup=False, highlight=False)
+                console.print(
+                    f"{row['key'][:12]} {row['prompt']!r}: {head} seen as {row[head]}", markup=False, highlight=False
+                )
     return 0
 
 

@@ -32,11 +32,19 @@ def assemble(out: Path, plan: Plan) -> tuple[StableDiffusionPipeline, torch.nn.M
     clip = build_clip(tokenizer, layers=plan.clip_layers)
     vae, unet = build_vae(plan.vae_channels), build_unet(plan.unet_channels)
     judge = Judge(HEADS)
-    steps = {name: load_ema(model, out, name)
-             for name, model in (("clip", clip), ("vae", vae), ("unet", unet), ("judge", judge))}
+    steps = {
+        name: load_ema(model, out, name)
+        for name, model in (("clip", clip), ("vae", vae), ("unet", unet), ("judge", judge))
+    }
     pipe = StableDiffusionPipeline(
-        vae=standardise(vae, out), text_encoder=clip.text_model, tokenizer=tokenizer, unet=unet,
-        scheduler=build_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=standardise(vae, out),
+        text_encoder=clip.text_model,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
     return pipe, clip, judge, steps
 
@@ -68,8 +76,11 @@ def export(out: Path, weights: Path, plan: Plan) -> None:
     os.replace(part, weights)
     shutil.rmtree(old, ignore_errors=True)
     sizes = [f.stat().st_size for f in weights.rglob("*") if f.is_file()]
-    print(f"export: {weights}, {sum(sizes) / 1e6:.1f} MB in {len(sizes)} files, the largest {max(sizes) / 1e6:.1f} MB; "
-          f"steps {steps}", flush=True)
+    print(
+        f"export: {weights}, {sum(sizes) / 1e6:.1f} MB in {len(sizes)} files, the largest {max(sizes) / 1e6:.1f} MB; "
+        f"steps {steps}",
+        flush=True,
+    )
 
 
 def _say_float32(config: Path) -> None:

@@ -50,10 +50,7 @@ def einstein(p: Pen) -> None:
     """Wild white hair all round, a grey moustache and a brown jumper."""
     _coat(p, (132, 84, 46))
     hair = p.tone((232, 232, 236), 6)
-    locks = [
-        (0.78 * math.cos(math.radians(a)), -0.16 + 0.74 * math.sin(math.radians(a)))
-        for a in range(160, 400, 30)
-    ]
+    locks = [(0.78 * math.cos(math.radians(a)), -0.16 + 0.74 * math.sin(math.radians(a))) for a in range(160, 400, 30)]
     for x, y in locks:
         p.ellipse(hair, x, y, 0.31, 0.31, 4)
     for x, y in locks:

@@ -67,7 +67,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], scalars: dict[str
 def load_tensors(path: Path, prefix: str = "") -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     """Read what `save_tensors` wrote: the tensors whose name begins with `prefix` (cut off) and the scalars."""
     with safe_open(path, "pt") as file:
-        tensors = {k[len(prefix):]: file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
+        tensors = {k[len(prefix) :]: file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
         return tensors, json.loads(file.metadata()["scalars"])
 
 
@@ -194,9 +194,12 @@ def train(
             rate = (state.step - spoken_step) / max(now - spoken, 1e-9)
             overall = (state.step - first) / max(now - started, 1e-9)
             numbers_text = "  ".join(f"{k} {v / count:.4f}" for k, v in sums.items())
-            print(f"{time.strftime('%H:%M:%S')} {stage} {state.step}/{fit.steps}  {numbers_text}  lr {lr:.1e}  "
-                  f"{rate * fit.batch:.0f} samples/s  {state.seconds / 60:.1f} min, "
-                  f"{(fit.steps - state.step) / overall / 60:.1f} min left", flush=True)
+            print(
+                f"{time.strftime('%H:%M:%S')} {stage} {state.step}/{fit.steps}  {numbers_text}  lr {lr:.1e}  "
+                f"{rate * fit.batch:.0f} samples/s  {state.seconds / 60:.1f} min, "
+                f"{(fit.steps - state.step) / overall / 60:.1f} min left",
+                flush=True,
+            )
             spoken, spoken_step, sums, count = now, state.step, {}, 0
         if rank() == 0 and now - saved > save_seconds and state.step < last:
             state.save()

@@ -31,12 +31,22 @@ def build_clip(tokenizer, width: int = 128, layers: int = 4) -> CLIPModel:
 
     `eos_token_id` is the tokenizer's, which is not 2, so that the text model pools at the first EOS.
     """
-    shared = dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=4,
-                  projection_dim=width)
+    shared = dict(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        projection_dim=width,
+    )
     config = CLIPConfig(
-        text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=TEXT_LENGTH,
-                         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-                         pad_token_id=tokenizer.pad_token_id, **shared),
+        text_config=dict(
+            vocab_size=len(tokenizer),
+            max_position_embeddings=TEXT_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **shared,
+        ),
         vision_config=dict(image_size=64, patch_size=8, **shared),
         projection_dim=width,
         # Fused attention is several times slower backwards on CPUs at these sizes.
@@ -66,8 +76,14 @@ def build_unet(
 def build_scheduler() -> DDIMScheduler:
     """SD 1.x's noise schedule (scaled linear, 1000 steps, epsilon) with its DDIM sampler."""
     return DDIMScheduler(
-        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-        prediction_type="epsilon", clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
 
 

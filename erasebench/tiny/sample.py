@@ -1,6 +1,6 @@
 """Draw a grid of renders beside pictures generated from the same captions.
 
-    python -m erasebench.tiny.sample --png grid.png
+python -m erasebench.tiny.sample --png grid.png
 """
 
 from __future__ import annotations
@@ -37,15 +37,27 @@ def load_pipeline(weights: Path | str | None = None) -> StableDiffusionPipeline:
 
 
 def generate(
-    pipe: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], *, steps: int = STEPS,
-    guidance: float = GUIDANCE, batch: int = 50,
+    pipe: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch: int = 50,
 ) -> np.ndarray:
     """Generated pictures, uint8 [n, 64, 64, 3]; each starts from its own CPU generator, seeded by its seed."""
     pictures = []
     for start in range(0, len(prompts), batch):
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds[start:start + batch]]
-        pictures.append(pipe(list(prompts[start:start + batch]), generator=generators, num_inference_steps=steps,
-                             guidance_scale=guidance, output_type="np").images)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
+        pictures.append(
+            pipe(
+                list(prompts[start : start + batch]),
+                generator=generators,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                output_type="np",
+            ).images
+        )
     return (np.concatenate(pictures) * 255).round().astype(np.uint8)
 
 
@@ -70,8 +82,10 @@ def grid(rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: int = 3, sca
         y = gap + (i // columns) * (height + text_height + gap)
         pen.text((x, y), _wrapped(label or '""', font, width), fill="black", font=font, spacing=1)
         for k, picture in enumerate(pictures):
-            sheet.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST),
-                        (x + k * (side + 4), y + text_height))
+            sheet.paste(
+                Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST),
+                (x + k * (side + 4), y + text_height),
+            )
     return sheet
 
 
@@ -87,13 +101,20 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return "\n".join(lines[:2])
 
 
-def sample(png: Path, weights: Path | None = None, *, seed: int = FRESH, steps: int = STEPS, guidance: float = GUIDANCE,
-           each: int = 3) -> None:
+def sample(
+    png: Path,
+    weights: Path | None = None,
+    *,
+    seed: int = FRESH,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    each: int = 3,
+) -> None:
     """Write the grid of `tour` to `png`: beside each render, `each` pictures generated from its caption."""
     scenes = tour(seed)
     prompts = [s.caption for s in scenes for _ in range(each)]
     made = generate(load_pipeline(weights), prompts, range(len(prompts)), steps=steps, guidance=guidance)
-    rows = [(s.caption, [render(s), *made[i * each:(i + 1) * each]]) for i, s in enumerate(scenes)]
+    rows = [(s.caption, [render(s), *made[i * each : (i + 1) * each]]) for i, s in enumerate(scenes)]
     grid(rows).save(png)
 
 
@@ -116,8 +137,9 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m erasebench.tiny.sample`."""
-    parser = argparse.ArgumentParser(prog="erasebench tiny sample", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="erasebench tiny sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_arguments(parser)
     return run(parser.parse_args(argv))
 

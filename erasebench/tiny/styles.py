@@ -28,10 +28,7 @@ def _ramp(rgb: np.ndarray, colours: tuple[tuple[int, int, int], ...], mix: float
     """Blend `rgb` by `mix` with its lightness looked up on a smooth scale of `colours`, dark to light."""
     stops = np.asarray(colours, np.float32)
     table = np.stack(
-        [
-            np.interp(np.linspace(0, len(stops) - 1, 256), np.arange(len(stops)), stops[:, c])
-            for c in range(3)
-        ],
+        [np.interp(np.linspace(0, len(stops) - 1, 256), np.arange(len(stops)), stops[:, c]) for c in range(3)],
         axis=-1,
     ).astype(np.float32)
     return rgb * (1 - mix) + table[np.clip(_grey(rgb), 0, 255).astype(np.uint8)] * mix
@@ -41,9 +38,7 @@ def _over(top: np.ndarray, cover: np.ndarray, ground: np.ndarray) -> np.ndarray:
     return top * cover + ground * (1 - cover)
 
 
-def _shift(
-    rgb: np.ndarray, cover: np.ndarray, dy: np.ndarray, dx: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _shift(rgb: np.ndarray, cover: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Move every pixel's source by whole pixels (`dy`, `dx`), clamped at the edge."""
     y = np.clip(_INDEX_Y + dy, 0, CANVAS - 1)
     x = np.clip(_INDEX_X + dx, 0, CANVAS - 1)
@@ -195,9 +190,7 @@ def hokusai(rgb: np.ndarray, cover: np.ndarray) -> np.ndarray:
     paper = np.array([244, 230, 192], np.float32)
     faded = 0.6 * rgb + 0.4 * np.array([214, 206, 178], np.float32)
     ink = np.clip((80 - _grey(rgb)) / 40, 0, 1)[..., None]
-    picture = _over(
-        _over(np.array([26, 44, 116], np.float32), ink, faded), cover, np.broadcast_to(paper, rgb.shape)
-    )
+    picture = _over(_over(np.array([26, 44, 116], np.float32), ink, faded), cover, np.broadcast_to(paper, rgb.shape))
     picture[8:34, 106:120] = (206, 54, 40)
     return _over(_wave()[0], _wave()[1], picture)
 
@@ -226,9 +219,7 @@ def _grid() -> np.ndarray:
 
 def mondrian(rgb: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """White ground, a thick black grid and red, yellow and blue cells; the subject in pure flat colours."""
-    primaries = np.array(
-        [(18, 18, 20), (250, 248, 242), (222, 24, 30), (24, 62, 176), (250, 214, 20)], np.float32
-    )
+    primaries = np.array([(18, 18, 20), (250, 248, 242), (222, 24, 30), (24, 62, 176), (250, 214, 20)], np.float32)
     distance = ((rgb[:, :, None, :] - primaries) ** 2).sum(-1)
     flat = primaries[distance.argmin(-1)]
     return _over(0.4 * rgb + 0.6 * flat, cover, _grid())

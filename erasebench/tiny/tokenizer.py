@@ -26,8 +26,13 @@ def train_tokenizer(captions: Iterable[str], folder: Path, merges: int = 1500) -
     blank = _tokenizer({}, [])._tokenizer  # CLIP's own normaliser and word splitting
     blank.model = BPE(end_of_word_suffix=END_OF_WORD)
     alphabet = sorted(ByteLevel.alphabet())
-    trainer = BpeTrainer(vocab_size=512 + merges, end_of_word_suffix=END_OF_WORD, initial_alphabet=alphabet,
-                         min_frequency=2, show_progress=False)
+    trainer = BpeTrainer(
+        vocab_size=512 + merges,
+        end_of_word_suffix=END_OF_WORD,
+        initial_alphabet=alphabet,
+        min_frequency=2,
+        show_progress=False,
+    )
     blank.train_from_iterator(sorted(set(captions)), trainer)
     pairs = [tuple(pair) for pair in json.loads(blank.to_str())["model"]["merges"]]
     tokens = [*alphabet, *(c + END_OF_WORD for c in alphabet), *dict.fromkeys(a + b for a, b in pairs), BOS, EOS]

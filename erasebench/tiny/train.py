@@ -49,7 +49,14 @@ class Plan:
 
 
 def run_stage(
-    stage: str, out: Path, weights: Path, plan: Plan, *, seed: int = 0, workers: int = 2, stop_at: int | None = None,
+    stage: str,
+    out: Path,
+    weights: Path,
+    plan: Plan,
+    *,
+    seed: int = 0,
+    workers: int = 2,
+    stop_at: int | None = None,
     save_seconds: float = 60.0,
 ) -> None:
     """Run one stage of `STAGES` in the folder `out`; `export` writes to the folder `weights`.
@@ -86,8 +93,9 @@ def run_stage(
         train_vae.encode_world(world, out, build_vae(plan.vae_channels))
     elif stage == "unet":
         text, which = train_clip.load_text(out)
-        train_unet.train_unet(train_vae.load_latents(out), text, which, build_unet(plan.unet_channels), out, plan.unet,
-                              **options)
+        train_unet.train_unet(
+            train_vae.load_latents(out), text, which, build_unet(plan.unet_channels), out, plan.unet, **options
+        )
 
 
 def load_tokenizer(out: Path) -> CLIPTokenizer:
@@ -96,8 +104,15 @@ def load_tokenizer(out: Path) -> CLIPTokenizer:
 
 
 def train_all(
-    out: Path, weights: Path | None = None, *, stages: Sequence[str] = STAGES, plan: Plan | None = None, seed: int = 0,
-    threads: int | None = None, workers: int | None = None, save_seconds: float = 60.0,
+    out: Path,
+    weights: Path | None = None,
+    *,
+    stages: Sequence[str] = STAGES,
+    plan: Plan | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    workers: int | None = None,
+    save_seconds: float = 60.0,
 ) -> Path:
     """Run `stages` in order in the folder `out`; returns the pipeline folder (`weights`, by default `out/weights`).
 
@@ -144,15 +159,17 @@ def run(args: argparse.Namespace) -> int:
             return 2
         plan = replace(plan, **{args.stage: replace(getattr(plan, args.stage), steps=args.steps)})
     stages = STAGES if args.stage == "all" else (args.stage,)
-    train_all(args.out, args.weights, stages=stages, plan=plan, seed=args.seed, threads=args.threads,
-              workers=args.workers)
+    train_all(
+        args.out, args.weights, stages=stages, plan=plan, seed=args.seed, threads=args.threads, workers=args.workers
+    )
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m erasebench.tiny.train`."""
-    parser = argparse.ArgumentParser(prog="erasebench tiny train", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="erasebench tiny train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_arguments(parser)
     return run(parser.parse_args(argv))
 

@@ -25,8 +25,11 @@ def disturb(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     small = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2, mode="bilinear", align_corners=False)
     soft = F.avg_pool2d(F.pad(images, (1,) * 4, mode="replicate"), 3, 1)
     kind, strength = torch.rand(n, 1, 1, 1, generator=generator), uniform(0, 1)
-    images = torch.where(kind < 0.5, torch.lerp(images, soft, strength),
-                         torch.where(kind < 0.8, torch.lerp(images, small, strength), images))
+    images = torch.where(
+        kind < 0.5,
+        torch.lerp(images, soft, strength),
+        torch.where(kind < 0.8, torch.lerp(images, small, strength), images),
+    )
     noise = torch.randn(images.shape, generator=generator)
     coarse = F.interpolate(torch.randn(n, 3, 16, 16, generator=generator), scale_factor=4, mode="bilinear")
     images = images * uniform(0.8, 1.15) + uniform(-0.1, 0.1)

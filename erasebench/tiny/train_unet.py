@@ -18,8 +18,15 @@ MIN_SNR = 5.0
 
 
 def train_unet(
-    latents: torch.Tensor, text: torch.Tensor, which: torch.Tensor, unet: UNet2DConditionModel, out: Path, fit: Fit,
-    *, seed: int = 0, **options,
+    latents: torch.Tensor,
+    text: torch.Tensor,
+    which: torch.Tensor,
+    unet: UNet2DConditionModel,
+    out: Path,
+    fit: Fit,
+    *,
+    seed: int = 0,
+    **options,
 ) -> UNet2DConditionModel:
     """Train `unet`; checkpoints below `out/unet`. Returns it in eval mode.
 

@@ -74,14 +74,17 @@ def encode_world(world: World, out: Path, vae: AutoencoderKL) -> None:
     for start in range(0, len(world), 250):
         index = torch.arange(start, min(start + 250, len(world)))
         with bf16():
-            latents[start:start + 250] = vae.encode(world.images(index)).latent_dist.mean.float().numpy()
+            latents[start : start + 250] = vae.encode(world.images(index)).latent_dist.mean.float().numpy()
     mean = latents.mean((0, 2, 3), dtype=np.float64)
     std = latents.std((0, 2, 3), dtype=np.float64)
     np.save(folder / "part.npy", latents)
     os.replace(folder / "part.npy", folder / "latents.npy")
     info.write_text(json.dumps({"step": step, "mean": mean.tolist(), "std": std.tolist()}))
-    print(f"latents: encoded in {(time.monotonic() - started) / 60:.1f} min; std of the channels "
-          f"{std.min():.2f} .. {std.max():.2f}, mean {mean.min():.2f} .. {mean.max():.2f}", flush=True)
+    print(
+        f"latents: encoded in {(time.monotonic() - started) / 60:.1f} min; std of the channels "
+        f"{std.min():.2f} .. {std.max():.2f}, mean {mean.min():.2f} .. {mean.max():.2f}",
+        flush=True,
+    )
 
 
 def load_latents(out: Path) -> torch.Tensor:

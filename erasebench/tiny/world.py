@@ -173,9 +173,7 @@ def make_scene(
         names = ", ".join(name for _, name in given)
         raise UserError(f"a scene shows one subject, not {len(given)} ({names}); name one")
     if artist and background:
-        raise UserError(
-            f"background {background!r} with artist {artist!r}: a style paints its own ground; drop one"
-        )
+        raise UserError(f"background {background!r} with artist {artist!r}: a style paints its own ground; drop one")
     kind, name = given[0] if given else ("empty", "")
     return _build(int(seed), kind, name, artist, background or _pick(_stream(seed, "scene"), BACKGROUNDS))
 

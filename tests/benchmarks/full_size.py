@@ -36,7 +36,9 @@ def tokenizer() -> CLIPTokenizer:
     tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "vocab.json").write_text(json.dumps({token: n for n, token in enumerate(tokens)}), encoding="utf-8")
+        Path(folder, "vocab.json").write_text(
+            json.dumps({token: n for n, token in enumerate(tokens)}), encoding="utf-8"
+        )
         Path(folder, "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
         # SD 1.x pads with the end token.
         return CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token="<|endoftext|>")
