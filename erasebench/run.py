@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import diffusers
 import pandas as pd
 import torch
 import transformers
-from omegaconf import DictConfig
+import yaml
+from omegaconf import MISSING, DictConfig
 from rich.console import Console
 
 from erasebench.concepts import ErasureTask
+from erasebench.config import CONFIG_MODULE, ModelSettings
 from erasebench.eraser import Edit, Eraser
 from erasebench.files import write_json
 from erasebench.generate import generate
@@ -67,7 +70,11 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     for metric, reason in prepared.not_run.items():
         console.print(f"[yellow]not run[/] {metric}: {reason}", highlight=False)
     model = load_model(
-        config.model.path, config.model.revision, device=config.device, dtype=config.dtype, name=config.model.name
+        config.model.path,
+        config.model.revision,
+        device=config.device,
+        dtype=config.dtype,
+        name=model_name(config.model),
     )
     plan = make_plan(prepared, model)
     truncated = _warn_truncated(model, plan, console)
@@ -125,6 +132,16 @@ def _quiet_libraries() -> None:
     for logging in (diffusers.utils.logging, transformers.utils.logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+
+
+def model_name(settings: ModelSettings) -> str:
+    """The name that tables give a model: the chosen one, unless that belongs to other weights than ``path`` names."""
+    shipped = files(CONFIG_MODULE).joinpath("model", f"{settings.name}.yaml")
+    if shipped.is_file():
+        known = yaml.safe_load(shipped.read_text(encoding="utf-8"))["model"]["path"]
+        if known not in (settings.path, MISSING):
+            return f"{Path(settings.path).name} (as {settings.name})"
+    return settings.name
 
 
 def about(prepared: Prepared, model: Model) -> dict[str, str]:

@@ -45,10 +45,19 @@ def test_it_is_a_stable_diffusion_and_needs_no_network() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (
-        done.stdout.split()
-        == ["StableDiffusionPipeline", "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPTokenizer", "77", "True", "epsilon", "scaled_linear", "sd1", "64"]
-    )
+    assert done.stdout.split() == [
+        "StableDiffusionPipeline",
+        "UNet2DConditionModel",
+        "AutoencoderKL",
+        "CLIPTextModel",
+        "CLIPTokenizer",
+        "77",
+        "True",
+        "epsilon",
+        "scaled_linear",
+        "sd1",
+        "64",
+    ]
 
 
 def test_cross_attention_is_in_down_mid_and_up_blocks() -> None:

@@ -21,7 +21,7 @@ import torch
 from erasebench.config import compose
 from erasebench.eraser import Change, Eraser
 from erasebench.errors import UserError
-from erasebench.run import run
+from erasebench.run import model_name, run
 from erasebench.store import Store
 
 SMALL = [
@@ -117,6 +117,15 @@ def test_kill_9_anywhere_and_the_same_command_ends_as_if_undisturbed(
     assert sum(resumed[key] != undisturbed[key] for key in resumed) <= len(resumed) // 10
     columns = ["eraser", "task", "role", "metric", "n"]
     pd.testing.assert_frame_equal(done.measured[columns], finished[1].measured[columns])
+
+
+def test_other_weights_do_not_go_by_the_name_of_known_ones() -> None:
+    known = compose(["model=sd14"]).model
+    assert model_name(known) == "sd14"
+    known.path = "my/fine-tune"
+    assert model_name(known) == "fine-tune (as sd14)"
+    assert model_name(compose(["model=folder", "model.path=x", "model.name=mine"]).model) == "mine"
+    assert model_name(compose(["model=folder", "model.path=x"]).model) == "folder"
 
 
 def test_a_name_is_not_given_to_two_configs(model_folder: Path, tmp_path: Path) -> None:
