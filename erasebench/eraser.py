@@ -272,9 +272,9 @@ class Eraser(ABC):
         """The constructor's arguments as JSON values."""
         return {name: _plain(value) for name, value in vars(self).items() if not name.startswith("_")}
 
-    def key(self, model_revision: str, task: ErasureTask) -> str:
+    def key(self, model_identity: str, task: ErasureTask) -> str:
         """Hash of all that decides the edit: model, task, method, version and settings. 32 hex digits."""
-        text = json.dumps([model_revision, task.key, self.name, self.version, self.settings], sort_keys=True)
+        text = json.dumps([model_identity, task.key, self.name, self.version, self.settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -76,6 +76,11 @@ class Model:
     dtype: str
     device: str
 
+    @property
+    def identity(self) -> str:
+        """What an edit depends on: the weights, and the type they were read in."""
+        return f"{self.revision} {self.dtype}"
+
 
 def load_model(
     path: str,

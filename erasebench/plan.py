@@ -176,7 +176,7 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
     for label, eraser, kind, task in prepared.edits():
         _, prompts = prepared.groups[kind]
         rows = prompts.for_task(task)
-        edit = eraser.key(model.revision, task)
+        edit = eraser.key(model.identity, task)
         original = [recipe_key(row, "") for row in rows.itertuples()]
         frames.append(
             rows.assign(

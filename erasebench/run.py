@@ -183,7 +183,7 @@ def _erase_and_generate(prepared: Prepared, model: Model, plan: Plan, missing: s
     with progress("erase and generate", len(missing)) as advance:
         made: set[str] = set()
         for label, eraser, kind, task in prepared.edits():
-            key = eraser.key(model.revision, task)
+            key = eraser.key(model.identity, task)
             recipes = [plan.recipes[name] for name in plan.keys(label, task.label, kind) if name in missing - made]
             if not key:
                 generate(model, recipes, prepared.store, prepared.config.batch_size, advance)

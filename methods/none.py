@@ -20,6 +20,6 @@ class Unedited(Eraser):
         """No changes."""
         return {}, {}
 
-    def key(self, model_revision: str, task: ErasureTask) -> str:
+    def key(self, model_identity: str, task: ErasureTask) -> str:
         """The empty string: there is no edit."""
         return ""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+from hypothesis import settings
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from erasebench.concepts import Concept, ErasureTask
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+
+# A submission is judged on the same examples as the last one; people's machines look for new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def character_tokenizer() -> CLIPTokenizer:

@@ -51,12 +51,13 @@ def test_pull_is_where_the_objective_has_no_slope(seed, d, n, m, lam, se, sp):
     assert slope.abs().max() < 1e-8 * (1 + loss.item()) * (1 + se + sp + lam) * 10
 
 
-@given(seed=seeds, d=st.integers(2, 9))
+@given(seed=seeds, d=st.integers(2, 9), lam=st.floats(1e-4, 10))
 @settings(max_examples=30, deadline=None)
-def test_one_token_with_little_lam_lands_on_its_target(seed, d):
+def test_one_token_lands_on_its_target_but_for_the_share_of_lam(seed, d, lam):
+    """W c = v* + lam / (lam + c^T c) (W_old c - v*): with little lam, v* itself."""
     c, goal = draw(seed, 1, d), draw(seed + 1, 1, d)
-    change = pull(c, goal, torch.zeros(d, d, dtype=torch.float64), 1e-10, 1.0, 1.0)
-    close((c + c @ change.T), goal, 1e-6)
+    change = pull(c, goal, torch.zeros(d, d, dtype=torch.float64), lam, 1.0, 1.0)
+    close(c + c @ change.T, goal + lam / (lam + (c**2).sum()) * (c - goal))
 
 
 @given(seed=seeds, d=st.integers(2, 9))
