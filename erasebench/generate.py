@@ -24,6 +24,7 @@ from PIL import Image
 from erasebench.errors import UserError, suggest
 from erasebench.recipe import Recipe, canonical_json
 from erasebench.store import Store, library_versions
+from erasebench.targets import denoiser
 
 if TYPE_CHECKING:
     from erasebench.pipelines import Model
@@ -33,7 +34,10 @@ log = logging.getLogger(__name__)
 # The first draws its noise for a whole batch at once, the second is made for another noise schedule.
 _UNFIT = {"DPMSolverSDEScheduler", "EDMEulerScheduler"}
 SCHEDULERS = tuple(entry.name for entry in KarrasDiffusionSchedulers if entry.name not in _UNFIT)
-"""The samplers of diffusers that work with Stable Diffusion and draw noise for each image on its own."""
+"""The samplers of diffusers that work with Stable Diffusion up to XL and draw noise for each image on its own."""
+
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
+"""The samplers for flow-matching models (SD 3, FLUX), whose noise schedule is another."""
 
 KEPT_TEXTS = 256
 """How many encoded texts are kept; 30 000 of them would fill several GiB."""
@@ -51,11 +55,21 @@ def make_scheduler(name: str, config: Mapping[str, Any], pipe: Any) -> Any:
         pipe: a diffusers pipeline, whose scheduler's settings (betas, prediction type) are the start.
 
     Raises:
-        UserError: an unknown scheduler or setting (the nearest is named), or settings that cannot be.
+        UserError: an unknown scheduler or setting (the nearest is named), one for another kind of model, or settings
+            that cannot be.
     """
     full = name if name.endswith("Scheduler") else f"{name}Scheduler"
-    if full not in SCHEDULERS:
-        hint = suggest(full, SCHEDULERS) or f" There are {', '.join(SCHEDULERS)}."
+    fit, unfit, cure = (SCHEDULERS, FLOW_SCHEDULERS, "default")
+    if getattr(pipe, "transformer", None) is not None:
+        fit, unfit, cure = (FLOW_SCHEDULERS, SCHEDULERS, "flow")
+    if full in unfit:
+        raise UserError(
+            f"scheduler {full} does not suit {type(pipe).__name__}, which is "
+            f"{'a flow-matching model' if fit is FLOW_SCHEDULERS else 'not a flow-matching model'}; "
+            f"use protocol={cure} (or protocol.scheduler={fit[0]})"
+        )
+    if full not in fit:
+        hint = suggest(full, fit) or f" There are {', '.join(fit)}."
         raise UserError(f"unknown scheduler {name!r}.{hint}")
     kind = getattr(diffusers, full)
     known = _settings(kind)
@@ -64,9 +78,13 @@ def make_scheduler(name: str, config: Mapping[str, Any], pipe: Any) -> Any:
             hint = suggest(setting, known) or f" There are {', '.join(known)}."
             raise UserError(f"scheduler {full}: unknown setting {setting!r}.{hint}")
     try:
-        return kind.from_config(pipe.scheduler.config, **config)
+        made = kind.from_config(pipe.scheduler.config, **config)
     except (ValueError, NotImplementedError, TypeError) as error:
         raise UserError(f"scheduler {full}: settings {dict(config)} do not work: {error}") from error
+    if made.config.get("stochastic_sampling"):
+        # The pipelines give this sampler no generator, so its noise would come from no image's seed.
+        raise UserError(f"scheduler {full}: an image must follow from its seed; set stochastic_sampling=false")
+    return made
 
 
 def scheduler_identity(pipe: Any, name: str, config: Mapping[str, Any]) -> tuple[str, str]:
@@ -101,11 +119,10 @@ class _Texts:
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
-        self.large = hasattr(pipe, "text_encoder_2")  # SDXL: a pooled embedding beside the rows
         self.known: dict[tuple[str, bool], tuple[torch.Tensor, ...]] = {}
 
     def __call__(self, texts: Sequence[str], negative: bool = False) -> tuple[torch.Tensor, ...]:
-        """Embeddings [n, 77, d], and for SDXL the pooled ones [n, p], of texts."""
+        """Embeddings [n, positions, d], and for all but SD 1.x and 2.x the pooled ones [n, p], of texts."""
         wanted = [(text, negative) for text in texts]
         new = [entry for entry in dict.fromkeys(wanted) if entry not in self.known]
         if new:
@@ -117,14 +134,22 @@ class _Texts:
         return tuple(torch.stack(rows) for rows in zip(*(self.known[entry] for entry in wanted), strict=True))
 
     def _encode(self, texts: list[str], negative: bool) -> tuple[torch.Tensor, ...]:
+        encode = self.pipe.encode_prompt
+        options: dict[str, Any] = {
+            "prompt": texts,
+            "device": self.pipe._execution_device,
+            "num_images_per_prompt": 1,
+            # Not options of some pipelines; must be said to others.
+            "do_classifier_free_guidance": False,
+            "prompt_2": None,
+            "prompt_3": None,
+        }
+        known = inspect.signature(encode).parameters
         with torch.no_grad():
-            made = self.pipe.encode_prompt(
-                prompt=texts,
-                device=self.pipe._execution_device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-            )
-        if not self.large:
+            made = encode(**{name: value for name, value in options.items() if name in known})
+        if hasattr(self.pipe, "transformer"):  # SD 3: rows, none, pooled, none; FLUX: rows, pooled, positions
+            return made[0], made[1] if made[1] is not None else made[2]
+        if not hasattr(self.pipe, "text_encoder_2"):
             return (made[0],)
         rows, pooled = made[0].clone(), made[2].clone()
         if negative and self.pipe.config.force_zeros_for_empty_prompt:
@@ -203,7 +228,7 @@ def generate(
 
 def device_name(pipe: Any) -> str:
     """What the pipe runs on, for records: ``cuda NVIDIA A100``, ``mps arm64``, ``cpu x86_64``."""
-    device = pipe.unet.device
+    device = denoiser(pipe).device
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
     return f"{device.type} {platform.machine()}"
@@ -229,20 +254,49 @@ def _groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
 
 
 def _check(model: Model, recipe: Recipe) -> None:
-    dtype = str(model.pipe.unet.dtype).removeprefix("torch.")
+    dtype = str(denoiser(model.pipe).dtype).removeprefix("torch.")
     for field, ours in (("model", model.name), ("revision", model.revision), ("dtype", dtype)):
         if getattr(recipe, field) != ours:
             raise ValueError(f"recipe {recipe.key}: {field} is {getattr(recipe, field)!r}, the model's is {ours!r}")
     if getattr(model.pipe, "safety_checker", None) is not None:
         raise ValueError(f"model {model.name} has a safety checker, which turns images black; load it without one")
+    pixels = _pixels(model.pipe)
+    for field in ("width", "height"):
+        size = getattr(recipe, field)
+        if size % pixels:
+            raise UserError(
+                f"{field}: {type(model.pipe).__name__} makes images in multiples of {pixels} pixels, not {size}; set "
+                f"protocol.size={max(pixels, round(size / pixels) * pixels)} and protocol.prompt_size=false"
+            )
+    if _embeds_guidance(model.pipe) and recipe.negative_prompt:
+        raise UserError(
+            f"negative prompt {recipe.negative_prompt!r}: {type(model.pipe).__name__} of this kind takes guidance as an "
+            "input and makes no second, negative pass; set protocol.negative_prompt='' and use prompts without one"
+        )
+    scheduler = _scheduler(recipe)
+    # Where the shift follows the image size, the pipeline gives it; the number of steps works with any.
+    shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
     try:
-        _scheduler(recipe).set_timesteps(recipe.steps)
+        scheduler.set_timesteps(recipe.steps, **shift)
     except (ValueError, IndexError) as error:
         raise UserError(f"steps: {recipe.steps} steps do not work with {recipe.scheduler}: {error}") from error
 
 
 def _scheduler(recipe: Recipe) -> Any:
     return getattr(diffusers, recipe.scheduler)(**json.loads(recipe.scheduler_config))
+
+
+def _pixels(pipe: Any) -> int:
+    """Pixels in each direction that one token of a transformer stands for; of a latent for a UNet."""
+    if not hasattr(pipe, "transformer"):
+        return pipe.vae_scale_factor
+    patch = 2 if hasattr(pipe, "_pack_latents") else pipe.patch_size  # FLUX packs 2 x 2, whatever its config says
+    return pipe.vae_scale_factor * patch
+
+
+def _embeds_guidance(pipe: Any) -> bool:
+    """Whether guidance is an input of the network (FLUX.1-dev), not a second pass."""
+    return bool(denoiser(pipe).config.get("guidance_embeds"))
 
 
 @contextlib.contextmanager
@@ -260,22 +314,17 @@ def _quiet(pipe: Any) -> Iterator[None]:
 def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe]) -> np.ndarray:
     """Images [n, height, width, 3] of a batch, 0 to 1, float32; NaN where the model broke down."""
     first = batch[0]
-    device, dtype = pipe._execution_device, pipe.unet.dtype
     generators = [torch.Generator("cpu").manual_seed(recipe.seed) for recipe in batch]
-    shape = (
-        1,
-        pipe.unet.config.in_channels,
-        first.height // pipe.vae_scale_factor,
-        first.width // pipe.vae_scale_factor,
-    )
-    noise = [torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators]
     inputs = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), texts([r.prompt for r in batch]), strict=False))
-    if first.guidance > 1:  # as in diffusers: at 1 and below there is no second, unconditional pass
+    if first.guidance > 1 and not _embeds_guidance(pipe):
+        # As in diffusers: at 1 and below there is no second, unconditional pass.
         negative = texts([recipe.negative_prompt for recipe in batch], negative=True)
         inputs |= zip(("negative_prompt_embeds", "negative_pooled_prompt_embeds"), negative, strict=False)
+        if hasattr(pipe, "_pack_latents"):  # FLUX.1-schnell: guidance by a second pass has a name of its own
+            inputs["true_cfg_scale"] = first.guidance
     made = pipe(
         **inputs,
-        latents=torch.cat(noise).to(device=device, dtype=dtype),
+        latents=_noise(pipe, first, generators),
         generator=generators,  # what a stochastic sampler adds also comes from the image's own generator
         num_inference_steps=first.steps,
         guidance_scale=first.guidance,
@@ -284,6 +333,17 @@ def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe]) -> np.ndarray:
         output_type="np",
     )
     return made.images
+
+
+def _noise(pipe: Any, recipe: Recipe, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """The latents that a batch starts from, each from its own generator, in the pipe's type and layout."""
+    network, factor = denoiser(pipe), pipe.vae_scale_factor
+    packed = hasattr(pipe, "_pack_latents")  # FLUX: 2 x 2 latents are one token of four times the channels
+    shape = (network.config.in_channels // (4 if packed else 1), recipe.height // factor, recipe.width // factor)
+    noise = torch.cat([torch.randn((1, *shape), generator=one, dtype=torch.float32) for one in generators])
+    if packed:
+        noise = pipe._pack_latents(noise, len(noise), *shape)
+    return noise.to(device=pipe._execution_device, dtype=network.dtype)
 
 
 def _save(store: Store, batch: Sequence[Recipe], images: np.ndarray, meta: Mapping[str, Any]) -> None:
@@ -306,7 +366,7 @@ def _save(store: Store, batch: Sequence[Recipe], images: np.ndarray, meta: Mappi
 
 def _halved(size: int, recipe: Recipe, pipe: Any) -> int:
     """The batch size to go on with after memory ran out at ``size``."""
-    device = pipe.unet.device.type
+    device = denoiser(pipe).device.type
     if device in ("cuda", "mps"):
         getattr(torch, device).empty_cache()
     if size == 1:

@@ -1,4 +1,4 @@
-"""Load a Stable Diffusion pipeline: the embedded model, a local folder, or one from the Hugging Face Hub.
+"""Load a text-to-image pipeline: the embedded model, a local folder, or one from the Hugging Face Hub.
 
 Only safetensors files and only classes of diffusers and transformers are loaded; no code that comes with a model is
 run. The safety checker is left out: it would hide what a model still draws.
@@ -19,35 +19,33 @@ from typing import Any
 import torch
 
 from erasebench.errors import UserError, suggest
-from erasebench.targets import key_value_weights
-from erasebench.text import TOKEN_RULES, TextRows, encode, token_rows, truncated_text
-
-__all__ = [
-    "DTYPES",
-    "TOKEN_RULES",
-    "Model",
-    "TextRows",
-    "embedded_folder",
-    "encode",
-    "fetch",
-    "find_device",
-    "find_dtype",
-    "key_value_weights",
-    "load_model",
-    "token_rows",
-    "truncated_text",
-]
+from erasebench.targets import text_inputs
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Types the weights may be loaded in, by name. ``auto`` is float16 on CUDA and float32 elsewhere."""
 
-_CLASSES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+FAMILIES = {
+    "sd1": "Stable Diffusion 1.x",
+    "sd2": "Stable Diffusion 2.x",
+    "sdxl": "Stable Diffusion XL",
+    "sd3": "Stable Diffusion 3 and 3.5",
+    "flux": "FLUX.1",
+}
+"""Families of models that are loaded."""
+
+_CLASSES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline")
 _LIBRARIES = (
     "diffusers",
     "transformers",
     "stable_diffusion",
 )  # the last: SD 1.x's name for its safety checker
-_COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+_COMPONENTS = (
+    *("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
+    *("text_encoder_3", "tokenizer_3", "transformer"),
+)
+_MAY_BE_NULL = ("text_encoder_3", "tokenizer_3")
+"""Parts that a model may be without: SD 3 then reads zeros in place of T5's rows, as its pipeline does."""
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -61,7 +59,7 @@ class Model:
         revision: ``sha256-...`` of the weight, tokenizer and config files for a folder; the commit for a Hub id
             (with ``+variant`` behind it if a weight variant was asked for).
         pipe: the diffusers pipeline on its device.
-        family: ``sd1``, ``sd2`` or ``sdxl``.
+        family: a key of :data:`FAMILIES`.
         size: native width and height in pixels.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
         device: ``cuda``, ``mps``, ``cpu`` or ``cuda:1`` and the like.
@@ -95,7 +93,7 @@ def load_model(
 
     Args:
         path: ``embedded``, a folder written by ``save_pretrained``, or a Hub id such as
-            ``CompVis/stable-diffusion-v1-4``.
+            ``CompVis/stable-diffusion-v1-4``, of a family of :data:`FAMILIES`.
         revision: branch, tag or commit of a Hub id.
         device: ``auto`` (CUDA, else MPS, else CPU), ``cuda``, ``mps``, ``cpu``, ``cuda:1``, ...
         dtype: ``auto`` (float16 on CUDA, float32 elsewhere) or a key of :data:`DTYPES`.
@@ -103,25 +101,23 @@ def load_model(
         name: what to call it in tables; made from the path if absent.
 
     Raises:
-        UserError: not a pipeline folder, not a Stable Diffusion pipeline, no safetensors, weights that are not
+        UserError: not a pipeline folder, not a pipeline of these families, no safetensors, weights that are not
             finite (tensor named), a Hub id that is neither cached nor reachable, unknown device or type.
     """
     where, kind = find_device(device), find_dtype(dtype, find_device(device))
     folder, hub = _locate(path, revision, variant)
-    class_name = _check_folder(folder, path)
-    pipe = _from_folder(folder, path, class_name, DTYPES[kind], variant)
+    class_name, absent = _check_folder(folder, path)
+    pipe = _from_folder(folder, path, class_name, absent, DTYPES[kind], variant)
     _check_finite(pipe, path)
-    key_value_weights(pipe)
-    family = _family(pipe)
+    text_inputs(pipe)  # refuses a network that text does not enter in a way that is known
     commit = folder.name + (f"+{variant}" if variant else "")
-    sample = pipe.unet.config.sample_size
     return Model(
         name=name or Path(path).name or path,
         source=str(path),
         revision=commit if hub else _content_hash(folder, variant),
         pipe=pipe.to(where),
-        family=family,
-        size=(sample if isinstance(sample, int) else max(sample)) * pipe.vae_scale_factor,
+        family=_family(pipe),
+        size=_native_size(pipe),
         dtype=kind,
         device=where,
     )
@@ -204,7 +200,8 @@ def _locate(path: str, revision: str | None, variant: str | None) -> tuple[Path,
     return fetch(path, revision, variant), True
 
 
-def _check_folder(folder: Path, path: str) -> str:
+def _check_folder(folder: Path, path: str) -> tuple[str, list[str]]:
+    """The pipeline's class, and the parts that it was saved without."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise UserError(
@@ -221,22 +218,28 @@ def _check_folder(folder: Path, path: str) -> str:
     class_name = config.get("_class_name")
     if class_name not in _CLASSES:
         raise UserError(
-            f"model {path}: a {class_name}; erasebench edits {' and '.join(_CLASSES)} (Stable Diffusion 1.x, 2.x, XL)"
+            f"model {path}: a {class_name}; erasebench edits {', '.join(_CLASSES)} ({', '.join(FAMILIES.values())})"
         )
     for key, (library, *_) in components.items():
         if library is not None and library not in _LIBRARIES:
             raise UserError(
                 f"model {path}: component {key} wants code from {library!r}; only diffusers and transformers are loaded"
             )
+        if key in _COMPONENTS and library is None and key not in _MAY_BE_NULL:
+            raise UserError(f"model {path}: saved without its {key}; save the whole pipeline again")
         if key in _COMPONENTS and library is not None and not (folder / key).is_dir():
             raise UserError(f"model {path}: component folder {key}/ is missing; download or save the model again")
-    return class_name
+    return class_name, [key for key in _MAY_BE_NULL if components.get(key, [""])[0] is None]
 
 
-def _from_folder(folder: Path, path: str, class_name: str, dtype: torch.dtype, variant: str | None) -> Any:
+def _from_folder(
+    folder: Path, path: str, class_name: str, absent: list[str], dtype: torch.dtype, variant: str | None
+) -> Any:
     import diffusers
 
-    extra = {"safety_checker": None, "requires_safety_checker": False} if class_name == _CLASSES[0] else {}
+    extra: dict[str, Any] = dict.fromkeys(absent)
+    if class_name == _CLASSES[0]:
+        extra |= {"safety_checker": None, "requires_safety_checker": False}
     try:
         with warnings.catch_warnings():
             # newer releases of diffusers call the option dtype; the older name works in all of them
@@ -255,7 +258,23 @@ def _from_folder(folder: Path, path: str, class_name: str, dtype: torch.dtype, v
             "for a Hub id run: erasebench prefetch model.path=" + path
         ) from error
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(dtype)
+    return _cast(pipe, dtype)
+
+
+def _cast(pipe: Any, dtype: torch.dtype) -> Any:
+    """Give every weight the type, but for those of T5 that overflow in float16: transformers names them."""
+    wide = {}
+    for part in _COMPONENTS:
+        module = getattr(pipe, part, None)
+        names = getattr(module, "_keep_in_fp32_modules", None)
+        if dtype == torch.float16 and names and isinstance(module, torch.nn.Module):
+            for name, weight in module.named_parameters():
+                if not set(names).isdisjoint(name.split(".")):
+                    wide[weight] = weight.data.float()
+    pipe.to(dtype)
+    for weight, data in wide.items():
+        weight.data = data
+    return pipe
 
 
 def _cause(error: BaseException) -> str:
@@ -282,16 +301,22 @@ def _check_finite(pipe: Any, path: str) -> None:
 
 
 def _family(pipe: Any) -> str:
-    if "XL" in type(pipe).__name__:
-        return "sdxl"
-    return "sd2" if pipe.unet.config.use_linear_projection else "sd1"
+    known = {_CLASSES[1]: "sdxl", _CLASSES[2]: "sd3", _CLASSES[3]: "flux"}
+    return known.get(type(pipe).__name__) or ("sd2" if pipe.unet.config.use_linear_projection else "sd1")
+
+
+def _native_size(pipe: Any) -> int:
+    """Width and height in pixels that the pipeline makes unless told otherwise; FLUX says so outside any config."""
+    sample = pipe.default_sample_size if hasattr(pipe, "transformer") else pipe.unet.config.sample_size
+    return (sample if isinstance(sample, int) else max(sample)) * pipe.vae_scale_factor
 
 
 def _content_hash(folder: Path, variant: str | None) -> str:
     """SHA-256 over names and bytes of the files that are loaded (weights, configs, tokenizers)."""
     total = hashlib.sha256()
     for component in _COMPONENTS:
-        files = sorted(p for p in (folder / component).glob("*") if p.suffix in (".safetensors", ".json", ".txt"))
+        kinds = (".safetensors", ".json", ".txt", ".model")  # the last: T5's vocabulary
+        files = sorted(p for p in (folder / component).glob("*") if p.suffix in kinds)
         chosen = [p for p in files if p.suffix == ".safetensors" and variant and f".{variant}" in p.name]
         plain = [p for p in files if p.suffix == ".safetensors" and p.name.count(".") == 1]
         for file in [p for p in files if p.suffix != ".safetensors"] + (chosen or plain):

@@ -22,10 +22,12 @@ import transformers
 import yaml
 from omegaconf import MISSING, DictConfig
 from rich.console import Console
+from rich.markup import escape
 
 from erasebench.concepts import ErasureTask
 from erasebench.config import CONFIG_MODULE, ModelSettings
 from erasebench.eraser import Edit, Eraser
+from erasebench.errors import UserError
 from erasebench.files import write_json
 from erasebench.generate import generate
 from erasebench.manifest import environment, open_run
@@ -35,6 +37,7 @@ from erasebench.progress import progress
 from erasebench.results import reduce_and_write, write_plan
 from erasebench.scoring import score_missing
 from erasebench.store import Store
+from erasebench.targets import named_weight
 from erasebench.text import truncated_text
 
 SHOWN_WARNINGS = 5
@@ -76,6 +79,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         dtype=config.dtype,
         name=model_name(config.model),
     )
+    _check_supported(prepared, model)
     plan = make_plan(prepared, model)
     truncated = _warn_truncated(model, plan, console)
     missing = prepared.store.missing(plan.recipes)
@@ -107,7 +111,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     }
     write_json(folder / "manifest.json", manifest)
     try:
-        costs = _erase_and_generate(prepared, model, plan, set(missing))
+        costs = _erase_and_generate(prepared, model, plan, set(missing), console)
         ready = [metric for metric in prepared.metrics if metric.id not in prepared.not_run]
         score_missing(plan.rows, ready, prepared.store)
         write_plan(folder, plan.rows, costs, about(prepared, model))
@@ -164,6 +168,20 @@ def about(prepared: Prepared, model: Model) -> dict[str, str]:
     }
 
 
+def _check_supported(prepared: Prepared, model: Model) -> None:
+    """Refuse erasers that cannot edit a model of this family.
+
+    Raises:
+        UserError: naming the eraser, the family and why.
+    """
+    for label, eraser in prepared.erasers.items():
+        if model.family in eraser.unsupported:
+            raise UserError(
+                f"method {label}: cannot edit {model.name} ({model.family}): {eraser.unsupported[model.family]}; "
+                "see what fits with: erasebench list models"
+            )
+
+
 def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:
     """Say which prompts the text encoder will not read to their end, and what it will not read."""
     prompts = list(dict.fromkeys(recipe.prompt for recipe in plan.recipes.values()))
@@ -177,9 +195,11 @@ def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:
     return len(cut)
 
 
-def _erase_and_generate(prepared: Prepared, model: Model, plan: Plan, missing: set[str]) -> pd.DataFrame:
+def _erase_and_generate(
+    prepared: Prepared, model: Model, plan: Plan, missing: set[str], console: Console
+) -> pd.DataFrame:
     """Make every edit and every image that is missing; returns what the edits cost."""
-    costs = []
+    costs, warnings = [], []
     with progress("erase and generate", len(missing)) as advance:
         made: set[str] = set()
         for label, eraser, kind, task in prepared.edits():
@@ -190,10 +210,13 @@ def _erase_and_generate(prepared: Prepared, model: Model, plan: Plan, missing: s
             else:
                 edit = _edit(prepared.store, key, eraser, model, task)
                 costs.append({"eraser": label, "task_kind": kind, "task": task.label, **_cost(edit.info)})
+                warnings += [f"{label}, {task.label}: {text}" for text in edit.info.get("warnings", [])]
                 if recipes:
                     with edit.applied(model.pipe):
                         generate(model, recipes, prepared.store, prepared.config.batch_size, advance)
             made |= {recipe.key for recipe in recipes}
+    for text in warnings:
+        console.print(f"[yellow]warning[/] {escape(text)}", highlight=False)
     return pd.DataFrame(
         costs, columns=["eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share"]
     )
@@ -209,9 +232,11 @@ def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTas
         torch.cuda.reset_peak_memory_stats(model.device)
     edit = eraser.edit(model.pipe, task)
     peak = torch.cuda.max_memory_allocated(model.device) if cuda else _peak_resident()
-    edit = Edit(edit.changes, edit.info | {"peak_memory_mb": round(peak / 2**20, 1), "device": model.device})
-    with edit.applied(model.pipe):
-        pass  # refuses an edit that does not fit or is not finite in the model's type, before it is saved as good
+    norms = {name: change.norm(named_weight(model.pipe, name)) for name, change in edit.changes.items()}
+    about = {"peak_memory_mb": round(peak / 2**20, 1), "device": model.device, "norms": norms}
+    with edit.applied(model.pipe) as rounding:  # refuses what does not fit or is not finite, before it is saved
+        about["rounding"] = rounding
+    edit = Edit(edit.changes, edit.info | about)
     store.put_edit(key, edit)
     return edit
 

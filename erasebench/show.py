@@ -109,16 +109,20 @@ def _edit(store: Store, key: str) -> str:
     edit = store.get_edit(key)
     if edit is None:
         raise UserError(f"edit {key}: its file is broken; run the command that made it again")
+    notes = dict(edit.info)
+    norms = notes.pop("norms", None)
+    if norms is None:  # an edit that no run has stored
+        norms = {name: change.norm() for name, change in edit.changes.items() if not change.acts_on_token}
     lines = [
         f"edit  {key}",
         f"file  {store.edit_path(key)}",
         "",
-        *_pairs(edit.info),
+        *_pairs(notes),
         "",
         "largest changes (Frobenius norm)",
     ]
-    norms = sorted(((change.norm(), name) for name, change in edit.changes.items()), reverse=True)
-    lines += [f"  {norm:10.4f}  {name}" for norm, name in norms[:LONG]]
+    largest = sorted(((norm, name) for name, norm in norms.items()), reverse=True)
+    lines += [f"  {norm:10.4f}  {name}" for norm, name in largest[:LONG]]
     return "\n".join(lines)
 
 

@@ -10,30 +10,41 @@ import torch
 from torch import Tensor
 
 from erasebench.concepts import Concept, ErasureTask
-from erasebench.eraser import Change, Eraser
-from erasebench.errors import UserError
+from erasebench.eraser import Change
+from erasebench.errors import UserError, suggest
 from erasebench.methods.linear import (
+    ClosedForm,
     check_positive,
     check_templates,
     energies,
     expand,
+    factored,
     keep_texts,
     moved,
-    multiply_right,
-    rows_of,
+    stacked,
+    warn_if_empty,
 )
-from erasebench.targets import key_value_weights
+from erasebench.targets import TextInput
 from erasebench.text import check_rule
 
 ALPHA = {"object": 2.0, "artist": 2.0, "celebrity": 2.0, "unsafe": 5.0}
 """Strength by kind of concept, as the paper sets it."""
+
+MULTI = ("joint", "sequential", "orthogonal")
+"""How several concepts are joined."""
+
+ERASED = 0.01
+"""A direction that is removed by more than this counts as erased before (``multi=orthogonal``)."""
+
+SPENT = 1e-3
+"""A token of which less than this share of its length was not erased before has no direction of its own left."""
 
 TOKEN_RULE = {"object": "last_content", "artist": "tail", "celebrity": "last_content", "unsafe": "last_content"}
 """Token rows by kind of concept, chosen by measuring on the embedded model; the paper does not say."""
 
 
 @dataclass(frozen=True)
-class Cure(Eraser):
+class Cure(ClosedForm):
     """Remove from every key and value weight the directions of a concept's tokens, weighted by their energy.
 
     With forget tokens as columns of E_f: ``E_f = U S V^T``, ``r_i = s_i^2 / sum s_j^2``,
@@ -84,7 +95,9 @@ class Cure(Eraser):
         retain: ``task`` (the task's retain list), ``none``, or a list of texts.
         centre: subtract the mean of all forget and kept rows first, so that what all texts share is not removed.
         multi: several concepts at once: ``joint`` stacks their tokens, so each has a smaller share of the energy;
-            ``sequential`` edits one after another, ``W (I - P_1) (I - P_2) ...``. The same for one concept.
+            ``sequential`` edits one after another, ``W (I - P_1) (I - P_2) ...``; ``orthogonal`` does so too, but
+            first takes out of each concept's tokens the directions that were erased before (those removed by more
+            than :data:`ERASED`), so that no direction is removed twice. The same for one concept.
 
     Raises:
         UserError: a strength that is not above 0, an unknown rule or mode.
@@ -108,40 +121,43 @@ class Cure(Eraser):
             check_rule(self.token_rule)
         check_templates(self.templates)
         keep_texts(self.retain, (), "method.retain")
-        if self.multi not in ("joint", "sequential"):
-            raise UserError(f"cure: multi {self.multi!r} is not one of joint, sequential")
+        if self.multi not in MULTI:
+            raise UserError(f"cure: multi {self.multi!r} is not one of {', '.join(MULTI)}.{suggest(self.multi, MULTI)}")
 
-    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
-        """One matrix for the whole UNet, in factors."""
+    def solve(self, part: TextInput, task: ErasureTask) -> tuple[Change, dict[str, Any]]:
+        """One map of tokens, in factors."""
         alpha = ALPHA[task.kind] if self.alpha is None else self.alpha
         alpha_retain = alpha if self.alpha_retain is None else self.alpha_retain
-        weights = key_value_weights(pipe)
-        width = next(iter(weights.values())).shape[1]
         rule = TOKEN_RULE[task.kind] if self.token_rule is None else self.token_rule
-        forget = {target.name: stacked(pipe, self.texts(target), rule, width) for target in task.targets}
         kept_texts = keep_texts(self.retain, task.retain, "method.retain")
-        kept = stacked(pipe, kept_texts, rule, width)
+        texts = {target.name: self.texts(target) for target in task.targets}
+        part.rows([*(text for own in texts.values() for text in own), *kept_texts], rule)  # one batch for all
+        forget = {name: stacked(part, own, rule) for name, own in texts.items()}
+        kept = stacked(part, kept_texts, rule)
         if self.centre:
             mean = torch.cat([*forget.values(), kept]).mean(dim=0)
             forget, kept = {name: rows - mean for name, rows in forget.items()}, kept - mean
         groups = [torch.cat(list(forget.values()))] if self.multi == "joint" else list(forget.values())
-        parts = [removal(rows, kept, alpha, alpha_retain) for rows in groups]
-        change = -parts[0]
-        for part in parts[1:]:
-            change = change - part - change @ part
+        change, about = sequence(groups, kept, alpha, alpha_retain, orthogonal=self.multi == "orthogonal")
+        target = torch.cat(groups)
+        left = free_share(target, kept)
         notes = {
-            "texts": {target.name: self.texts(target) for target in task.targets},
+            "texts": texts,
             "retain": kept_texts,
             "alpha": alpha,
             "alpha_retain": alpha_retain,
             "token_rule": rule,
-            "tokens": {"forget": sum(len(rows) for rows in forget.values()), "retain": len(kept)},
-            "energies": {"forget": [_top(rows) for rows in groups], "retain": _top(kept)},
-            "trace": [torch.trace(part).item() for part in parts],
-            "largest": [torch.linalg.eigvalsh((part + part.T) / 2)[-1].item() for part in parts],
-            "moved": moved(pipe, change, task),
+            "tokens": {"forget": len(target), "retain": len(kept)},
+            **about,
+            "energy_free_of_retain": left,
         }
-        return multiply_right(weights, change), notes
+        shares = moved(change, {"target": target, "retain": kept})
+        why = (
+            f"the retain set spans {100 * (1 - left):.0f} % of the energy of its tokens; retain fewer texts"
+            if len(kept) and left < 0.5
+            else "its energy is spread over many directions; use a larger alpha, or token_rule=last_content"
+        )
+        return change, {**notes, "moved": shares, "warnings": warn_if_empty(shares, why)}
 
     def texts(self, target: Concept) -> list[str]:
         """The forget prompts of a concept."""
@@ -149,33 +165,71 @@ class Cure(Eraser):
         return [text for phrase in phrases for text in expand(phrase, target.kind, self.templates)]
 
 
-def stacked(pipe: Any, texts: Sequence[str], rule: str, width: int) -> Tensor:
-    """Token rows of texts by a rule, stacked: ``[n, width]`` float64."""
-    empty = torch.zeros(0, width, dtype=torch.float64)
-    return torch.cat([empty, *(part.double() for part in rows_of(pipe, texts, rule))])
-
-
 def strength(share: Tensor, alpha: float) -> Tensor:
     """``f(r) = alpha r / ((alpha - 1) r + 1)``: 0 at 0, 1 at 1; alpha 1 is the identity, large alpha tends to 1."""
     return alpha * share / ((alpha - 1) * share + 1)
 
 
-def projector(rows: Tensor, alpha: float) -> Tensor:
-    """``P = U diag(f(r)) U^T`` of token rows ``[n, d]``: ``[d, d]`` float64, symmetric, eigenvalues in [0, 1].
+def sequence(
+    groups: Sequence[Tensor], kept: Tensor, alpha: float, alpha_retain: float, orthogonal: bool = False
+) -> tuple[Change, dict[str, Any]]:
+    """``(I - P_1) (I - P_2) ... - I`` over groups of forget rows, with ``P_i = P_f - P_f P_r``, in factors.
 
-    No rows give zero.
+    ``P_f = U diag(f) U^T`` of a group's rows, so ``P_i = (U f) (U^T - U^T P_r)``: its rank is that of the rows.
+
+    Args:
+        groups: ``[n_i, d]`` rows, one group a concept (or one for all).
+        kept: ``[m, d]`` rows, may be none.
+        alpha, alpha_retain: strengths of f.
+        orthogonal: take what earlier groups erased out of a group's rows first.
+
+    Returns:
+        The map of tokens, and notes: the top energies of each group and of what is kept, and of each ``P_i`` the
+        trace and the largest eigenvalue of its symmetric part.
     """
-    if len(rows) == 0:
-        return torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
-    directions, share = energies(rows)
-    return directions.T @ (strength(share, alpha)[:, None] * directions)
+    width = groups[0].shape[1]
+    keep_directions, keep_share = energies(kept) if len(kept) else (kept, kept[:, 0])
+    keep_strength = strength(keep_share, alpha_retain)[:, None]
+    erased = torch.zeros(0, width, dtype=torch.float64)
+    total: Change | None = None
+    tops, traces, largest = [], [], []
+    for rows in groups:
+        if orthogonal and len(erased):
+            rest = rows - (rows @ erased.T) @ erased
+            rows = rest[torch.linalg.norm(rest, dim=1) > SPENT * torch.linalg.norm(rows, dim=1)]
+        directions, share = energies(rows)
+        weights = strength(share, alpha)
+        right = directions - (directions @ keep_directions.T) @ (keep_strength * keep_directions)
+        change = Change(token=-(directions * weights[:, None]).T, right=right)
+        total = change if total is None else total.then(change)
+        if orthogonal:
+            erased = torch.cat([erased, directions[weights > ERASED]])
+        tops.append(share[:5].tolist())
+        traces.append((weights * (directions * right).sum(dim=1)).sum().item())
+        largest.append(_largest(directions * weights[:, None], right))
+    assert total is not None
+    notes = {
+        "energies": {"forget": tops, "retain": keep_share[:5].tolist()},
+        "trace": traces,
+        "largest": largest,
+    }
+    return (total if total.right is None else factored(total.token, total.right)), notes
 
 
-def removal(forget: Tensor, kept: Tensor, alpha: float, alpha_retain: float) -> Tensor:
-    """``P_dis = P_f - P_f P_r`` of token rows ``[n_f, d]`` and ``[n_r, d]``; the edit is ``W (I - P_dis)``."""
-    removed = projector(forget, alpha)
-    return removed - removed @ projector(kept, alpha_retain)
+def _largest(left: Tensor, right: Tensor) -> float:
+    """Largest eigenvalue of the symmetric part of ``left^T right``, which lies in the rows of both."""
+    if not len(left):
+        return 0.0
+    basis = torch.linalg.qr(torch.cat([left, right]).T).Q
+    inner = (left @ basis).T @ (right @ basis)
+    return torch.linalg.eigvalsh((inner + inner.T) / 2)[-1].item()
 
 
-def _top(rows: Tensor) -> list[float]:
-    return energies(rows)[1][:5].tolist() if len(rows) else []
+def free_share(rows: Tensor, kept: Tensor) -> float:
+    """Share of the rows' energy that lies outside the span of kept rows, 0 to 1."""
+    energy = rows.square().sum()
+    if len(kept) == 0 or energy == 0:
+        return 1.0
+    directions, share = energies(kept)
+    span = directions[share > len(kept) * torch.finfo(torch.float64).eps]
+    return (1 - (rows @ span.T).square().sum() / energy).clamp(0, 1).item()

@@ -1,33 +1,83 @@
 """The algebra that the closed-form erasers share.
 
-They all edit every key and value weight by the same right multiplication, ``W_new = W (I + D)`` with one ``D`` of
-``[d, d]``, where d is the width of the text embedding. So ``D`` is worked out once in float64, and each layer costs
-one product. Token vectors are rows here: a text's rows are ``[n, d]``, and ``W_new c = W (c + D c)``.
+They edit every weight that reads the text by a right multiplication, ``W_new = W (I + D)`` with one ``D`` of ``[d, d]``
+for all of them, where d is the width of a token row. So ``D`` is worked out once, in float64, and kept in factors
+where its rank is below a quarter of d; each layer then costs one thin product. Token vectors are rows here: a text's
+rows are ``[n, d]``, and ``W_new c = W (c + D c)``.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from erasebench.concepts import ErasureTask
-from erasebench.eraser import Change
+from erasebench.concepts import Concept, ErasureTask
+from erasebench.eraser import Change, Eraser
 from erasebench.errors import UserError
-from erasebench.text import encode, token_rows
+from erasebench.targets import TextInput, text_inputs
 
 RESIDUAL = 1e-6
 """Largest relative residual of a solve that is accepted."""
 
+GRAM_ROWS = 4096
+"""Rows of one product of :func:`gram`."""
+
+WEAK = 0.05
+"""An edit that moves the concept's own tokens by less than this share of their length is called nearly empty."""
+
+
+@dataclass(frozen=True)
+class ClosedForm(Eraser):
+    """An eraser that edits the weights which read the text.
+
+    Attributes:
+        where: by which way text enters: ``auto`` is the keys and values of cross-attention (UNets). See
+            :func:`erasebench.targets.text_inputs`.
+    """
+
+    where: str = field(default="auto", kw_only=True)
+
+    @abstractmethod
+    def solve(self, part: TextInput, task: ErasureTask) -> tuple[Change | Mapping[str, Change], dict[str, Any]]:
+        """Work out the edit of one text input.
+
+        Returns:
+            One change for all its weights, or one for each by name; and JSON-able notes.
+        """
+
+    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+        """The changes of all text inputs. Notes of several inputs stand under their names."""
+        made: dict[str, Change] = {}
+        notes: dict[str, dict[str, Any]] = {}
+        for part in text_inputs(pipe, self.where):
+            change, notes[part.name] = self.solve(part, task)
+            made |= dict.fromkeys(part.weights, change) if isinstance(change, Change) else change
+        warnings = [text for about in notes.values() for text in about.pop("warnings", [])]
+        joined = next(iter(notes.values())) if len(notes) == 1 else notes
+        return made, {**joined, "where": "+".join(notes), **({"warnings": warnings} if warnings else {})}
+
 
 def gram(parts: Iterable[Tensor], width: int) -> Tensor:
-    """Sum of ``rows^T rows`` over tensors ``[n_i, width]``: ``[width, width]`` float64. Zero if there are none."""
+    """Sum of ``rows^T rows`` over tensors ``[n_i, width]``: ``[width, width]`` float64. Zero if there are none.
+
+    Parts are put together to some thousand rows a product, so that short ones cost no more than long ones.
+    """
     total = torch.zeros(width, width, dtype=torch.float64)
+    waiting: list[Tensor] = []
     for rows in parts:
-        rows = rows.double()
-        total += rows.T @ rows
+        waiting.append(rows)
+        if sum(len(part) for part in waiting) >= GRAM_ROWS:
+            stacked = torch.cat(waiting).double()
+            total.addmm_(stacked.T, stacked)
+            waiting = []
+    if waiting:
+        stacked = torch.cat(waiting).double()
+        total.addmm_(stacked.T, stacked)
     return total
 
 
@@ -51,8 +101,43 @@ def solve_spd(matrix: Tensor, right: Tensor) -> Tensor:
     return solution
 
 
-def pull(sources: Tensor, targets: Tensor, keep: Tensor, lam: float, erase_scale: float, keep_scale: float) -> Tensor:
-    """The ``D`` that pulls source tokens to target tokens and keeps others in place.
+def factored(token: Tensor, right: Tensor) -> Change:
+    """The map of tokens ``token @ right``, ``[d, r]`` and ``[r, d]``, in the cheaper form.
+
+    Factors are kept below a quarter of the width. Above, they are made smaller if their true rank (at float64
+    precision, so nothing is lost) is below it, else multiplied out.
+    """
+    width = token.shape[0]
+    if 4 * right.shape[0] < width:
+        return Change(token=token, right=right)
+    return smallest(token @ right)
+
+
+def smallest(change: Tensor) -> Change:
+    """A map of tokens ``[d, d]`` in factors if its rank is below a quarter of d, else as it is.
+
+    Raises:
+        UserError: it is not finite.
+    """
+    if not torch.isfinite(change).all():
+        raise UserError("the edit's matrix has NaN or infinite numbers; check the eraser's options and the model")
+    u, s, right = torch.linalg.svd(change)
+    rank = int((s > s[0] * len(s) * torch.finfo(s.dtype).eps).sum())
+    if 4 * rank >= len(s):
+        return Change(token=change)
+    return Change(token=u[:, :rank] * s[:rank], right=right[:rank].contiguous())
+
+
+def pull(
+    sources: Tensor,
+    targets: Tensor,
+    lam: float,
+    erase_scale: float = 1.0,
+    keep: Tensor | None = None,
+    keep_scale: float = 1.0,
+    keep_gram: Tensor | None = None,
+) -> Change:
+    """The map of tokens that pulls source tokens to target tokens and keeps others in place.
 
     For every weight W at once it minimises, over ``W_new = W (I + D)``,
     ``erase_scale sum ||W_new c - W c*||^2 + keep_scale sum ||W_new p - W p||^2 + lam ||W_new - W||_F^2``,
@@ -61,48 +146,44 @@ def pull(sources: Tensor, targets: Tensor, keep: Tensor, lam: float, erase_scale
 
     Args:
         sources, targets: ``[n, d]``, row i of one goes to row i of the other.
-        keep: ``[d, d]``, the gram matrix of the tokens to keep (:func:`gram`).
-        lam: weight of staying near W, above 0.
+        lam: weight of staying near W, above 0 unless ``keep_gram`` has full rank.
         erase_scale, keep_scale: weights of the two sums.
-
-    Returns:
-        ``[d, d]`` float64.
-    """
-    sources, targets = sources.double(), targets.double()
-    system = lam * torch.eye(sources.shape[1], dtype=torch.float64) + keep_scale * keep
-    system += erase_scale * (sources.T @ sources)
-    if len(sources) < sources.shape[1]:  # few rows: the product of its factors keeps the rank exact
-        return erase_scale * (targets - sources).T @ solve_spd(system, sources.T).T
-    return solve_spd(system, erase_scale * (sources.T @ (targets - sources))).T
-
-
-def multiply_right(weights: Mapping[str, Tensor], change: Tensor) -> dict[str, Change]:
-    """The changes ``W D`` of every weight, in factors that share their right side wherever that is smaller.
-
-    Args:
-        weights: name to ``[out, d]``, any type.
-        change: ``D``, ``[d, d]`` float64. Its rank is taken at float64 precision, so nothing is lost.
-
-    Returns:
-        Float64 changes by name.
+        keep: ``[m, d]``, tokens to keep.
+        keep_gram: ``[d, d]``, the gram matrix of more tokens to keep (:func:`gram`).
 
     Raises:
-        UserError: ``D`` is not finite.
+        UserError: the equations have no unique solution.
     """
-    if not torch.isfinite(change).all():
-        raise UserError("the edit's matrix has NaN or infinite numbers; check the eraser's options and the model")
-    u, s, right = torch.linalg.svd(change)
-    rank = int((s > s[0] * len(s) * torch.finfo(s.dtype).eps).sum())
-    left, right = u[:, :rank] * s[:rank], right[:rank].contiguous()
-    made = {}
-    for name, weight in weights.items():
-        rows, width = weight.shape
-        weight = weight.detach().cpu().double()
-        if rank * (rows + width) < rows * width:
-            made[name] = Change(left=weight @ left, right=right)
-        else:
-            made[name] = Change(delta=weight @ change)
-    return made
+    return factored(
+        (targets.double() - sources.double()).T, hold(sources, lam, erase_scale, keep, keep_scale, keep_gram)
+    )
+
+
+def hold(
+    sources: Tensor,
+    lam: float,
+    erase_scale: float = 1.0,
+    keep: Tensor | None = None,
+    keep_scale: float = 1.0,
+    keep_gram: Tensor | None = None,
+) -> Tensor:
+    """The right factor of :func:`pull`: ``erase_scale C A^-1`` with the sources as rows of C, ``[n, d]`` float64.
+
+    With fewer tokens than the width, the equations are solved between tokens instead of between coordinates:
+    ``X (lam I + X^T X)^-1 = (lam I + X X^T)^-1 X`` for the stacked, scaled rows X.
+    """
+    sources = sources.double()
+    keep = sources[:0] if keep is None else keep.double()
+    if keep_gram is None and len(sources) + len(keep) < sources.shape[1]:
+        rows = torch.cat([erase_scale**0.5 * sources, keep_scale**0.5 * keep])
+        system = rows @ rows.T
+        system.diagonal().add_(lam)
+        return erase_scale**0.5 * solve_spd(system, rows)[: len(sources)]
+    system = erase_scale * (sources.T @ sources) + keep_scale * (keep.T @ keep)
+    if keep_gram is not None:
+        system += keep_scale * keep_gram
+    system.diagonal().add_(lam)
+    return erase_scale * solve_spd(system, sources.T).T
 
 
 def energies(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,29 +201,25 @@ def energies(rows: Tensor) -> tuple[Tensor, Tensor]:
     return directions, s.square() / total if total > 0 else s
 
 
-def moved(pipe: Any, change: Tensor, task: ErasureTask) -> dict[str, float]:
-    """How far an edit moves tokens, as ``||D c|| / ||c||``, averaged over tokens.
+def moved(change: Change, groups: Mapping[str, Tensor]) -> dict[str, float]:
+    """How far a map of tokens moves groups of token rows: the mean of ``||D c|| / ||c||`` by group.
 
     Args:
-        change: ``D``, ``[d, d]`` float64.
-
-    Returns:
-        One number each for the content tokens of the targets' names (``target``) and of up to 64 retained texts
-        (``retain``, absent if there are none), for the BOS token (``bos``), which every prompt shares, and for
-        the padding of the empty text (``padding``).
+        groups: rows ``[n, d]`` by name, e.g. ``target``, ``retain``, ``bos``; empty groups are left out.
     """
-    kept = [text for text in task.retain if text][:64]
-    encoded = encode(pipe, ["", *task.names, *kept])
-    empty, content = encoded.embeddings[0], token_rows(encoded, "content")[1:]
-    count = len(task.names)
-    groups = {"target": content[:count], "retain": content[count:], "bos": [empty[:1]], "padding": [empty[2:]]}
-    shares = {}
-    for name, rows in groups.items():
-        if rows:
-            tokens = torch.cat(rows).double()
-            share = torch.linalg.norm(tokens @ change.T, dim=1) / torch.linalg.norm(tokens, dim=1)
-            shares[name] = share.mean().item()
-    return shares
+    return {
+        name: (torch.linalg.norm(change.rows(rows), dim=1) / torch.linalg.norm(rows.double(), dim=1)).mean().item()
+        for name, rows in groups.items()
+        if len(rows)
+    }
+
+
+def warn_if_empty(shares: Mapping[str, float], why: str) -> list[str]:
+    """A warning, in a list, if an edit hardly moves its own targets (:data:`WEAK`); otherwise none."""
+    share = shares.get("target", 1.0)
+    if share >= WEAK:
+        return []
+    return [f"the edit is nearly empty: it moves the concept's tokens by {100 * share:.2g} % of their length; {why}"]
 
 
 # Texts -------------------------------------------------------------------------------------------------------------
@@ -194,6 +271,50 @@ def check_positive(name: str, **values: float | None) -> None:
             raise UserError(f"{name}: {option} is {value!r}; it must be a number above 0")
 
 
-def rows_of(pipe: Any, texts: Sequence[str], rule: str) -> list[Tensor]:
-    """Encode texts and pick rows: one ``[n_i, d]`` float32 tensor a text; an empty list for no texts."""
-    return token_rows(encode(pipe, texts), rule) if texts else []
+def phrase_pairs(
+    target: Concept, anchor: str | None, phrases: bool, templates: bool | Sequence[str]
+) -> list[tuple[str, str]]:
+    """Texts of a concept, each with the anchor text it goes to.
+
+    Args:
+        target: the concept.
+        anchor: in place of the concept's own anchor.
+        phrases: all its phrases, not its name alone.
+        templates: as :func:`expand` takes them; anchors are expanded alike.
+
+    Raises:
+        UserError: a phrase is the anchor itself, so there would be nothing to erase.
+    """
+    anchor = target.anchor if anchor is None else anchor
+    chosen = target.phrases if phrases else (target.name,)
+    for phrase in chosen:
+        if phrase.strip().casefold() == anchor.strip().casefold():
+            raise UserError(
+                f"concept {target.name!r}: {phrase!r} is also the anchor it would be mapped to, which erases nothing; "
+                "choose another anchor, e.g. task.anchor='' or method.anchor=art"
+            )
+    anchors = expand(anchor, target.kind, templates)
+    return [pair for phrase in chosen for pair in zip(expand(phrase, target.kind, templates), anchors, strict=True)]
+
+
+def pair_rows(part: TextInput, pairs: Sequence[tuple[str, str]], rule: str) -> list[tuple[Tensor, Tensor]]:
+    """Rows ``[n_i, d]`` float64 of each text and of its anchor, cut to the shorter of the two."""
+    rows = part.rows([text for pair in pairs for text in pair], rule)
+    made = []
+    for source, target in zip(rows[::2], rows[1::2], strict=True):
+        length = min(len(source), len(target))
+        made.append((source[:length], target[:length]))
+    return made
+
+
+def keeping(part: TextInput, texts: Sequence[str], rule: str) -> dict[str, Tensor]:
+    """Kept texts as :func:`pull` takes them: their rows as ``keep``, or if these are many, ``keep_gram``."""
+    rows = part.texts.rows(texts, rule) if texts else []
+    if sum(len(one) for one in rows) < part.width:
+        return {"keep": stacked(part, texts, rule)}
+    return {"keep_gram": gram((part.rows([text], rule)[0] for text in texts), part.width)}
+
+
+def stacked(part: TextInput, texts: Sequence[str], rule: str) -> Tensor:
+    """Token rows of texts by a rule, stacked: ``[n, d]`` float64; no texts give no rows."""
+    return torch.cat([torch.zeros(0, part.width, dtype=torch.float64), *part.rows(texts, rule)])

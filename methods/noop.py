@@ -24,11 +24,8 @@ class NoOp(Eraser):
     describe: ClassVar[str] = "control: adds zero to every key and value weight"
 
     def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
-        """Rank-one factors of zeros for every key and value weight."""
+        """One map of tokens for all weights, of rank one, that is zero."""
         weights = key_value_weights(pipe)
         width = next(iter(weights.values())).shape[1]
-        right = torch.zeros(1, width, dtype=torch.float64)
-        return {
-            name: Change(left=torch.zeros(weight.shape[0], 1, dtype=torch.float64), right=right)
-            for name, weight in weights.items()
-        }, {}
+        zero = torch.zeros(width, 1, dtype=torch.float64)
+        return dict.fromkeys(weights, Change(token=zero, right=zero.T.clone())), {}

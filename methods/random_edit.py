@@ -10,6 +10,7 @@ import torch
 from erasebench.concepts import ErasureTask
 from erasebench.eraser import Change, Eraser
 from erasebench.errors import UserError
+from erasebench.targets import named_weight
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,16 @@ class RandomEdit(Eraser):
         def gauss(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-        made = {}
+        made, norms = {}, {}
         for name, change in reference.items():
-            rows, width = change.shape
-            if change.delta is not None:
+            weight = named_weight(pipe, name)
+            rows, width = weight.shape
+            norms[name] = change.norm(weight)
+            if change.right is None:
                 random = Change(delta=gauss(rows, width))
-                made[name] = Change(delta=random.delta * (change.norm() / random.norm()))
+                made[name] = Change(delta=random.delta * (norms[name] / random.norm(weight)))
             else:
                 random = Change(left=gauss(rows, change.rank), right=gauss(change.rank, width))
-                scale = change.norm() / random.norm() if change.rank else 0.0
+                scale = norms[name] / random.norm(weight) if change.rank else 0.0
                 made[name] = Change(left=random.left * scale, right=random.right)
-        return made, {"norms": {name: change.norm() for name, change in made.items()}}
+        return made, {"norms": norms}

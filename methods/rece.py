@@ -10,27 +10,30 @@ import torch
 from torch import Tensor
 
 from erasebench.concepts import ErasureTask
-from erasebench.eraser import Change, Eraser
+from erasebench.eraser import Change
 from erasebench.errors import UserError
 from erasebench.methods.linear import (
+    ClosedForm,
     check_positive,
+    factored,
     gram,
     keep_texts,
+    keeping,
     moved,
-    multiply_right,
+    pair_rows,
     pull,
-    rows_of,
     solve_spd,
+    warn_if_empty,
 )
-from erasebench.methods.uce import RULES, Uce, pair_rows
-from erasebench.targets import key_value_weights
+from erasebench.methods.uce import RULES, Uce
+from erasebench.targets import TextInput
 
 EPOCHS = {"object": 1, "artist": 1, "celebrity": 1, "unsafe": 3}
 """Rounds by kind of concept; as released for objects, artists and nudity."""
 
 
 @dataclass(frozen=True)
-class Rece(Eraser):
+class Rece(ClosedForm):
     """Erase with UCE, then find what still reaches the concept and erase that too, in closed form.
 
     Starts from UCE by its 2023 rule. Each epoch takes, for every row c of a concept's 77, the row c' whose outputs
@@ -118,27 +121,27 @@ class Rece(Eraser):
             preserve=self.preserve,
         )
 
-    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
-        """The UCE edit and all epochs, as one change of each weight."""
+    def solve(self, part: TextInput, task: ErasureTask) -> tuple[Change, dict[str, Any]]:
+        """The UCE edit and all epochs, as one map of tokens."""
         uce, rule = self.start(task), RULES["2023"]
         epochs = EPOCHS[task.kind] if self.epochs is None else self.epochs
-        texts = [pair for target in task.targets for pair in uce.pairs(target)]
-        keep = uce.kept(task)
-        weights = key_value_weights(pipe)
-        width = next(iter(weights.values())).shape[1]
-        kept = gram(rows_of(pipe, keep, rule.keep_rows), width)
-
-        sources, targets = (torch.cat(part) for part in zip(*pair_rows(pipe, texts, rule.edit_rows), strict=True))
-        change = pull(sources, targets, kept, uce.lam, uce.erase_scale, uce.scale(keep))
-        energy = gram((weight.detach().cpu() for weight in weights.values()), width)
-        concepts, guides = (torch.cat(part) for part in zip(*pair_rows(pipe, texts, "all"), strict=True))
+        texts, keep = uce.pairs(task), uce.kept(task)
+        concepts, guides = (torch.cat(rows) for rows in zip(*pair_rows(part, texts, "all"), strict=True))
+        kept = keeping(part, keep, rule.keep_rows)
+        sources, targets = (torch.cat(rows) for rows in zip(*pair_rows(part, texts, rule.edit_rows), strict=True))
+        change = pull(sources, targets, uce.lam, uce.erase_scale, keep_scale=uce.scale(keep), **kept)
         reach = []
+        if epochs:
+            energy = gram((weight.detach().cpu() for weight in part.weights.values()), part.width)
         for _ in range(epochs):
             found = self.find(energy, change, concepts, self.regular_scale)
             reach.append(torch.linalg.norm(found).item())
-            step = pull(found, guides, kept, self.lam, 1.0, self.preserve_scale)
-            change = change + step + change @ step
-        notes = {
+            change = change.then(pull(found, guides, self.lam, 1.0, keep_scale=self.preserve_scale, **kept))
+        if change.right is not None:
+            change = factored(change.token, change.right)
+        shares = moved(change, {"target": sources, "retain": kept.get("keep", sources[:0])})
+        empty = warn_if_empty(shares, "its anchor is nearly the same, or the preserved texts hold it in place")
+        return change, {
             "pairs": [list(pair) for pair in texts],
             "preserve": keep,
             "epochs": epochs,
@@ -150,12 +153,12 @@ class Rece(Eraser):
                 "found_rows": "all",
             },
             "found_norms": reach,
-            "moved": moved(pipe, change, task),
+            "moved": shares,
+            "warnings": empty,
         }
-        return multiply_right(weights, change), notes
 
     @staticmethod
-    def find(energy: Tensor, change: Tensor, concepts: Tensor, regular_scale: float) -> Tensor:
+    def find(energy: Tensor, change: Change, concepts: Tensor, regular_scale: float) -> Tensor:
         """Rows that reach the concept's original outputs through the edited weights.
 
         Args:
@@ -167,6 +170,8 @@ class Rece(Eraser):
         Returns:
             ``[n, d]`` float64.
         """
-        edited = torch.eye(len(change), dtype=torch.float64) + change
-        system = regular_scale * torch.eye(len(change), dtype=torch.float64) + edited.T @ energy @ edited
-        return solve_spd((system + system.T) / 2, edited.T @ energy @ concepts.double().T).T
+        half = change.of(energy) + energy  # G M with M = I + D
+        system = half + change.of(half.T).T  # M^T G M
+        system.diagonal().add_(regular_scale)
+        right = half.T @ concepts.double().T
+        return solve_spd((system + system.T) / 2, right).T

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from erasebench.concepts import Concept, ErasureTask
-from erasebench.eraser import Change, Eraser
+from erasebench.concepts import ErasureTask
+from erasebench.eraser import Change
 from erasebench.errors import UserError, suggest
 from erasebench.methods.linear import (
+    ClosedForm,
     check_positive,
     check_templates,
-    expand,
-    gram,
+    factored,
+    hold,
     keep_texts,
+    keeping,
     moved,
-    multiply_right,
-    pull,
-    rows_of,
+    pair_rows,
+    phrase_pairs,
+    warn_if_empty,
 )
-from erasebench.targets import key_value_weights
+from erasebench.targets import TextInput
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Uce(Eraser):
+class Uce(ClosedForm):
     """Move the keys and values of a concept's tokens to those of its anchor, in closed form.
 
     For every key and value weight W: ``W_new = (lam W + s_e sum W c* c^T + s_p sum W p p^T) A^-1`` with
@@ -98,41 +100,33 @@ class Uce(Eraser):
         check_templates(self.templates)
         keep_texts(self.preserve, (), "method.preserve")
 
-    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+    def solve(self, part: TextInput, task: ErasureTask) -> tuple[Change | Mapping[str, Change], dict[str, Any]]:
         """The closed-form edit of all targets at once."""
         rule = RULES[self.variant]
-        texts = [pair for target in task.targets for pair in self.pairs(target)]
-        pairs = pair_rows(pipe, texts, rule.edit_rows)
+        texts = self.pairs(task)
         keep = self.kept(task)
         scale = self.scale(keep)
-        sources, targets = (torch.cat(part) for part in zip(*pairs, strict=True))
-        kept = gram(rows_of(pipe, keep, rule.keep_rows), sources.shape[1])
+        pairs = pair_rows(part, texts, rule.edit_rows)
+        kept = keeping(part, keep, rule.keep_rows)
+        sources, targets = (torch.cat(rows) for rows in zip(*pairs, strict=True))
+        right = hold(sources, self.lam, self.erase_scale, keep_scale=scale, **kept)
         notes = {
             "pairs": [list(pair) for pair in texts],
             "preserve": keep,
             "preserve_scale": scale,
             "tokens": {"edit": len(sources), "edit_rows": rule.edit_rows, "keep_rows": rule.keep_rows},
         }
-        weights = key_value_weights(pipe)
-        if self.technique == "replace":
-            change = pull(sources, targets, kept, self.lam, self.erase_scale, scale)
-            return multiply_right(weights, change), {**notes, "moved": moved(pipe, change, task)}
-        made = {}
-        for name, weight in weights.items():
-            weight = weight.detach().cpu().double()
-            goals = torch.cat([_less_projection(weight, *pair) for pair in pairs])
-            made[name] = Change(delta=weight @ pull(sources, goals, kept, self.lam, self.erase_scale, scale))
-        return made, notes
+        if self.technique == "tensor":
+            return _less_projection(part, pairs, right), notes
+        change = factored((targets - sources).T, right)
+        shares = moved(change, {"target": sources, "retain": kept.get("keep", sources[:0])})
+        empty = warn_if_empty(shares, "its anchor is nearly the same, or the preserved texts hold it in place")
+        return change, {**notes, "moved": shares, "warnings": empty}
 
-    def pairs(self, target: Concept) -> list[tuple[str, str]]:
-        """Texts of a concept, each with the anchor text it goes to."""
-        anchor = target.anchor if self.anchor is None else self.anchor
-        anchors = expand(anchor, target.kind, self.templates)
-        phrases = target.phrases if self.phrases else (target.name,)
+    def pairs(self, task: ErasureTask) -> list[tuple[str, str]]:
+        """Texts of the targets, each with the anchor text it goes to."""
         return [
-            pair
-            for phrase in phrases
-            for pair in zip(expand(phrase, target.kind, self.templates), anchors, strict=True)
+            pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, self.templates)
         ]
 
     def kept(self, task: ErasureTask) -> list[str]:
@@ -147,18 +141,21 @@ class Uce(Eraser):
         return max(0.1, 1 / len(kept)) if self.variant == "2023" else 1.0
 
 
-def pair_rows(pipe: Any, pairs: Sequence[tuple[str, str]], rule: str) -> list[tuple[Tensor, Tensor]]:
-    """Rows ``[n_i, d]`` float64 of each text and of its anchor, cut to the shorter of the two."""
-    rows = rows_of(pipe, [text for pair in pairs for text in pair], rule)
-    made = []
-    for source, target in zip(rows[::2], rows[1::2], strict=True):
-        length = min(len(source), len(target))
-        made.append((source[:length].double(), target[:length].double()))
+def _less_projection(part: TextInput, pairs: Sequence[tuple[Tensor, Tensor]], right: Tensor) -> dict[str, Change]:
+    """Changes whose targets are the anchor's outputs less their projection on the concept's, one factor a pair.
+
+    The factor depends on the layer: with S, T the pair's rows, it is ``<S W^T, T W^T> / |S W^T|^2``. The token rows
+    that it makes, ``T - factor S``, differ from layer to layer only by that one number a pair.
+    """
+    sources, targets = (torch.cat(rows) for rows in zip(*pairs, strict=True))
+    pair_of = torch.repeat_interleave(torch.tensor([len(source) for source, _ in pairs]))
+    made = {}
+    for name, weight in part.weights.items():
+        exact = weight.detach().to("cpu", torch.float64)
+        old, new = sources @ exact.T, targets @ exact.T
+        zero = torch.zeros(len(pairs), dtype=torch.float64)
+        energy = zero.index_add(0, pair_of, old.square().sum(dim=1))
+        shared = zero.index_add(0, pair_of, (old * new).sum(dim=1))
+        factor = torch.where(energy > 0, shared / energy.clamp_min(torch.finfo(torch.float64).tiny), 0.0)[pair_of, None]
+        made[name] = Change(left=(new - factor * old - old).T.contiguous(), right=right)
     return made
-
-
-def _less_projection(weight: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Token rows whose outputs are the target's, less their projection on the source's (one factor a pair)."""
-    old, new = source @ weight.T, target @ weight.T
-    energy = old.square().sum()
-    return target - (old * new).sum() / energy * source if energy > 0 else target

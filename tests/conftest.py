@@ -7,7 +7,15 @@ import os
 import pytest
 import torch
 from hypothesis import settings
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 
 from erasebench.concepts import Concept, ErasureTask
 
@@ -42,7 +50,19 @@ def text_encoder(width: int, layers: int, projected: bool = False):
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
 
 
-def autoencoder():
+def t5_tokenizer() -> T5TokenizerFast:
+    """A T5 tokenizer whose tokens are single characters and word starts; ``</s>`` ends a text, as in T5."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,'-"
+    specials = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
+    return T5TokenizerFast(vocab=[*specials, *((letter, -3.0) for letter in letters)], extra_ids=0)
+
+
+def t5_encoder(width: int) -> T5EncoderModel:
+    config = T5Config(vocab_size=len(t5_tokenizer()), d_model=width, d_kv=8, d_ff=2 * width, num_layers=2, num_heads=2)
+    return T5EncoderModel(config).eval()
+
+
+def autoencoder(**more):
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -51,6 +71,7 @@ def autoencoder():
         up_block_types=["UpDecoderBlock2D"] * 2,
         latent_channels=4,
         norm_num_groups=4,
+        **more,
     ).eval()
 
 
@@ -141,6 +162,84 @@ def tiny_random_sdxl_pipe():
     return pipe
 
 
+def flow_scheduler(**options):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(**options)
+
+
+def build_sd3_pipe(t5: bool = True):
+    """SD 3 shaped, random weights: two CLIP encoders (16 + 12), T5 (36 wide, or none), a joint transformer."""
+    from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    torch.manual_seed(0)
+    pipe = StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=36,
+            caption_projection_dim=16,
+            pooled_projection_dim=16 + 12,
+            pos_embed_max_size=16,
+        ).eval(),
+        scheduler=flow_scheduler(shift=3.0),
+        vae=autoencoder(scaling_factor=1.5305, shift_factor=0.0609),
+        text_encoder=text_encoder(16, 2, projected=True),
+        tokenizer=character_tokenizer(),
+        text_encoder_2=text_encoder(12, 3, projected=True),
+        tokenizer_2=character_tokenizer(),
+        text_encoder_3=t5_encoder(36) if t5 else None,
+        tokenizer_3=t5_tokenizer() if t5 else None,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def build_flux_pipe(guidance_embeds: bool = True):
+    """FLUX shaped, random weights: CLIP (12) for the pooled text, T5 (20); with or without a guidance input."""
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    pipe = FluxPipeline(
+        transformer=FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=2,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=20,
+            pooled_projection_dim=12,
+            guidance_embeds=guidance_embeds,
+            axes_dims_rope=(4, 4, 8),
+        ).eval(),
+        scheduler=flow_scheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=autoencoder(scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=text_encoder(12, 2),
+        tokenizer=character_tokenizer(),
+        text_encoder_2=t5_encoder(20),
+        tokenizer_2=t5_tokenizer(),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def tiny_random_sd3_pipe():
+    """SD 3 shaped, with T5."""
+    return build_sd3_pipe()
+
+
+@pytest.fixture(scope="session")
+def tiny_random_flux_pipe():
+    """FLUX.1-dev shaped: guidance is an input of the network."""
+    return build_flux_pipe()
+
+
 @pytest.fixture(scope="session")
 def church_task():
     """One object with two phrases, two neighbours to retain."""
@@ -161,6 +260,18 @@ def artists_task():
 def small_pipe():
     """The function that builds a fresh SD 1.x shaped pipeline, for tests that alter one."""
     return build_pipe
+
+
+@pytest.fixture(scope="session")
+def small_sd3_pipe():
+    """The function that builds a fresh SD 3 shaped pipeline, with or without T5."""
+    return build_sd3_pipe
+
+
+@pytest.fixture(scope="session")
+def small_flux_pipe():
+    """The function that builds a fresh FLUX shaped pipeline, with or without a guidance input."""
+    return build_flux_pipe
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from text_helpers import pick
 
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.errors import UserError
-from erasebench.methods.cure import Cure, projector, removal, strength
-from erasebench.targets import key_value_weights
-from erasebench.text import TOKEN_RULES, encode, token_rows
+from erasebench.methods.cure import Cure, sequence, strength
+from erasebench.targets import key_value_weights, named_weight
+from erasebench.text import TOKEN_RULES
 
 seeds = st.integers(0, 10_000)
 alphas = st.floats(1.0, 50.0)
@@ -19,6 +20,17 @@ alphas = st.floats(1.0, 50.0)
 
 def draw(seed, *shape):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def removal(forget, kept, alpha, alpha_retain):
+    """P_dis of token rows, as a matrix."""
+    change, _ = sequence([forget.double()], kept.double(), alpha, alpha_retain)
+    return -change.of(torch.eye(forget.shape[1]))
+
+
+def projector(rows, alpha):
+    """P_f: nothing is kept."""
+    return removal(rows, rows[:0], alpha, alpha)
 
 
 def norm(matrix):
@@ -41,7 +53,7 @@ def literal_projector(columns, alpha):
 
 
 def columns_of(pipe, texts, rule):
-    rows = [row for text in texts for row in token_rows(encode(pipe, [text]), rule)[0].double()]
+    rows = [row for text in texts for row in pick(pipe, text, rule)]
     return torch.stack(rows, dim=1) if rows else torch.zeros(24, 0, dtype=torch.float64)
 
 
@@ -70,7 +82,7 @@ def difference(pipe, edit, expected):
     worst = 0.0
     for name, weight in key_value_weights(pipe).items():
         change = expected[name] - weight.detach().double()
-        worst = max(worst, norm(edit.changes[name].dense() - change) / norm(change))
+        worst = max(worst, norm(edit.changes[name].of(weight) - change) / norm(change))
     return worst
 
 
@@ -216,14 +228,16 @@ def test_default_token_rule_by_kind_and_nothing_kept(kind, rule, exact_pipe):
     default, named = Cure().edit(exact_pipe, task), Cure(token_rule=rule, retain="none").edit(exact_pipe, task)
     assert (default.info["token_rule"], default.info["tokens"]["retain"]) == (rule, 0)
     for name, change in named.changes.items():
-        assert torch.equal(change.dense(), default.changes[name].dense())
+        weight = named_weight(exact_pipe, name)
+        assert torch.equal(change.of(weight), default.changes[name].of(weight))
 
 
 def test_alpha_does_nothing_with_a_single_token(exact_pipe):
     task = ErasureTask((Concept("church", "object"),))
     weak, strong = (Cure(alpha=a, token_rule="last_content").edit(exact_pipe, task) for a in (1.0, 50.0))
     for name, change in weak.changes.items():
-        assert torch.allclose(change.dense(), strong.changes[name].dense(), rtol=1e-10, atol=1e-12)
+        weight = named_weight(exact_pipe, name)
+        assert torch.allclose(change.of(weight), strong.changes[name].of(weight), rtol=1e-10, atol=1e-12)
 
 
 def test_no_rows_give_no_edit(exact_pipe):
@@ -233,7 +247,8 @@ def test_no_rows_give_no_edit(exact_pipe):
     bare = Cure(token_rule="content", retain="none").edit(exact_pipe, task)
     kept = Cure(token_rule="content", retain="task").edit(exact_pipe, task)
     for name, change in bare.changes.items():
-        assert torch.equal(change.dense(), kept.changes[name].dense())
+        weight = named_weight(exact_pipe, name)
+        assert torch.allclose(change.of(weight), kept.changes[name].of(weight), rtol=1e-10, atol=1e-12)
 
 
 def test_applying_the_edit_twice_is_not_the_same_as_once(exact_pipe):
@@ -241,7 +256,7 @@ def test_applying_the_edit_twice_is_not_the_same_as_once(exact_pipe):
     name, weight = next(iter(key_value_weights(exact_pipe).items()))
     with edit.applied(exact_pipe):
         once = weight.detach().clone()
-        again = Cure(token_rule="content", retain="task").edit(exact_pipe, TASK)
+        again = Cure(token_rule="content", retain="task").edit(exact_pipe, TASK, composing=True)
         with again.applied(exact_pipe):
             assert not torch.allclose(weight, once, rtol=1e-3)
 

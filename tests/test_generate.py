@@ -17,7 +17,7 @@ import torch
 
 from erasebench import generate as generate_module
 from erasebench.errors import UserError
-from erasebench.generate import SCHEDULERS, generate, make_scheduler, scheduler_identity
+from erasebench.generate import FLOW_SCHEDULERS, SCHEDULERS, generate, make_scheduler, scheduler_identity
 from erasebench.recipe import Recipe
 from erasebench.store import Store
 
@@ -131,6 +131,98 @@ def test_sdxl_gets_its_pooled_texts_and_its_zeros_for_no_negative_prompt(tiny_ra
             height=16,
         ).images[0]
         assert np.abs(np.asarray(made, dtype=int) - pixels(store, [recipe])[0]).max() <= LEVELS
+
+
+# SD 3 and FLUX
+
+
+@pytest.fixture(params=["sd3", "sd3_without_t5", "flux", "flux_without_guidance_input"])
+def flow_model(request) -> SimpleNamespace:
+    """A random pipeline of every flow-matching shape."""
+    if request.param == "sd3_without_t5":
+        return as_model(request.getfixturevalue("small_sd3_pipe")(t5=False))
+    if request.param == "flux_without_guidance_input":
+        return as_model(request.getfixturevalue("small_flux_pipe")(guidance_embeds=False))
+    return as_model(request.getfixturevalue(f"tiny_random_{request.param}_pipe"))
+
+
+def flow_recipes(model, count: int, **changes) -> list[Recipe]:
+    return recipes(model, count, "FlowMatchEulerDiscrete", **changes)
+
+
+def test_flow_models_make_the_same_image_in_any_batch(flow_model, tmp_path):
+    wanted = flow_recipes(flow_model, 4, width=24)
+    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    assert generate(flow_model, wanted, one, batch_size=1) == 4
+    assert generate(flow_model, wanted[::-1], two, batch_size=2) == 4
+    assert np.abs(pixels(one, wanted) - pixels(two, wanted)).max() <= LEVELS
+    assert np.abs(pixels(one, wanted[:1]) - pixels(one, wanted[1:2])).max() > 20 * LEVELS
+    assert one.image(wanted[0].key).size == (24, 16)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_flow_models_make_the_image_that_the_pipeline_makes_alone(flow_model, store, guidance):
+    wanted = flow_recipes(flow_model, 2, prompt="a cat", guidance=guidance)
+    generate(flow_model, wanted, store, batch_size=2)
+    pipe = flow_model.pipe
+    options = {"guidance_scale": guidance}
+    if "Flux" in type(pipe).__name__ and not pipe.transformer.config.guidance_embeds:
+        options = {"true_cfg_scale": guidance, "negative_prompt": ""}
+    for recipe in wanted:
+        made = pipe(
+            "a cat",
+            generator=torch.Generator().manual_seed(recipe.seed),
+            num_inference_steps=3,
+            width=16,
+            height=16,
+            **options,
+        ).images[0]
+        assert np.abs(np.asarray(made, dtype=int) - pixels(store, [recipe])[0]).max() <= LEVELS
+
+
+def test_every_guidance_matters(flow_model, store):
+    weak, strong = flow_recipes(flow_model, 1, prompt="a cat", guidance=1.5) + flow_recipes(
+        flow_model, 1, prompt="a cat", guidance=8.0
+    )
+    generate(flow_model, [weak, strong], store)
+    assert not np.array_equal(*pixels(store, [weak, strong]))
+
+
+def test_a_negative_prompt_where_guidance_is_an_input_is_refused(tiny_random_flux_pipe, store):
+    model = as_model(tiny_random_flux_pipe)
+    with pytest.raises(UserError, match="'a dog'.*FluxPipeline.*protocol.negative_prompt=''"):
+        generate(model, flow_recipes(model, 1, negative_prompt="a dog"), store)
+
+
+def test_a_size_that_does_not_divide_into_tokens_is_refused_before_any_image(flow_model, store):
+    flow_model.pipe.vae_scale_factor, factor = 8, flow_model.pipe.vae_scale_factor
+    try:
+        with pytest.raises(UserError, match=r"height: .*multiples of 16 pixels, not 24.*protocol.size=(16|32)"):
+            generate(flow_model, flow_recipes(flow_model, 1, height=24), store)
+    finally:
+        flow_model.pipe.vae_scale_factor = factor
+    assert not list(store.root.rglob("*.png"))
+
+
+def test_each_kind_of_model_takes_its_own_samplers(flow_model, model):
+    with pytest.raises(UserError, match="DDIMScheduler does not suit .*a flow-matching model; use protocol=flow"):
+        make_scheduler("DDIM", {}, flow_model.pipe)
+    with pytest.raises(UserError, match="not a flow-matching model; use protocol=default"):
+        make_scheduler("FlowMatchEulerDiscrete", {}, model.pipe)
+    with pytest.raises(UserError, match="Did you mean 'FlowMatchEulerDiscreteScheduler'"):
+        make_scheduler("FlowMatchEulerDiscret", {}, flow_model.pipe)
+    assert not set(SCHEDULERS) & set(FLOW_SCHEDULERS)
+
+
+def test_noise_that_no_seed_decides_is_refused(flow_model):
+    with pytest.raises(UserError, match="stochastic_sampling=false"):
+        make_scheduler("FlowMatchEulerDiscrete", {"stochastic_sampling": True}, flow_model.pipe)
+
+
+def test_the_shift_of_the_schedule_is_in_the_recipe(flow_model):
+    _, own = scheduler_identity(flow_model.pipe, "FlowMatchEulerDiscrete", {})
+    _, other = scheduler_identity(flow_model.pipe, "FlowMatchEulerDiscrete", {"shift": 5.0})
+    assert '"shift":3.0' in own and '"shift":5.0' in other
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,18 @@ from erasebench.methods.linear import (
     check_templates,
     energies,
     expand,
+    factored,
     gram,
+    hold,
     keep_texts,
     moved,
-    multiply_right,
+    phrase_pairs,
     pull,
+    smallest,
     solve_spd,
 )
 from erasebench.methods.uce import Uce
+from erasebench.targets import key_value_weights
 
 seeds = st.integers(0, 10_000)
 sizes = st.integers(1, 9)
@@ -41,7 +45,12 @@ def close(a, b, rtol=1e-8):
 def test_pull_is_where_the_objective_has_no_slope(seed, d, n, m, lam, se, sp):
     weight = draw(seed, 4, d)
     c, goal, p = draw(seed + 1, n, d), draw(seed + 2, n, d), draw(seed + 3, m, d)
-    new = (weight + weight @ pull(c, goal, gram([p], d), lam, se, sp)).requires_grad_()
+    made = [
+        pull(c, goal, lam, se, keep=p, keep_scale=sp),
+        pull(c, goal, lam, se, keep_gram=gram([p], d), keep_scale=sp),
+    ]
+    close(made[0].of(weight), made[1].of(weight), 1e-6)
+    new = (weight + made[0].of(weight)).requires_grad_()
     loss = (
         se * ((new @ c.T - weight @ goal.T) ** 2).sum()
         + sp * ((new @ p.T - weight @ p.T) ** 2).sum()
@@ -56,22 +65,22 @@ def test_pull_is_where_the_objective_has_no_slope(seed, d, n, m, lam, se, sp):
 def test_one_token_lands_on_its_target_but_for_the_share_of_lam(seed, d, lam):
     """W c = v* + lam / (lam + c^T c) (W_old c - v*): with little lam, v* itself."""
     c, goal = draw(seed, 1, d), draw(seed + 1, 1, d)
-    change = pull(c, goal, torch.zeros(d, d, dtype=torch.float64), lam, 1.0, 1.0)
-    close(c + c @ change.T, goal + lam / (lam + (c**2).sum()) * (c - goal))
+    change = pull(c, goal, lam)
+    close(c + change.rows(c), goal + lam / (lam + (c**2).sum()) * (c - goal))
 
 
 @given(seed=seeds, d=st.integers(2, 9))
 @settings(max_examples=30, deadline=None)
 def test_one_token_moves_others_by_their_overlap(seed, d):
     c, goal, other = draw(seed, 1, d), draw(seed + 1, 1, d), draw(seed + 2, d)
-    change = pull(c, goal, torch.zeros(d, d, dtype=torch.float64), 0.5, 2.0, 1.0)
+    change = pull(c, goal, 0.5, 2.0)
     expected = 2.0 * (goal - c)[0] * (c[0] @ other) / (0.5 + 2.0 * c[0] @ c[0])
-    close(change @ other, expected)
+    close(change.rows(other[None])[0], expected)
 
 
 def test_a_target_equal_to_its_source_changes_nothing():
     c = draw(0, 3, 5)
-    assert torch.equal(pull(c, c, gram([draw(1, 2, 5)], 5), 0.5, 1.0, 1.0), torch.zeros(5, 5, dtype=torch.float64))
+    assert not pull(c, c, 0.5, keep=draw(1, 2, 5)).of(draw(2, 4, 5)).any()
 
 
 def test_gram_sums_rows_of_all_parts():
@@ -80,28 +89,48 @@ def test_gram_sums_rows_of_all_parts():
     assert not gram([], 4).any()
 
 
-@given(seed=seeds, d=sizes, rank=sizes)
+@given(seed=seeds, n=st.integers(1, 6), m=st.integers(0, 6), lam=st.floats(1e-3, 10))
+@settings(max_examples=30, deadline=None)
+def test_solving_between_tokens_is_solving_between_coordinates(seed, n, m, lam):
+    """Few tokens in a wide space take the short way; more than the width, the long one; the same right factor."""
+    c, p = draw(seed, n, 20), draw(seed + 1, m, 20)
+    system = lam * torch.eye(20, dtype=torch.float64) + 2 * c.T @ c + 3 * p.T @ p
+    close(hold(c, lam, 2.0, p, 3.0), 2 * c @ torch.linalg.inv(system), 1e-8)
+    close(hold(c, lam, 2.0, keep_gram=p.T @ p, keep_scale=3.0), 2 * c @ torch.linalg.inv(system), 1e-8)
+
+
+@given(seed=seeds, d=st.integers(4, 12), rank=sizes)
 @settings(max_examples=40, deadline=None)
-def test_multiply_right_loses_nothing(seed, d, rank):
-    change = draw(seed, d, rank) @ draw(seed + 1, rank, d)
-    weights = {"a": draw(seed + 2, 12, d), "b": draw(seed + 3, 3, d).float()}
-    for name, made in multiply_right(weights, change).items():
-        close(made.dense(), weights[name].double() @ change, 1e-11)
+def test_the_cheaper_form_loses_nothing(seed, d, rank):
+    token, right = draw(seed, d, rank), draw(seed + 1, rank, d)
+    made, weight = factored(token, right), draw(seed + 2, 3, d)
+    close(made.of(weight), weight @ token @ right, 1e-11)
+    assert (made.right is None) == (4 * min(rank, d) >= d)
 
 
-def test_multiply_right_shares_a_small_factor():
-    made = multiply_right({"a": draw(0, 30, 20), "b": draw(1, 30, 20)}, draw(2, 20, 2) @ draw(3, 2, 20))
-    assert made["a"].rank == 2 and made["a"].right is made["b"].right
+def test_repeated_rows_do_not_raise_the_rank():
+    """Duplicate texts give more factors than rank; a nearly full matrix of them is found to be small."""
+    token, right = draw(0, 12, 1).expand(12, 6), draw(1, 1, 12).expand(6, 12)
+    made = factored(token, right)
+    assert made.rank == 1
+    close(made.of(draw(2, 3, 12)), draw(2, 3, 12) @ token @ right, 1e-11)
 
 
 def test_no_change_has_rank_zero():
-    made = multiply_right({"a": draw(0, 6, 5)}, torch.zeros(5, 5, dtype=torch.float64))["a"]
-    assert made.rank == 0 and made.norm() == 0 and not made.dense().any()
+    made = smallest(torch.zeros(5, 5, dtype=torch.float64))
+    assert made.rank == 0 and made.norm(draw(0, 6, 5)) == 0 and not made.of(draw(0, 6, 5)).any()
 
 
 def test_a_matrix_that_is_not_finite_is_refused():
     with pytest.raises(UserError, match="NaN or infinite"):
-        multiply_right({"a": draw(0, 6, 5)}, torch.full((5, 5), float("nan"), dtype=torch.float64))
+        smallest(torch.full((5, 5), float("nan"), dtype=torch.float64))
+
+
+def test_an_anchor_that_is_the_concept_is_refused():
+    with pytest.raises(UserError, match="concept 'church': 'church' is also the anchor"):
+        phrase_pairs(Concept("church", "object", ("Church",), "Church"), None, True, False)
+    with pytest.raises(UserError, match="erases nothing"):
+        Uce(anchor="church").pairs(ErasureTask((Concept("church", "object"),)))
 
 
 def test_solve_refuses_what_has_no_solution():
@@ -142,16 +171,35 @@ def test_texts_and_their_refusals():
             check_positive("uce", lam=wrong)
 
 
-def test_moved_is_the_share_of_a_token_that_the_edit_moves(tiny_random_pipe, church_task):
-    half = -0.5 * torch.eye(24, dtype=torch.float64)
-    shares = moved(tiny_random_pipe, half, church_task)
-    assert shares == {name: pytest.approx(0.5) for name in ("target", "retain", "bos", "padding")}
-    alone = ErasureTask(church_task.targets)
-    assert set(moved(tiny_random_pipe, half, alone)) == {"target", "bos", "padding"}
+def test_moved_is_the_share_of_a_token_that_the_edit_moves():
+    from erasebench.eraser import Change
+
+    half = Change(token=-0.5 * torch.eye(24, dtype=torch.float64))
+    shares = moved(half, {"target": draw(0, 3, 24), "retain": draw(1, 2, 24), "none": draw(2, 0, 24)})
+    assert shares == {name: pytest.approx(0.5) for name in ("target", "retain")}
 
 
 def test_an_edit_moves_its_target_most(tiny_random_pipe):
     task = ErasureTask((Concept("ab", "object"),), ("xyz",))
-    for eraser in (Cure(retain="none"), Uce(variant="2025", preserve="none")):
+    for eraser in (Cure(retain="task", alpha_retain=50.0), Uce(variant="2025")):
         shares = eraser.edit(tiny_random_pipe, task).info["moved"]
-        assert shares["target"] > max(shares["retain"], shares["padding"])
+        assert shares["target"] > shares["retain"]
+
+
+def test_a_nearly_empty_edit_says_so(tiny_random_pipe):
+    """A retain list that holds the concept's own tokens leaves nothing to erase; the edit tells how much."""
+    task = ErasureTask((Concept("ab", "object"),), ("ab.", "xyz"))
+    info = Cure(retain=["ab"], alpha_retain=1e9).edit(tiny_random_pipe, task).info
+    assert info["energy_free_of_retain"] < 1e-6
+    assert "nearly empty" in info["warnings"][0] and "retain set spans 100 %" in info["warnings"][0]
+    assert "warnings" not in Cure().edit(tiny_random_pipe, task).info
+
+
+@pytest.mark.parametrize("eraser", [Cure(), Cure(multi="joint"), Uce(), Uce(variant="2025")], ids=str)
+def test_texts_that_repeat_each_other_are_no_obstacle(eraser, tiny_random_pipe):
+    """The same text under another name, and one text twice, give a rank-deficient system with a finite answer."""
+    once = ErasureTask((Concept("ab", "object", ("ab", "cd")),), ("xyz",))
+    twice = ErasureTask((Concept("ab", "object", ("ab", "cd", " cd", "cd ")),), ("xyz", "xyz ", "xyz"))
+    name, weight = next(iter(key_value_weights(tiny_random_pipe).items()))
+    one, two = (eraser.edit(tiny_random_pipe, task).changes[name].of(weight) for task in (once, twice))
+    assert torch.isfinite(two).all() and torch.linalg.norm(two - one) < 0.9 * torch.linalg.norm(one)

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from text_helpers import rows
 
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.errors import UserError
 from erasebench.methods.uce import Uce
-from erasebench.targets import key_value_weights
-from erasebench.text import encode
+from erasebench.targets import key_value_weights, named_weight
 
 RELEASE_2023 = {
     "artist": ["painting by {}", "art by {}", "artwork by {}", "picture by {}", "style of {}"],
     "object": ["image of {}", "photo of {}", "portrait of {}", "picture of {}", "painting of {}"],
 }
-
-
-def rows(pipe, text):
-    encoded = encode(pipe, [text])
-    return encoded.embeddings[0].double(), int(encoded.lengths[0])
 
 
 def literal_2023(pipe, pairs, retain, lam, preserve_scale, erase_scale=1.0, technique="replace"):
@@ -69,7 +64,7 @@ def literal_2025(pipe, pairs, retain, lam, preserve_scale):
 def assert_equal(pipe, edit, expected, tolerance=1e-8):
     for name, weight in key_value_weights(pipe).items():
         change = expected[name] - weight.detach().double()
-        assert torch.linalg.norm(edit.changes[name].dense() - change) < tolerance * torch.linalg.norm(change), name
+        assert torch.linalg.norm(edit.changes[name].of(weight) - change) < tolerance * torch.linalg.norm(change), name
 
 
 OBJECTS = ErasureTask((Concept("church", "object"), Concept("tench", "object")), ("gas pump", ""))
@@ -117,8 +112,9 @@ def test_2025_keeps_nothing_unless_asked(exact_pipe):
 def test_the_two_rules_differ(exact_pipe):
     old, new = (Uce(variant=v).edit(exact_pipe, OBJECTS) for v in ("2023", "2025"))
     name = next(iter(old.changes))
-    difference = torch.linalg.norm(old.changes[name].dense() - new.changes[name].dense())
-    assert difference > 0.1 * torch.linalg.norm(old.changes[name].dense())
+    weight = named_weight(exact_pipe, name)
+    difference = torch.linalg.norm(old.changes[name].of(weight) - new.changes[name].of(weight))
+    assert difference > 0.1 * old.changes[name].norm(weight)
 
 
 @pytest.mark.parametrize(("n", "scale"), [(0, 1.0), (1, 0.5), (4, 0.2), (30, 0.1)])
@@ -139,7 +135,7 @@ def test_a_single_token_lands_on_its_anchor_as_lam_goes_to_zero(exact_pipe):
     (source, n), (target, m) = rows(exact_pipe, "church"), rows(exact_pipe, "sky")
     for name, weight in key_value_weights(exact_pipe).items():
         w = weight.detach().double()
-        reached = (w + edit.changes[name].dense()) @ source[n]
+        reached = (w + edit.changes[name].of(w)) @ source[n]
         assert torch.linalg.norm(reached - w @ target[m]) < 1e-6 * torch.linalg.norm(w @ target[m])
     assert edit.info["rank"] == 1
 
@@ -150,7 +146,12 @@ def test_more_weight_on_kept_texts_moves_them_less(exact_pipe):
     moved = []
     for scale in (0.01, 1.0, 100.0):
         edit = Uce(preserve_scale=scale).edit(exact_pipe, task)
-        moved.append(sum(torch.linalg.norm(change.dense() @ kept.T).item() for change in edit.changes.values()))
+        moved.append(
+            sum(
+                torch.linalg.norm(change.of(named_weight(exact_pipe, name)) @ kept.T).item()
+                for name, change in edit.changes.items()
+            )
+        )
     assert moved[0] > moved[1] > moved[2]
 
 

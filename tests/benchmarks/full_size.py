@@ -59,18 +59,53 @@ def unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
 
 
-def pipeline(seed: int = 0) -> StableDiffusionPipeline:
-    """The whole pipeline; the same weights for the same seed."""
-    torch.manual_seed(seed)
-    vae = AutoencoderKL(
+def vae() -> AutoencoderKL:
+    """The autoencoder of SD 1.x, random weights."""
+    return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512,
     )  # fmt: skip
+
+
+def pipeline(seed: int = 0) -> StableDiffusionPipeline:
+    """The whole pipeline; the same weights for the same seed."""
+    torch.manual_seed(seed)
+    return _assembled(vae=vae(), text_encoder=text_encoder(), unet=unet())
+
+
+def editing_pipeline(seed: int = 0) -> StableDiffusionPipeline:
+    """What an edit needs of it: tokenizer, text encoder and UNet; the autoencoder is left out."""
+    torch.manual_seed(seed)
+    return _assembled(vae=None, text_encoder=text_encoder(), unet=unet())
+
+
+def small_editing_pipeline(seed: int = 0) -> StableDiffusionPipeline:
+    """The same classes and the same tokenizer, but small: for trying out the benchmark in seconds."""
+    torch.manual_seed(seed)
+    encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+            projection_dim=64, max_position_embeddings=77, hidden_act="quick_gelu",
+            bos_token_id=49406, eos_token_id=49407, pad_token_id=49407,
+        )
+    )  # fmt: skip
+    network = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 96), layers_per_block=1, norm_num_groups=8, cross_attention_dim=64,
+        attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    return _assembled(vae=None, text_encoder=encoder, unet=network)
+
+
+def _assembled(**networks: torch.nn.Module | None) -> StableDiffusionPipeline:
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
     )
+    for network in networks.values():
+        if network is not None:
+            network.eval()
     return StableDiffusionPipeline(
-        vae=vae, text_encoder=text_encoder(), tokenizer=tokenizer(), unet=unet(), scheduler=scheduler,
+        **networks, tokenizer=tokenizer(), scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 

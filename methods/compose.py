@@ -1,0 +1,66 @@
+"""Several erasers in one edit: the sum of their edits, or one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from erasebench.combining import check_how, combine
+from erasebench.concepts import ErasureTask
+from erasebench.eraser import Change, Eraser
+from erasebench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Compose(Eraser):
+    """The edits of several erasers as one edit.
+
+    ``how``
+        ``sum``: every eraser edits the unedited model, and the changes are added; the order does not matter.
+        ``sequence``: every eraser edits the model that those before it have edited; the changes are applied in this
+        order. What an earlier edit removed from the weights (or from the text encoder) a later eraser does not see.
+
+    Attributes:
+        parts: the erasers in order; the keys only name their places in the config.
+        how: ``sequence`` or ``sum``.
+
+    Raises:
+        UserError: no part, a part that is not an eraser, or an unknown way.
+    """
+
+    name: ClassVar[str] = "compose"
+    describe: ClassVar[str] = "several erasers in one edit: one after another (sequence), or their sum"
+
+    parts: Mapping[str, Eraser]
+    how: str = "sequence"
+
+    def __post_init__(self) -> None:
+        check_how(self.how, "compose: how")
+        if not isinstance(self.parts, Mapping) or not self.parts:
+            raise UserError("compose: parts is empty; name at least one eraser, e.g. method@method.parts.first=cure")
+        for place, part in self.parts.items():
+            if not isinstance(part, Eraser):
+                raise UserError(f"compose: parts.{place} is {part!r}, not an eraser; e.g. method@method.parts.{place}=cure")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The parts with their settings, in order: in a sequence it decides the edit."""
+        parts = [{"name": part.name, "version": part.version, "settings": part.settings} for part in self.parts.values()]
+        return {"parts": parts, "how": self.how}
+
+    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+        """The changes of all parts as one, and the notes of each part."""
+        edits = []
+        with ExitStack() as applied:
+            for place, part in self.parts.items():
+                # The pipeline carries an edit here only if this sequence, or the caller, composes.
+                edit = part.edit(pipe, task, composing=True)
+                edits.append(edit)
+                if self.how == "sequence" and place != list(self.parts)[-1]:
+                    applied.enter_context(edit.applied(pipe))
+        made = combine([edit.changes for edit in edits], self.how, pipe)
+        warnings = [f"{edit.info['method']}: {text}" for edit in edits for text in edit.info.get("warnings", [])]
+        notes = {"parts": [edit.info for edit in edits]}
+        return made, notes | ({"warnings": warnings} if warnings else {})
