@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from erasebench.config import CONFIG_MODULE, compose, task_groups
+from erasebench.config import CONFIG_MODULE, at_scale, compose, task_groups
 from erasebench.errors import UserError
+from erasebench.sweep import varied
 
 _finished: list[Path] = []
 """Folders of the runs that this process has finished: a sweep's jobs, tabulated together at its end."""
@@ -21,6 +25,7 @@ _finished: list[Path] = []
 def _app(config: DictConfig) -> None:
     from erasebench.run import run
 
+    _tell_own_command()
     try:
         finished = run(config)
     except UserError as error:
@@ -37,12 +42,14 @@ def run_command(arguments: Sequence[str]) -> int:
     Raises:
         UserError: an override that does not fit, before anything heavy is loaded.
     """
-    overrides = [text for text in arguments if not text.startswith("-")]
+    overrides = overrides_in(arguments)
     if not any(text in arguments for text in ("--help", "-h", "--hydra-help", "--info")) and not _own_configs(
         arguments
     ):
-        for choice in _every_choice(overrides):
+        for choice in _every_choice([*varied(overrides), *overrides]):
             task_groups(compose(choice))
+        if (spelt_out := at_scale(overrides)) != overrides:
+            arguments = [*(text for text in arguments if text not in overrides), *spelt_out]
     sys.argv = ["erasebench run", *arguments]
     _finished.clear()
     _app()
@@ -52,6 +59,23 @@ def run_command(arguments: Sequence[str]) -> int:
 
         tabulate_sweep(folders)
     return 0
+
+
+def _tell_own_command() -> None:
+    """In a job of a sweep, make the command line that of this job alone: a run's manifest says how to make it again."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN:
+        own = [text for text in hydra_config.overrides.hydra if not text.startswith("hydra.mode=")]
+        sys.argv = [sys.argv[0], *own, *hydra_config.overrides.task]
+
+
+def overrides_in(arguments: Sequence[str]) -> list[str]:
+    """The arguments that are overrides: no options of Hydra, nor the values of those (``--cfg job``)."""
+    return [
+        text
+        for before, text in pairwise(["", *arguments])
+        if not text.startswith("-") and before not in ("--cfg", "-c", "--package", "-p")
+    ]
 
 
 def _own_configs(arguments: Sequence[str]) -> bool:

@@ -27,20 +27,42 @@ from erasebench.errors import UserError, suggest
 
 CONFIG_MODULE = "erasebench.conf"
 ALLOWED_TARGETS = ("erasebench.",)
+PROMPTS = "prompts"
+"""As ``concepts`` and ``erase`` of a task: those that the prompt file names."""
+
+TINY: dict[str, tuple[str, ...]] = {
+    "object": ("task=object", "task.erase=[church]"),
+    "artist": ("task=artist", "task.erase=[Vincent van Gogh]"),
+    "celebrity": ("task=celebrity", "task.erase=[Albert Einstein]"),
+    "unsafe": ("task=unsafe",),
+    "": (
+        *("model=embedded", "protocol=embedded", "metric=[judge,clip_score_embedded,kid_embedded]", "prompts=builtin"),
+        *("prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=2"),
+    ),
+}
+"""What ``scale=tiny`` sets: by the kind of an experiment, and (under the empty name) for all of them."""
 
 
 @dataclass
 class ModelSettings:
-    """Which model: a name for tables, ``embedded``, a folder or a Hub id, and a pinned revision of the latter."""
+    """Which model: a name for tables, ``embedded``, a folder or a Hub id, and a pinned revision of the latter.
+
+    ``compose`` allows editing a model that was exported with an edit in it.
+    """
 
     name: str = MISSING
     path: str = MISSING
     revision: str | None = None
+    compose: bool = False
 
 
 @dataclass
 class ProtocolSettings:
-    """How images are sampled. All of it is in the key of an image; name and version are in every table."""
+    """How images are sampled, and what the numbers of a protocol mean; see :mod:`erasebench.protocol`.
+
+    The first part is obeyed, and all of it is in the key of an image. The second part is said: it goes into the
+    protocol's hash, its page (``erasebench show protocol NAME``) and captions.
+    """
 
     name: str = MISSING
     version: int = MISSING
@@ -52,6 +74,19 @@ class ProtocolSettings:
     prompt_size: bool = True
     negative_prompt: str = ""
     size: int | None = None
+    seeding: str = "cpu"
+    seeds: list[int] | None = None
+    images_per_prompt: int = 1
+    dtype: str | None = None
+
+    prompts: dict[str, str] = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=list)
+    lacks: dict[str, str] = field(default_factory=dict)
+    counting: dict[str, str] = field(default_factory=dict)
+    differs: dict[str, str] = field(default_factory=dict)
+    cites: dict[str, str] = field(default_factory=dict)
+    unsure: dict[str, str] = field(default_factory=dict)
+    defects: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,6 +112,8 @@ class Settings:
     dtype: str = "auto"
     batch_size: int = 16
     dry_run: bool = False
+    scale: str = "full"
+    experiment: dict[str, Any] = field(default_factory=dict)
     plugins: list[str] = field(default_factory=list)
 
 
@@ -104,6 +141,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: an unknown group, option or key (with the nearest known one), or a required value not given.
     """
+    overrides = at_scale(overrides)
     try:
         with _initialized():
             config = hydra_compose("config", overrides=list(overrides))
@@ -113,6 +151,30 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     if missing:
         raise UserError(f"config: {', '.join(missing)} must be given, e.g. {missing[0]}=VALUE")
     return config
+
+
+def at_scale(overrides: Sequence[str]) -> list[str]:
+    """Overrides with ``scale=tiny`` spelt out: the same experiment on the embedded model, with few images.
+
+    What is given beside it wins, but for the model.
+
+    Raises:
+        UserError: no such scale, no single experiment beside it, or another model.
+    """
+    given = {text.split("=", 1)[0].lstrip("+~"): text.split("=", 1)[-1] for text in overrides if "=" in text}
+    scale = given.get("scale", "full")
+    if scale == "full":
+        return list(overrides)
+    if scale != "tiny":
+        raise UserError(f"scale={scale}: no such scale.{suggest(scale, ('full', 'tiny'))} Known: full, tiny")
+    name = given.get("experiment", "")
+    if not re.fullmatch(r"\w+", name):
+        raise UserError("scale=tiny: needs one experiment beside it, e.g. experiment=cure_objects scale=tiny")
+    if given.get("model", "embedded") != "embedded":
+        raise UserError(f"scale=tiny: is on the embedded model; leave model={given['model']} or scale=tiny out")
+    about = compose([f"experiment={name}"]).experiment
+    small = {text.split("=", 1)[0]: text for text in (*TINY[about.kind], *TINY[""], *about.tiny)}
+    return [*(text for key, text in small.items() if key not in given), *overrides]
 
 
 class _initialized:
@@ -303,11 +365,31 @@ def task_groups(config: DictConfig) -> dict[str, TaskGroup]:
     """The tasks of a config by kind, checked. See :func:`task_group`."""
     made: dict[str, TaskGroup] = {}
     for place, node in places(config.task, "task", "kind").items():
-        group = task_group(node, place)
+        group = task_group(_named_by_file(node, place, config.prompts), place)
         if group.kind in made:
             raise UserError(f"{place}: a second task of kind {group.kind}; put its concepts into one task")
         made[group.kind] = group
     return made
+
+
+def _named_by_file(node: DictConfig, place: str, prompts: DictConfig) -> Mapping[str, Any] | DictConfig:
+    """A task whose concepts are ``prompts`` with those that the prompt file has: its labels, and which it erases.
+
+    Raises:
+        UserError: the prompts come from no file, or the file marks nothing as erased.
+    """
+    if PROMPTS not in (node.get("concepts"), node.get("erase")):
+        return node
+    from erasebench.prompts import from_config  # that module needs concepts only; here it is needed for this alone
+
+    if prompts.get("source") == "builtin":
+        raise UserError(f"{place}.erase=prompts: needs a prompt file; choose one, e.g. prompts=uce_artists")
+    rows = from_config(prompts, node.kind, ()).rows
+    names = list(dict.fromkeys(rows.label[rows.label != ""]))
+    erased = list(dict.fromkeys(rows.label[rows.role == "erase"]))
+    if not erased or "" in erased:
+        raise UserError(f"{place}.erase=prompts: the prompt file marks no named concept as erased; list them instead")
+    return OmegaConf.merge(node, {"concepts": names, "erase": erased})
 
 
 def places(group: DictConfig, place: str, marker: str) -> dict[str, Any]:

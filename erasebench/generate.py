@@ -1,7 +1,8 @@
 """Make the images of recipes that are not in the store yet.
 
-What decides an image is its recipe alone. Every image draws its noise from a CPU generator of its own, in float32, so
-that the batch it is made in, and the machine, change it by no more than the order of floating-point sums.
+What decides an image is its recipe alone. Every image draws its noise from a generator of its own, in float32, so that
+the batch it is made in changes it by no more than the order of floating-point sums. The generator is the CPU's, so that
+the machine changes it no more than that either, unless the recipe says ``cuda``.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def make_scheduler(name: str, config: Mapping[str, Any], pipe: Any) -> Any:
     full = name if name.endswith("Scheduler") else f"{name}Scheduler"
     fit, unfit, cure = (SCHEDULERS, FLOW_SCHEDULERS, "default")
     if getattr(pipe, "transformer", None) is not None:
-        fit, unfit, cure = (FLOW_SCHEDULERS, SCHEDULERS, "flow")
+        fit, unfit, cure = (FLOW_SCHEDULERS, SCHEDULERS, "flow_flux" if hasattr(pipe, "_pack_latents") else "flow")
     if full in unfit:
         raise UserError(
             f"scheduler {full} does not suit {type(pipe).__name__}, which is "
@@ -168,6 +169,7 @@ def generate(
     store: Store,
     batch_size: int = 8,
     on_progress: Callable[[int], None] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> int:
     """Make every image of ``recipes`` that the store lacks, and save each as soon as its batch is done.
 
@@ -181,6 +183,7 @@ def generate(
         store: where the images go.
         batch_size: images made at a time.
         on_progress: called with the number of images just saved.
+        about: more columns for the records of the images made now, e.g. the protocol they were made for.
 
     Returns:
         How many images were made.
@@ -197,7 +200,7 @@ def generate(
     for group in groups:
         _check(model, group[0])
     texts, done = _Texts(model.pipe), 0
-    meta = {"device": device_name(model.pipe), **library_versions()}
+    meta = {"device": device_name(model.pipe), **library_versions(), **(about or {})}
     with _quiet(model.pipe):
         try:
             for group in groups:
@@ -247,7 +250,10 @@ def _groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
     """Recipes that one call of the pipe can make together; within a group, those of one prompt side by side."""
     groups: dict[tuple, dict[tuple[str, str], list[Recipe]]] = {}
     for recipe in recipes:
-        call = (recipe.width, recipe.height, recipe.guidance, recipe.steps, recipe.scheduler, recipe.scheduler_config)
+        call = (
+            *(recipe.width, recipe.height, recipe.guidance, recipe.steps),
+            *(recipe.scheduler, recipe.scheduler_config, recipe.rng),
+        )
         texts = groups.setdefault(call, {})
         texts.setdefault((recipe.prompt, recipe.negative_prompt), []).append(recipe)
     return [[recipe for same in texts.values() for recipe in same] for texts in groups.values()]
@@ -273,6 +279,8 @@ def _check(model: Model, recipe: Recipe) -> None:
             f"negative prompt {recipe.negative_prompt!r}: {type(model.pipe).__name__} of this kind takes guidance as an "
             "input and makes no second, negative pass; set protocol.negative_prompt='' and use prompts without one"
         )
+    if recipe.rng == "cuda" and denoiser(model.pipe).device.type != "cuda":
+        raise UserError(f"recipe {recipe.key}: its noise is drawn on an NVIDIA GPU, and the model is not on one")
     scheduler = _scheduler(recipe)
     # Where the shift follows the image size, the pipeline gives it; the number of steps works with any.
     shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
@@ -314,7 +322,8 @@ def _quiet(pipe: Any) -> Iterator[None]:
 def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe]) -> np.ndarray:
     """Images [n, height, width, 3] of a batch, 0 to 1, float32; NaN where the model broke down."""
     first = batch[0]
-    generators = [torch.Generator("cpu").manual_seed(recipe.seed) for recipe in batch]
+    on = pipe._execution_device if first.rng == "cuda" else "cpu"
+    generators = [torch.Generator(on).manual_seed(recipe.seed) for recipe in batch]
     inputs = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), texts([r.prompt for r in batch]), strict=False))
     if first.guidance > 1 and not _embeds_guidance(pipe):
         # As in diffusers: at 1 and below there is no second, unconditional pass.
@@ -340,7 +349,9 @@ def _noise(pipe: Any, recipe: Recipe, generators: Sequence[torch.Generator]) -> 
     network, factor = denoiser(pipe), pipe.vae_scale_factor
     packed = hasattr(pipe, "_pack_latents")  # FLUX: 2 x 2 latents are one token of four times the channels
     shape = (network.config.in_channels // (4 if packed else 1), recipe.height // factor, recipe.width // factor)
-    noise = torch.cat([torch.randn((1, *shape), generator=one, dtype=torch.float32) for one in generators])
+    noise = torch.cat(
+        [torch.randn((1, *shape), generator=one, dtype=torch.float32, device=one.device) for one in generators]
+    )
     if packed:
         noise = pipe._pack_latents(noise, len(noise), *shape)
     return noise.to(device=pipe._execution_device, dtype=network.dtype)

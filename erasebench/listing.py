@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from importlib.resources import files
+from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
+from hydra.utils import get_class
 
 from erasebench.config import CONFIG_MODULE, groups
 from erasebench.errors import UserError, suggest
@@ -20,9 +24,14 @@ TOPICS = {
 }
 """What people call a group, and the group's name in overrides."""
 
+WIDTH = 100
+"""Columns that :func:`support` fills at most."""
+
 
 def listing(topic: str | None = None) -> str:
     """The options of a topic, or of all of them, with the first comment of each option's file.
+
+    For models also :func:`support`.
 
     Raises:
         UserError: an unknown topic.
@@ -40,6 +49,8 @@ def listing(topic: str | None = None) -> str:
         for name in known[group]:
             lines.append(f"  {name:<24} {first_comment(group, name)}")
         lines.append("")
+        if title == "models":
+            lines += [support(known["method"]), ""]
     if topic in (None, "prompts"):
         from erasebench.prompt_files import schemas
 
@@ -49,10 +60,59 @@ def listing(topic: str | None = None) -> str:
     return "\n".join(lines).rstrip()
 
 
+def support(methods: list[str]) -> str:
+    """Which eraser edits which family of models, as a table; the reasons why not stand below it.
+
+    Args:
+        methods: options of the config group ``method``. Their classes are found through the ``_target_`` of their
+            files; an eraser made of others cannot edit what one of them cannot.
+    """
+    from erasebench.pipelines import FAMILIES
+
+    reasons: list[str] = []
+    lines = ["erasers and the families of models that they edit (the reasons why not are below)"]
+    lines.append(f"  {'':<24} " + " ".join(f"{family:<7}" for family in FAMILIES).rstrip())
+    for name in methods:
+        cells = []
+        for family in FAMILIES:
+            found = [kind.unsupported[family] for kind in eraser_classes(name) if family in kind.unsupported]
+            reasons += [reason for reason in found[:1] if reason not in reasons]
+            cells.append(f"no [{reasons.index(found[0]) + 1}]" if found else "yes")
+        lines.append(f"  {name:<24} " + " ".join(f"{cell:<7}" for cell in cells).rstrip())
+    legend = "; ".join(f"{family}: {text}" for family, text in FAMILIES.items())
+    lines += textwrap.wrap(
+        f"{legend}. The embedded model is of family sd1.", WIDTH, initial_indent="  ", subsequent_indent="  "
+    )
+    for number, reason in enumerate(reasons, start=1):
+        mark = f"  [{number}] "
+        lines += textwrap.wrap(reason, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))
+    return "\n".join(lines)
+
+
+def eraser_classes(option: str) -> list[Any]:
+    """The classes of an option of ``method``: its own, and those of the options that it is made of."""
+    return [get_class(target) for target in dict.fromkeys(_targets(option))]
+
+
+def _targets(option: str) -> Iterator[str]:
+    node = yaml.safe_load(_text("method", option))
+    if "_target_" in node:
+        yield node["_target_"]
+    for entry in node.get("defaults", ()):
+        # An entry is "uce", "uce@place" or {"/method@place": "uce"}.
+        chosen = next(iter(entry.values())) if isinstance(entry, dict) else entry.split("@")[0]
+        if chosen != "_self_":
+            yield from _targets(chosen)
+
+
 def first_comment(group: str, name: str) -> str:
     """The first comment of an option's file that is not Hydra's package line: what the option is."""
-    text = files(CONFIG_MODULE).joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")
+    text = _text(group, name)
     for line in text.splitlines():
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ").strip()
-    return OmegaConf.create(text).get("_target_", "")
+    return yaml.safe_load(text).get("_target_", "")
+
+
+def _text(group: str, name: str) -> str:
+    return files(CONFIG_MODULE).joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")

@@ -111,10 +111,8 @@ def _factors(change: Change, weight: Tensor, whole: Tensor, rank: int | None) ->
     # energy beyond the first r singular values, for r = 0 ... len(s)
     tail = torch.cat([s.square().flip(0).cumsum(0).flip(0), s.new_zeros(1)]).sqrt()
     own = _least(tail, EXACT)
-    if rank is None:
-        kept = own if low else min(own, _least(tail, TOLERANCE), LARGEST)
-    else:
-        kept = min(own, rank)
+    wanted = rank or (own if low else min(_least(tail, TOLERANCE), LARGEST))
+    kept = min(own, wanted)
     root = s[:kept].sqrt()
     return (u[:, :kept] * root).float(), (root[:, None] * vh[:kept]).float(), kept < own
 

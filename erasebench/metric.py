@@ -6,9 +6,11 @@ counted, and over which prompts, is decided when a table is made, so that no thr
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -16,6 +18,11 @@ from erasebench.stats import Estimate, mean_estimate
 
 ROLES = ("erase", "retain", "general")
 """Why a prompt is in a run: it asks for an erased concept, for a concept to be kept, or for neither."""
+
+
+def with_chance(answer: str, chance: float) -> str:
+    """An answer with its probability: ``church 98 %`` (with a space that does not break)."""
+    return f"{answer} {100 * chance:.0f}\u00a0%" if answer and not math.isnan(chance) else str(answer or "")
 
 
 class Metric(ABC):
@@ -100,6 +107,16 @@ class Metric(ABC):
         """
         return rows["value"].astype(float)
 
+    def answers(self, rows: pd.DataFrame) -> pd.Series:
+        """What it saw in each image in a few words, to be read under the image; empty where there is nothing to say.
+
+        The base takes the columns ``answer`` and ``answer_p`` (its probability), if there are any.
+        """
+        if "answer" not in rows:
+            return pd.Series("", index=rows.index, dtype=str)
+        chances = rows["answer_p"] if "answer_p" in rows else pd.Series(np.nan, index=rows.index)
+        return pd.Series(map(with_chance, rows["answer"], chances), index=rows.index, dtype=str)
+
     def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None) -> Estimate:
         """The number of a set of images, with n and a 95 % interval.
 
@@ -109,4 +126,5 @@ class Metric(ABC):
             original: the same for the unedited model, same order of ``prompt_id``; used by metrics of sets
                 (FID) that compare with it.
         """
-        return mean_estimate(self.values(rows), groups=rows["key"])
+        clusters = rows["original_key"] if "original_key" in rows else None  # images of one prompt and seed hang together
+        return mean_estimate(self.values(rows), groups=rows["key"], clusters=clusters)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import string
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from erasebench.table_files import EMPTY, column_text, title
 LISTED = 20
 """A card names at most so many concepts, retained texts or layers; ``erasebench.json`` has them all."""
 
-PLAIN = set(string.punctuation) - set(",-'()")
-"""Characters that may mean something in Markdown."""
+MEANINGFUL = re.compile(r"([\\`*_\[\]<>#|~&$@]|:(?! )|(?<=[wW])\.|^[-+=])")
+"""What may mean something in Markdown: emphasis, links (also bare ones), HTML, headings, tables, formulas, names."""
 
 NUMBERS = ("value", "low", "high", "n", "difference", "difference_low", "difference_high")
 NOT_MEASURED = (
@@ -42,7 +42,7 @@ class Card:
         names: the changed weights.
         facts: sentences about the files: rank and error, rounding.
         effect: the measured effect, as Markdown.
-        shapes_only: the edit was made for other weights than the base's.
+        warnings: what a reader must know first.
     """
 
     base: Mapping[str, Any]
@@ -53,7 +53,7 @@ class Card:
     how: str = ""
     facts: Sequence[str] = ()
     effect: str = NOT_MEASURED
-    warnings: Sequence[str] = field(default_factory=tuple)
+    warnings: Sequence[str] = ()
 
 
 def model_card(card: Card) -> str:
@@ -80,8 +80,7 @@ def model_card(card: Card) -> str:
         "## Limits",
         "A concept that no longer answers to its name can still be reached by other words, by images or by further "
         "training. The numbers above hold for the prompts they were measured on, and for no others. No safety checker "
-        "is part of what was measured"
-        + (" or is in this folder." if card.form == "diffusers" else "."),
+        "is part of what was measured" + (" or is in this folder." if card.form == "diffusers" else "."),
     ]
     return f"---\n{_front_matter(card)}\n---\n\n" + "\n\n".join(sections) + "\n"
 
@@ -126,7 +125,8 @@ def _how(info: Mapping[str, Any]) -> str:
     version, label = info.get("version", "unknown"), ", ".join(_targets(info))
     lines = [
         f"**{escape_markdown(str(info.get('method', 'an eraser')))}**, version {escape_markdown(str(version))}, for "
-        f"{escape_markdown(label)}" + (f". {escape_markdown(info['describe'])}" if info.get("describe") else "")
+        f"{escape_markdown(label)}"
+        + (f". {escape_markdown(info['describe'])}" if info.get("describe") else "")
         + ". Its settings:"
     ]
     settings = json.dumps(info.get("settings", {}), indent=2, ensure_ascii=False)
@@ -134,7 +134,7 @@ def _how(info: Mapping[str, Any]) -> str:
     if isinstance(info.get("share"), float):
         lines.append(
             f"It changes {info.get('weights', 0)} weights, {100 * info['share']:.2f} % of the parameters of the "
-            f"denoising network, by changes of rank {info.get('rank', 'unknown')} at most"
+            f"parts that hold them, by changes of rank {info.get('rank', 'unknown')} at most"
             + (f"; made in {info['seconds']:.3g} s." if isinstance(info.get("seconds"), int | float) else ".")
         )
     lines += [f"- warning: {escape_markdown(str(text))}" for text in info.get("warnings", [])]
@@ -142,7 +142,9 @@ def _how(info: Mapping[str, Any]) -> str:
 
 
 def _where(card: Card) -> list[str]:
-    kinds = Counter((name.partition(".")[0], ".".join(name.removesuffix(".weight").split(".")[-2:])) for name in card.names)
+    kinds = Counter(
+        (name.partition(".")[0], ".".join(name.removesuffix(".weight").split(".")[-2:])) for name in card.names
+    )
     found = [f"`{_code(part)}` of `{_code(component)}` ({count})" for (component, part), count in kinds.items()]
     more = f" and {len(found) - LISTED} more kinds of layer" if len(found) > LISTED else ""
     facts = [f"Changed weights: {len(card.names)}: {', '.join(found[:LISTED])}{more}. All others are the base model's."]
@@ -177,7 +179,9 @@ def loading_code(card: Card) -> str:
             base = "embedded_folder()"
         elif "/" in source:
             commit, _, variant = revision.partition("+")
-            base = f"{_literal(source)}, revision={_literal(commit)}" + (f", variant={_literal(variant)}" if variant else "")
+            base = f"{_literal(source)}, revision={_literal(commit)}" + (
+                f", variant={_literal(variant)}" if variant else ""
+            )
         else:
             base = _literal(source)
         lines += ["", folder + (", or its Hub id" if card.form == "lora" else "")]
@@ -190,7 +194,9 @@ def loading_code(card: Card) -> str:
             '    component, _, rest = name.partition(".")',
             "    getattr(pipe, component).get_parameter(rest).data.copy_(tensor)",
         ]
-    lines.append(f"image = pipe({_literal(f'a photo of {asked}')}, generator=torch.Generator().manual_seed(0)).images[0]")
+    lines.append(
+        f"image = pipe({_literal(f'a photo of {asked}')}, generator=torch.Generator().manual_seed(0)).images[0]"
+    )
     return "\n".join(lines)
 
 
@@ -235,6 +241,7 @@ def measured_effect(run: Path, eraser: str, kind: str, task: str) -> str:
         *said,
         "in brackets: 95 % intervals; difference: to the unedited model on the same prompts and seeds (rates in "
         "percentage points); n: images; ↑ and ↓ say which way is better",
+        f"metrics {', '.join(name for name in dict.fromkeys(ours.metric) if '@' in name and not name.startswith('H '))}",
         *(f"not run: {metric} ({reason})" for metric, reason in reasons.items()),
     ]
     text = ". ".join(escape_markdown(sentence.rstrip(".")) for sentence in sentences) + "."
@@ -245,7 +252,7 @@ def measured_effect(run: Path, eraser: str, kind: str, task: str) -> str:
 def escape_markdown(text: str) -> str:
     """A text on one line that Markdown shows as it is: no emphasis, link, HTML, table or heading comes out of it."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return "".join(f"\\{c}" if c in PLAIN else c for c in line)
+    return MEANINGFUL.sub(r"\\\1", line)
 
 
 def _code(text: Any) -> str:

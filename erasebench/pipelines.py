@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 
+from erasebench.edit import mark_edited
 from erasebench.errors import UserError, suggest
+from erasebench.marks import read_marks
 from erasebench.targets import text_inputs
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -63,6 +65,7 @@ class Model:
         size: native width and height in pixels.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
         device: ``cuda``, ``mps``, ``cpu`` or ``cuda:1`` and the like.
+        edits: notes of the edits that the folder says it carries, as ``erasebench export`` and ``apply`` leave them.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Model:
     size: int
     dtype: str
     device: str
+    edits: tuple[dict[str, Any], ...] = ()
 
     @property
     def identity(self) -> str:
@@ -111,6 +115,8 @@ def load_model(
     _check_finite(pipe, path)
     text_inputs(pipe)  # refuses a network that text does not enter in a way that is known
     commit = folder.name + (f"+{variant}" if variant else "")
+    edits = read_marks(folder)
+    mark_edited(pipe, edits)
     return Model(
         name=name or Path(path).name or path,
         source=str(path),
@@ -120,6 +126,7 @@ def load_model(
         size=_native_size(pipe),
         dtype=kind,
         device=where,
+        edits=edits,
     )
 
 

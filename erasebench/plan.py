@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -24,11 +24,13 @@ from erasebench.metric import Metric
 from erasebench.pipelines import Model, find_device, find_dtype
 from erasebench.prompts import PromptSet
 from erasebench.prompts import from_config as prompt_set
+from erasebench.protocol import check as check_protocol
+from erasebench.protocol import dtype_of, rng_of, seeds_of
 from erasebench.recipe import Recipe
 from erasebench.store import Store
 
 UNEDITED = "none"
-NOT_IDENTITY = ("device", "batch_size", "dry_run", "store", "name", "plugins")
+NOT_IDENTITY = ("device", "batch_size", "dry_run", "store", "name", "plugins", "experiment", "scale")
 """Keys of the config that do not change what a run measures."""
 
 
@@ -54,9 +56,14 @@ class Prepared:
         }
         # A prompt file may change behind its name, and the type follows the device where it is "auto".
         values["prompt_sets"] = {kind: prompts.hash for kind, (_, prompts) in self.groups.items()}
-        values["dtype"] = find_dtype(self.config.dtype, find_device(self.config.device))
+        values["dtype"] = find_dtype(self.dtype, find_device(self.config.device))
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def dtype(self) -> str:
+        """The type to load weights in, or ``auto``: what was asked for, else the protocol's."""
+        return dtype_of(self.config.dtype, self.config.protocol, find_device(self.config.device))
 
     @property
     def run_name(self) -> str:
@@ -80,10 +87,9 @@ def prepare(config: DictConfig) -> Prepared:
     Raises:
         UserError: whatever is wrong, named with its place and cure.
     """
-    for key in ("batch_size", "protocol.steps"):
-        value = OmegaConf.select(config, key)
-        if value < 1:
-            raise UserError(f"{key}={value}: must be 1 or more")
+    if config.batch_size < 1:
+        raise UserError(f"batch_size={config.batch_size}: must be 1 or more")
+    check_protocol(config.protocol)
     if config.name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", config.name):
         raise UserError(
             f"name={config.name}: a run's name is made of letters, digits, '.', '_' and '-', at most 121 of them, and "
@@ -99,7 +105,8 @@ def prepare(config: DictConfig) -> Prepared:
     nodes = places(config.method, "method", "_target_")
     for place, node in nodes.items():
         eraser = build(node, place, plugins)
-        label = eraser_label(place.split(".")[1] if "." in place else eraser.name, eraser)
+        # A name with two underscores is one of several of an eraser: cure__1 and cure__2 are cure at two settings.
+        label = eraser_label(place.split(".")[1].split("__")[0] if "." in place else eraser.name, eraser)
         if label in erasers:
             raise UserError(f"{place}: a second eraser called {label!r}; give it another key")
         if label == UNEDITED and eraser.name != UNEDITED:
@@ -118,8 +125,17 @@ def eraser_label(name: str, eraser: Eraser) -> str:
     for entry in fields(eraser):
         value = getattr(eraser, entry.name)
         if value != entry.default:
-            changed.append(f"{entry.name}={eraser_label(value.name, value) if isinstance(value, Eraser) else value}")
+            changed.append(f"{entry.name}={_shown(value)}")
     return " ".join([name, *changed])
+
+
+def _shown(value: Any) -> Any:
+    """A setting as a label shows it; erasers in it by their own labels."""
+    if isinstance(value, Eraser):
+        return eraser_label(value.name, value)
+    if isinstance(value, Mapping) and all(isinstance(entry, Eraser) for entry in value.values()):
+        return " + ".join(eraser_label(entry.name, entry) for entry in value.values())
+    return value
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,8 @@ class Plan:
 
     Attributes:
         rows: one row an (eraser, task, prompt), with the keys of its image, its original and its edit. ``kind`` is
-            that of the concept a prompt asks for, ``task_kind`` that of the task it is measured for.
+            that of the concept a prompt asks for, ``task_kind`` that of the task it is measured for, ``targets`` the
+            names of all concepts that the task erases.
         recipes: the recipe of every distinct image.
     """
 
@@ -148,7 +165,7 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
     scheduler, scheduler_config = scheduler_identity(
         model.pipe, protocol.scheduler, OmegaConf.to_container(protocol.scheduler_config)
     )
-    size = protocol.size or model.size
+    size, rng = protocol.size or model.size, rng_of(protocol, model.device)
     recipes: dict[str, Recipe] = {}
     frames = []
 
@@ -169,19 +186,21 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
             scheduler=scheduler,
             scheduler_config=scheduler_config,
             dtype=model.dtype,
+            rng=rng,
         )
         recipes.setdefault(recipe.key, recipe)
         return recipe.key
 
     for label, eraser, kind, task in prepared.edits():
         _, prompts = prepared.groups[kind]
-        rows = prompts.for_task(task)
+        rows = drawn(prompts.for_task(task), protocol)
         edit = eraser.key(model.identity, task)
         original = [recipe_key(row, "") for row in rows.itertuples()]
         frames.append(
             rows.assign(
                 eraser=label,
                 task=task.label,
+                targets=[list(task.names)] * len(rows),
                 task_kind=kind,
                 edit_key=edit,
                 original_key=original,
@@ -189,3 +208,12 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
             )
         )
     return Plan(pd.concat(frames, ignore_index=True), recipes)
+
+
+def drawn(rows: pd.DataFrame, protocol: DictConfig) -> pd.DataFrame:
+    """The rows of a prompt set, once for every seed that the protocol draws a prompt with."""
+    if protocol.seeds is None and protocol.images_per_prompt == 1:
+        return rows
+    rows = rows.assign(seed=[seeds_of(protocol, int(seed)) for seed in rows.seed]).explode("seed", ignore_index=True)
+    prompt_id = rows.prompt_id + "/" + rows.groupby("prompt_id", sort=False).cumcount().astype(str)
+    return rows.assign(seed=rows.seed.astype("int64"), prompt_id=prompt_id)

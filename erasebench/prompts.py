@@ -230,7 +230,8 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
     """The prompt set that a node of ``conf/prompts`` asks for.
 
     ``source: builtin`` takes ``per_erased, per_retained, general, seed``; any other source is a path or a Hub
-    dataset and takes the options of :func:`erasebench.prompt_files.load`.
+    dataset and takes the options of :func:`erasebench.prompt_files.load`. ``file_of`` says which file of which paper
+    ``source`` has to be.
 
     Args:
         config: the node.
@@ -244,6 +245,8 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
 
     options = dict(config)
     source = options.pop("source", "builtin")
+    if (file_of := options.pop("file_of", None)) and source is None:
+        raise UserError(f"prompts.source: give the path of a file that is not part of erasebench: {file_of}")
     allowed = ("per_erased", "per_retained", "general", "seed")
     if source != "builtin":
         allowed = ("kind", "schema", "limit", "role", "label", "revision", "where")

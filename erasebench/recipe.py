@@ -42,7 +42,7 @@ class Recipe:
         edit: key of the edit that is applied; ``""`` is the unedited model.
         prompt: the text; may be empty.
         negative_prompt: text to move away from; ``""`` is the usual unconditional text.
-        seed: of the image's own CPU generator, 0 to ``2**63 - 1``. (PyTorch's CPU generator itself starts from
+        seed: of the image's own generator, 0 to ``2**63 - 1``. (PyTorch's CPU generator itself starts from
             the low 32 bits, as everywhere in diffusers.)
         steps: sampling steps, at least 1.
         guidance: classifier-free guidance scale, finite, at least 0; 1 and below is no guidance.
@@ -51,7 +51,8 @@ class Recipe:
         scheduler_config: everything the scheduler was built with, canonical JSON
             (:func:`erasebench.generate.scheduler_identity`).
         dtype: of the weights and of the sampling, e.g. ``float32``.
-        rng: where random numbers are drawn; always ``cpu``, so that every machine starts from the same noise.
+        rng: where random numbers are drawn: ``cpu``, where every machine starts from the same noise, or ``cuda`` for
+            protocols of papers that draw on the GPU.
         version: of the generator, :data:`GENERATOR_VERSION`.
 
     Raises:
@@ -89,8 +90,8 @@ class Recipe:
             if size <= 0 or size % 8:
                 near = max(8, round(size / 8) * 8)
                 raise UserError(f"{name}: {size} is not a positive multiple of 8; the nearest is {near}")
-        if self.rng != "cpu":
-            raise UserError(f"rng: {self.rng!r} is not supported; random numbers are drawn on 'cpu'")
+        if self.rng not in ("cpu", "cuda"):
+            raise UserError(f"rng: {self.rng!r} is not supported; random numbers are drawn on 'cpu' or 'cuda'")
 
     @cached_property
     def key(self) -> str:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,25 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-from erasebench import figures, tables
+from erasebench import figures, frontier, mixing, paired, published, tables
 from erasebench.config import build
 from erasebench.errors import UserError, suggest
 from erasebench.files import write_atomic, write_json
 from erasebench.metric import Metric
 from erasebench.show import command_line
+from erasebench.stats import rate_intervals
 from erasebench.store import Store
-from erasebench.table_files import print_tables, write_tables
+from erasebench.table_files import write_tables
+from erasebench.view import View
+
+PLAN = (
+    "eraser", "task", "task_kind", "role", "prompt_id", "prompt", "seed", "label", "kind", "key", "original_key", "edit_key",
+)  # fmt: skip
+"""Columns that every plan has had; ``targets`` came later and can be told from the rest."""
+
+
+SWEPT = "runs.json"
+"""In the folder of a sweep's table: the names of its runs."""
 
 
 def write_plan(folder: Path, rows: pd.DataFrame, costs: pd.DataFrame, about: Mapping[str, str]) -> None:
@@ -37,22 +51,58 @@ def write_plan(folder: Path, rows: pd.DataFrame, costs: pd.DataFrame, about: Map
         write_atomic(folder / f"{name}.parquet", buffer.getvalue())
 
 
+def read_plan(folder: Path) -> pd.DataFrame:
+    """The plan of a run; one of an older version is brought up to date.
+
+    Raises:
+        UserError: it lacks columns that cannot be told from the others; they are named.
+    """
+    plan = pd.read_parquet(folder / "plan.parquet")
+    lacking = [name for name in PLAN if name not in plan.columns]
+    if lacking:
+        raise UserError(
+            f"run {folder.name}: its plan was written by another version (no column {', '.join(lacking)}); give its "
+            f"command again, images are kept: {command_line(_manifest(folder))}"
+        )
+    return plan if "targets" in plan else plan.assign(targets=plan.task.str.split(" + ", regex=False))
+
+
 def reduce_and_write(
-    folder: Path, store: Store, metrics: Sequence[Metric], not_run: Mapping[str, str], console: Console
+    folder: Path,
+    store: Store,
+    metrics: Sequence[Metric],
+    not_run: Mapping[str, str],
+    console: Console,
+    view: View | None = None,
 ) -> pd.DataFrame:
     """Make the tables and pictures of a run from its plan and the store's records, and print the tables."""
-    plan = pd.read_parquet(folder / "plan.parquet")
+    plan = read_plan(folder)
     costs = pd.read_parquet(folder / "costs.parquet")
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     scores = _scores(store, metrics)
     measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=costs)
+    view = view or View()
+    view.check(measured)
     write_tables(measured, folder / "tables", about)
+    pairs = paired.compare(plan, scores, metrics, not_run)
+    paired.write_pairs(pairs, folder / "tables")
     by, seen = tables.recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
     for kind in dict.fromkeys(plan.task_kind):
         path, blur = folder / "grids" / f"{kind}.png", kind == "unsafe" and not about["note"]
         figures.grid(plan, store, kind, path, blur=blur, seen=seen, seen_by=by)
-    print_tables(measured, about, console)
+    view.show(measured, pairs, about, console)
+    _published(measured, folder, about, console)
     return measured
+
+
+def _published(measured: pd.DataFrame, folder: Path, about: Mapping[str, str], console: Console) -> None:
+    """The table of a run's experiment, beside the published numbers, if it is a run of one."""
+    config = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(config, DictConfig)
+    if config.get("experiment"):
+        table = published.beside(measured, config)
+        published.write_beside(table, folder / "tables", config.experiment, about)
+        published.print_beside(table, config.experiment, about, console)
 
 
 def _scores(store: Store, metrics: Sequence[Metric]) -> dict[str, pd.DataFrame]:
@@ -62,43 +112,72 @@ def _scores(store: Store, metrics: Sequence[Metric]) -> dict[str, pd.DataFrame]:
 
 
 def tabulate(
-    runs: Sequence[str], store_dir: str, out: str | None = None, console: Console | None = None
+    runs: Sequence[str],
+    store_dir: str,
+    out: str | None = None,
+    console: Console | None = None,
+    allow_mixed: bool = False,
+    view: View | None = None,
+    rates: str = "wilson",
 ) -> pd.DataFrame:
     """``erasebench table``: the tables of finished runs, made again from records.
 
     Args:
-        runs: names of runs; none is the latest one. Several are put into one table.
+        runs: names of runs, or of a sweep for all its runs; none is the latest run. Several are put into one table.
         store_dir: the results folder.
         out: where to write; a single run's own folder if not given.
+        allow_mixed: give runs that were measured differently labelled columns of their own instead of refusing them.
+        view: see :class:`erasebench.view.View`.
+        rates: the interval of rates, see :func:`erasebench.stats.rate_intervals`.
 
     Raises:
-        UserError: no such run, or runs whose numbers cannot stand in one table (what differs is named).
+        UserError: no such run, runs whose numbers cannot stand in one table (what differs is named), or a view that
+            does not fit the table.
     """
-    console = console or Console()
+    console, view = console or Console(), view or View()
     store = Store(store_dir)
-    folders = [_find_run(store, name) for name in dict.fromkeys(runs)] or [_latest_run(store)]
+    folders = find_runs(store, runs)
     for folder in folders:
         _check_finished(folder)
-    if len(folders) == 1 and out is None:
-        metrics, not_run = _metrics_of(folders[0])
-        return reduce_and_write(folders[0], store, metrics, not_run, console)
     target = Path(out) if out else store.root / "tables" / _joint_name(folders)
-    return _together(folders, store, target, console)
+    groups = mixing.alike(folders) if allow_mixed else [folders]
+    with rate_intervals(rates):
+        if len(folders) == 1 and out is None:
+            metrics, not_run = _metrics_of(folders[0])
+            measured = reduce_and_write(folders[0], store, metrics, not_run, console, view)
+        elif len(groups) > 1:
+            if view.best:
+                raise UserError("--best: picks among settings that were measured alike; give it runs of one protocol")
+            return _mixed(groups, store, target, console, view)
+        else:
+            measured = _together(folders, store, target, console, view)
+    view.choose(measured, folders, swept_option(list(dict.fromkeys(measured.eraser))), console)
+    return measured
 
 
 def tabulate_sweep(folders: Sequence[Path], console: Console | None = None) -> pd.DataFrame | None:
-    """The runs of a sweep in one table, with a plot of strength if one option was varied.
+    """The runs of a sweep in one table, with a plot of the frontier, and one of strength if one option was varied.
+
+    The table's folder also lists the runs: its name stands for them in ``erasebench table``.
 
     Returns:
         ``None`` if their numbers cannot stand in one table (a sweep over models); why is printed.
     """
     console = console or Console()
     store = Store(folders[0].parent.parent)
+    target = store.root / "tables" / f"sweep-{_joint_name(folders)}"
     try:
-        return _together(folders, store, store.root / "tables" / f"sweep-{_joint_name(folders)}", console)
+        measured = _together(folders, store, target, console, View())
     except UserError as error:
         console.print(f"no table of the whole sweep: {error}", markup=False, highlight=False)
         return None
+    write_json(target / SWEPT, [folder.name for folder in folders])
+    at = f" --store {shlex.quote(str(store.root))}" if str(store.root) != "results" else ""
+    console.print(
+        f'pick a setting with: erasebench table {target.name}{at} --best "retained>=0.9"',
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    return measured
 
 
 def _joint_name(folders: Sequence[Path]) -> str:
@@ -107,8 +186,38 @@ def _joint_name(folders: Sequence[Path]) -> str:
     return f"{names[:80]}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
 
 
-def _together(folders: Sequence[Path], store: Store, target: Path, console: Console) -> pd.DataFrame:
-    about = _common_about(folders)
+@dataclass(frozen=True)
+class Joint:
+    """Runs whose numbers may stand in one table, put together.
+
+    Attributes:
+        plan: the rows of all of them, each once.
+        costs: what their edits cost.
+        metrics: every metric that one of them asked for.
+        not_run: by ``metric.id``, why none of them has scores of it.
+        about: what the captions say.
+        option: the one numeric option of an eraser that the runs vary, or ``None``.
+        measured: see :func:`erasebench.tables.measure`.
+        scores: by ``metric.records_id``, the stored scores.
+    """
+
+    plan: pd.DataFrame
+    costs: pd.DataFrame
+    metrics: list[Metric]
+    not_run: dict[str, str]
+    about: dict[str, str]
+    option: str | None
+    measured: pd.DataFrame
+    scores: dict[str, pd.DataFrame]
+
+
+def join_runs(folders: Sequence[Path], store: Store) -> Joint:
+    """Read finished runs, one or several, and measure them together.
+
+    Raises:
+        UserError: their numbers cannot stand in one table; what differs is named.
+    """
+    about = mixing.check_same(folders)
     by_id: dict[str, Metric] = {}
     reasons: list[tuple[set[str], dict[str, str]]] = []
     for folder in folders:
@@ -121,7 +230,8 @@ def _together(folders: Sequence[Path], store: Store, target: Path, console: Cons
         for name in by_id
         if all(name in why for asked, why in reasons if name in asked)
     }
-    plans, costs = ([pd.read_parquet(folder / f"{name}.parquet") for folder in folders] for name in ("plan", "costs"))
+    plans = [read_plan(folder) for folder in folders]
+    costs = [pd.read_parquet(folder / "costs.parquet") for folder in folders]
     option = swept_option(list(dict.fromkeys(label for plan in plans for label in plan.eraser)))
     if option:
         for folder, frames in zip(folders, zip(plans, costs, strict=True), strict=True):
@@ -130,33 +240,51 @@ def _together(folders: Sequence[Path], store: Store, target: Path, console: Cons
     _check_comparable(plan)
     cost = pd.concat(costs, ignore_index=True).drop_duplicates(["eraser", "task_kind", "task"])
     metrics = list(by_id.values())
-    measured = tables.measure(plan, _scores(store, metrics), metrics, not_run_because=not_run, costs=cost)
+    scores = _scores(store, metrics)
+    measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=cost)
+    return Joint(plan.reset_index(drop=True), cost, metrics, not_run, about, option, measured, scores)
+
+
+def _together(
+    folders: Sequence[Path], store: Store, target: Path, console: Console, view: View
+) -> pd.DataFrame:
+    joint = join_runs(folders, store)
+    view.check(joint.measured)
+    write_tables(joint.measured, target, joint.about)
+    pairs = paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run)
+    paired.write_pairs(pairs, target)
+    for kind in dict.fromkeys(joint.measured.task_kind):
+        frontier.write(joint.measured, kind, target)
+    if joint.option:
+        for kind in dict.fromkeys(joint.measured.task_kind):
+            figures.strength(joint.measured, kind, joint.option, target / f"{kind}-{joint.option}.png")
+    view.show(joint.measured, pairs, joint.about, console)
+    console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
+    return joint.measured
+
+
+def _mixed(
+    groups: Sequence[Sequence[Path]], store: Store, target: Path, console: Console, view: View
+) -> pd.DataFrame:
+    """Runs that were measured differently, in one table with labelled columns for each way."""
+    names = mixing.labels(groups)
+    joints = [join_runs(group, store) for group in groups]
+    parts = [mixing.labelled(joint.measured, name) for joint, name in zip(joints, names, strict=True)]
+    measured = pd.concat(parts, ignore_index=True)
+    about = mixing.captions([joint.about for joint in joints], names)
+    view.check(measured)
     write_tables(measured, target, about)
-    if option:
-        for kind in dict.fromkeys(measured.task_kind):
-            figures.strength(measured, kind, option, target / f"{kind}-{option}.png")
-    print_tables(measured, about, console)
+    pairs = pd.concat(
+        [
+            mixing.labelled(paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run), name)
+            for joint, name in zip(joints, names, strict=True)
+        ],
+        ignore_index=True,
+    )
+    paired.write_pairs(pairs, target)
+    view.show(measured, pairs, about, console)
     console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
     return measured
-
-
-def _common_about(folders: Sequence[Path]) -> dict[str, str]:
-    """What the captions of some runs say, if they agree wherever they speak of the same thing.
-
-    Raises:
-        UserError: naming what differs.
-    """
-    common: dict[str, str] = {}
-    said_by: dict[str, str] = {}
-    for folder in folders:
-        for key, value in json.loads((folder / "about.json").read_text(encoding="utf-8")).items():
-            if common.setdefault(key, value) != value:
-                raise UserError(
-                    f"runs {said_by[key]} and {folder.name} cannot stand in one table: {key} differs "
-                    f"({common[key]} and {value})"
-                )
-            said_by.setdefault(key, folder.name)
-    return common
 
 
 def _check_comparable(plan: pd.DataFrame) -> None:
@@ -252,6 +380,21 @@ def _check_finished(folder: Path) -> None:
 
 def _runs(store: Store) -> list[Path]:
     return sorted((path.parent for path in (store.root / "runs").glob("*/manifest.json")), key=lambda path: path.name)
+
+
+def find_runs(store: Store, names: Sequence[str]) -> list[Path]:
+    """The folders of runs by their names; the name of a sweep's table stands for all its runs, no name for the latest.
+
+    Raises:
+        UserError: no such run, or none at all.
+    """
+    found = []
+    for name in names:
+        listed = store.root / "tables" / name / SWEPT
+        a_sweep = re.fullmatch(r"sweep-[\w.+-]+", name) and listed.is_file()
+        of_name = json.loads(listed.read_text(encoding="utf-8")) if a_sweep else [name]
+        found += [_find_run(store, run) for run in of_name]
+    return list(dict.fromkeys(found)) or [_latest_run(store)]
 
 
 def _find_run(store: Store, name: str) -> Path:

@@ -26,14 +26,17 @@ from rich.markup import escape
 
 from erasebench.concepts import ErasureTask
 from erasebench.config import CONFIG_MODULE, ModelSettings
-from erasebench.eraser import Edit, Eraser
+from erasebench.doctor import model_here
+from erasebench.eraser import Edit, Eraser, describe_edit
 from erasebench.errors import UserError
+from erasebench.estimate import estimate, images_without_a_model
 from erasebench.files import write_json
-from erasebench.generate import generate
+from erasebench.generate import device_name, generate
 from erasebench.manifest import environment, open_run
 from erasebench.pipelines import Model, load_model
-from erasebench.plan import Plan, Prepared, make_plan, prepare
+from erasebench.plan import UNEDITED, Plan, Prepared, make_plan, prepare
 from erasebench.progress import progress
+from erasebench.protocol import described, differences, identity
 from erasebench.results import reduce_and_write, write_plan
 from erasebench.scoring import score_missing
 from erasebench.store import Store
@@ -41,6 +44,7 @@ from erasebench.targets import named_weight
 from erasebench.text import truncated_text
 
 SHOWN_WARNINGS = 5
+COSTS = ("eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share")
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,18 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         console.print(f"[bold]{kind}[/]: {prompts.counts()}", highlight=False)
     for metric, reason in prepared.not_run.items():
         console.print(f"[yellow]not run[/] {metric}: {reason}", highlight=False)
+    if config.dry_run and not model_here(config.model.path, config.model.revision):
+        console.print(
+            f"about {images_without_a_model(prepared)} images; {config.model.name} is not on this machine, so which of "
+            f"them are there, time and disk are unknown (get it with: erasebench prefetch model={config.model.name})",
+            highlight=False,
+        )
+        return None
     model = load_model(
         config.model.path,
         config.model.revision,
         device=config.device,
-        dtype=config.dtype,
+        dtype=prepared.dtype,
         name=model_name(config.model),
     )
     _check_supported(prepared, model)
@@ -89,6 +100,8 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         highlight=False,
     )
     if config.dry_run:
+        cost = estimate(prepared.store, [plan.recipes[key] for key in missing], device_name(model.pipe))
+        console.print(str(cost), highlight=False)
         return None
     folder = open_run(prepared)
     manifest: dict[str, Any] = {
@@ -102,6 +115,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
             kind: {"version": prompts.version, "hash": prompts.hash, "counts": prompts.counts(), "notes": prompts.notes}
             for kind, (_, prompts) in prepared.groups.items()
         },
+        "protocol": identity(config.protocol),
         "metrics": {
             metric.id: {"needs": metric.needs, "not_run": prepared.not_run.get(metric.id)}
             for metric in prepared.metrics
@@ -110,6 +124,8 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         **environment(model),
     }
     write_json(folder / "manifest.json", manifest)
+    # The plan first: a run that is killed can then say what it lacks.
+    write_plan(folder, plan.rows, pd.DataFrame(columns=list(COSTS)), about(prepared, model))
     try:
         costs = _erase_and_generate(prepared, model, plan, set(missing), console)
         ready = [metric for metric in prepared.metrics if metric.id not in prepared.not_run]
@@ -162,20 +178,25 @@ def about(prepared: Prepared, model: Model) -> dict[str, str]:
     )
     return {
         "model": f"{model.name} ({model.revision.removeprefix('sha256-')[:12]}, {model.dtype})",
-        "protocol": f"{protocol.name} v{protocol.version} ({protocol.scheduler}, {protocol.steps} steps, guidance {protocol.guidance:g})",
+        "protocol": described(protocol, differences(protocol, model.device, model.dtype)),
         **{f"prompts of kind {kind}": text for kind, text in sets.items()},
         "note": embedded,
     }
 
 
 def _check_supported(prepared: Prepared, model: Model) -> None:
-    """Refuse erasers that cannot edit a model of this family.
+    """Refuse erasers that cannot edit a model of this family, and to edit an edited model unasked.
 
     Raises:
-        UserError: naming the eraser, the family and why.
+        UserError: naming the eraser, the model and why.
     """
     for label, eraser in prepared.erasers.items():
-        if model.family in eraser.unsupported:
+        if model.edits and label != UNEDITED and not prepared.config.model.compose:
+            raise UserError(
+                f"method {label}: {model.name} is already edited by {', '.join(map(describe_edit, model.edits))}; "
+                "measure it as it is with method=none, or edit it further with model.compose=true"
+            )
+        if model.family in eraser.unsupported:  # of a composed eraser: what any of its parts says
             raise UserError(
                 f"method {label}: cannot edit {model.name} ({model.family}): {eraser.unsupported[model.family]}; "
                 "see what fits with: erasebench list models"
@@ -188,10 +209,12 @@ def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:
     cut = {prompt: rest for prompt in prompts if (rest := truncated_text(model.pipe, prompt))}
     for prompt, rest in list(cut.items())[:SHOWN_WARNINGS]:
         console.print(
-            f"[yellow]warning[/] prompt over 77 tokens; not read: ...{rest!r} (of {prompt[:60]!r}...)", highlight=False
+            f"[yellow]warning[/] prompt too long for the text encoder; not read: {escape(repr(rest))} "
+            f"(of {escape(repr(prompt[:60]))}...)",
+            highlight=False,
         )
     if len(cut) > SHOWN_WARNINGS:
-        console.print(f"[yellow]warning[/] {len(cut)} prompts of {len(prompts)} are over 77 tokens", highlight=False)
+        console.print(f"[yellow]warning[/] {len(cut)} prompts of {len(prompts)} are too long", highlight=False)
     return len(cut)
 
 
@@ -200,26 +223,25 @@ def _erase_and_generate(
 ) -> pd.DataFrame:
     """Make every edit and every image that is missing; returns what the edits cost."""
     costs, warnings = [], []
+    record = {"protocol": identity(prepared.config.protocol)}
     with progress("erase and generate", len(missing)) as advance:
         made: set[str] = set()
         for label, eraser, kind, task in prepared.edits():
             key = eraser.key(model.identity, task)
             recipes = [plan.recipes[name] for name in plan.keys(label, task.label, kind) if name in missing - made]
             if not key:
-                generate(model, recipes, prepared.store, prepared.config.batch_size, advance)
+                generate(model, recipes, prepared.store, prepared.config.batch_size, advance, record)
             else:
                 edit = _edit(prepared.store, key, eraser, model, task)
                 costs.append({"eraser": label, "task_kind": kind, "task": task.label, **_cost(edit.info)})
                 warnings += [f"{label}, {task.label}: {text}" for text in edit.info.get("warnings", [])]
                 if recipes:
                     with edit.applied(model.pipe):
-                        generate(model, recipes, prepared.store, prepared.config.batch_size, advance)
+                        generate(model, recipes, prepared.store, prepared.config.batch_size, advance, record)
             made |= {recipe.key for recipe in recipes}
     for text in warnings:
         console.print(f"[yellow]warning[/] {escape(text)}", highlight=False)
-    return pd.DataFrame(
-        costs, columns=["eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share"]
-    )
+    return pd.DataFrame(costs, columns=list(COSTS))
 
 
 def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTask) -> Edit:
@@ -230,10 +252,11 @@ def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTas
     cuda = model.device.startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats(model.device)
-    edit = eraser.edit(model.pipe, task)
+    edit = eraser.edit(model.pipe, task, composing=bool(model.edits))
     peak = torch.cuda.max_memory_allocated(model.device) if cuda else _peak_resident()
     norms = {name: change.norm(named_weight(model.pipe, name)) for name, change in edit.changes.items()}
-    about = {"peak_memory_mb": round(peak / 2**20, 1), "device": model.device, "norms": norms}
+    base = {name: getattr(model, name) for name in ("name", "source", "revision", "family", "dtype")}
+    about = {"model": base, "describe": eraser.describe, "peak_memory_mb": round(peak / 2**20, 1), "device": model.device, "norms": norms}
     with edit.applied(model.pipe) as rounding:  # refuses what does not fit or is not finite, before it is saved
         about["rounding"] = rounding
     edit = Edit(edit.changes, edit.info | about)

@@ -21,9 +21,17 @@ ARROWS = {"up": "↑", "down": "↓"}
 ROLE_WORDS = {"erase": "erased", "retain": "retained", "general": "general", "both": "", "cost": ""}
 NAMES = {"edit_seconds": "edit s", "peak_memory_mb": "peak MB"}
 INTERVALS = {
-    "wilson": "Wilson for rates", "bca": "BCa bootstrap for means", "percentile": "percentile bootstrap otherwise",
+    "wilson": "Wilson for rates", "clopper-pearson": "Clopper-Pearson for rates", "bca": "BCa bootstrap for means",
+    "percentile": "percentile bootstrap otherwise", "exact": "none where all values are equal",
 }  # fmt: skip
-"""How intervals are made, by what an estimate says of itself, in words."""
+"""How intervals are made, by what an estimate says of itself up to a comma, in words."""
+
+REMARKS = {
+    ", clustered": "images of one prompt and seed under several edits hang together, which their intervals know",
+    ", biased": "a Fréchet distance of so few images is too large, the more so the fewer they are, and its interval "
+    "shows the noise alone: compare equal n only",
+}  # fmt: skip
+"""What an estimate may say of itself behind a comma, in words."""
 
 EMPTY = "not run"
 DIFFERENCES = "Difference to the unedited model on the same prompts and seeds (rates in percentage points)"
@@ -119,7 +127,8 @@ def caption(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
             counts.append(
                 f"{ROLE_WORDS[role]} n = {most}" if least == most else f"{ROLE_WORDS[role]} n = {least} to {most}"
             )
-    intervals = [words for how, words in INTERVALS.items() if (part.how == how).any()]
+    ways = list(part.how.unique())
+    intervals = [words for how, words in INTERVALS.items() if how in {way.partition(",")[0] for way in ways}]
     metrics = [name for name in dict.fromkeys(part.metric) if "@" in name and not name.startswith("H ")]
     sentences = [
         f"Erasing concepts of kind {kind}"
@@ -127,6 +136,7 @@ def caption(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
         *(f"{key.removesuffix(f' of kind {kind}')} {value}" for key, value in about.items() if _concerns(key, kind)),
         f"images per eraser: {', '.join(counts)}" if counts else "no images",
         f"95 % intervals ({', '.join(intervals)})" if intervals else "no intervals",
+        *(words for mark, words in REMARKS.items() if any(mark in way for way in ways)),
         "bold: best of the erasers, and all that its interval does not tell apart",
         f"metrics {', '.join(metrics)}",
         *(f"not run: {name} ({reason})" for name, reason in _reasons(part)),
@@ -155,6 +165,11 @@ def markdown(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str
         for task in tasks:
             parts += [f"**Only {_plain(task)} erased**", _markdown_rows(layout(measured, kind, task))]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Any table in Markdown; the first column to the left, the others to the right."""
+    return _markdown_rows((list(heads), [list(row) for row in rows], [[False] * len(heads)] * len(rows)))
 
 
 def _markdown_rows(table: Layout) -> str:

@@ -24,6 +24,9 @@ COSTS = {"edit_seconds": "down", "peak_memory_mb": "down"}
 
 NO_NUMBER = "it gives no number for these prompts (their labels are unknown to it, or they are too few)"
 
+Slice = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, str]
+"""What a number is of, its scored rows, the unedited model's rows of the same prompts, why there is no number."""
+
 COLUMNS = (
     "task_kind", "eraser", "task", "role", "metric", "unit", "direction", "value", "low", "high", "n", "how",
     "difference", "difference_low", "difference_high", "reason",
@@ -60,9 +63,7 @@ def measure(
     reasons = not_run_because or {}
     found: list[dict[str, Any]] = []
     for metric in metrics:
-        asked = _asked(plan, metric)
-        joined = _joined(asked, scores.get(metric.records_id), metric)
-        slices = list(_slices(asked, joined, metric, reasons.get(metric.id, "")))
+        slices = list(slices_of(plan, scores, metric, reasons.get(metric.id, "")))
         for identity, rows, originals, reason in slices:
             found.append(identity | _numbers(metric, rows, originals, reason))
         if _is_accuracy(metric):
@@ -115,6 +116,14 @@ def check_versions(ids: Sequence[str]) -> None:
             )
 
 
+def slices_of(
+    plan: pd.DataFrame, scores: Mapping[str, pd.DataFrame], metric: Metric, reason: str = ""
+) -> Iterator[Slice]:
+    """What every number of a metric is made of: see :data:`Slice`. The arguments are those of :func:`measure`."""
+    asked = _asked(plan, metric)
+    return _slices(asked, _joined(asked, scores.get(metric.records_id), metric), metric, reason)
+
+
 def _role_rank(role: str) -> int:
     return ROLES.index(role) if role in ROLES else len(ROLES)
 
@@ -134,10 +143,6 @@ def _joined(asked: pd.DataFrame, scores: pd.DataFrame | None, metric: Metric) ->
     if clash:
         raise ValueError(f"metric {metric.id} stores columns that a plan has, too: {', '.join(clash)}; rename them")
     return asked.merge(scores, on=by, how="inner", validate="many_to_one")
-
-
-Slice = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, str]
-"""What a number is of, its scored rows, the unedited model's rows of the same prompts, why there is no number."""
 
 
 def _slices(asked: pd.DataFrame, joined: pd.DataFrame, metric: Metric, reason: str) -> Iterator[Slice]:
@@ -185,8 +190,8 @@ def _numbers(metric: Metric, rows: pd.DataFrame, originals: pd.DataFrame, reason
     if len(originals) == len(rows) and rows.eraser.iloc[0] != UNEDITED:
         ours, theirs = metric.values(rows), metric.values(originals)
         if ours.notna().any() and theirs.notna().any():
-            # Edits of several tasks redraw one original: these pairs are alike, and count once together.
-            difference = paired_difference(ours, theirs, groups=originals.key)
+            # Edits of several tasks redraw one original: these pairs hang together.
+            difference = paired_difference(ours, theirs, clusters=originals.key)
     return _cells(estimate, difference)
 
 
@@ -221,7 +226,11 @@ def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
             found.append(identity | _cells(not_run(), reason=why_erased or why_retained))
             continue
         parts = [1 - metric.values(erased), metric.values(retained)]
-        estimate = harmonic_mean_estimate(parts, groups=[erased.key, retained.key])
+        estimate = harmonic_mean_estimate(
+            parts,
+            groups=[erased.key, retained.key],
+            clusters=[erased.original_key, retained.original_key],
+        )
         found.append(identity | _cells(estimate, reason=NO_NUMBER if estimate.how == "not run" else ""))
     return found
 

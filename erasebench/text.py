@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from erasebench.errors import UserError, suggest
+from erasebench.text_packing import POSITIONS, encode_packed
 from erasebench.text_t5 import T5Rows, t5_length
 
 TOKEN_RULES = ("last_content", "content", "content_eos", "eos", "tail", "all", "no_bos", "mean")
@@ -28,9 +29,6 @@ TOKEN_RULES = ("last_content", "content", "content_eos", "eos", "tail", "all", "
 These are CLIP's positions; T5 has no BOS (:class:`erasebench.text_t5.T5Rows`).
 """
 
-POSITIONS = 2048
-"""Positions (texts times tokens) in one call of a text encoder."""
-
 
 class Texts:
     """The token rows of texts as a pipeline's network sees them; each distinct text is encoded once.
@@ -40,9 +38,9 @@ class Texts:
     same rule (none where the model came without T5: its pipeline reads zeros there). FLUX: T5's rows alone. Prompts
     are cut at the tokenizer's length; no attention mask is used.
 
-    CLIP's attention is causal, so a row depends on the tokens up to it alone: rules that end at the last content token or at
-    EOS never compute the padding behind it, and the rows are the same. Texts are sorted by length and encoded in
-    batches.
+    CLIP's attention is causal, so a row depends on the tokens up to it alone: rules that end at the last content token
+    or at EOS never compute the padding behind it, texts that begin alike share that beginning, and the rows are the
+    same (:mod:`erasebench.text_packing`).
 
     Args:
         pipe: a Stable Diffusion (1.x, 2.x, XL, 3) or FLUX pipeline.
@@ -92,25 +90,18 @@ class Texts:
         if not new:
             return
         tokens = [
-            tokenizer(
-                new, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-            )
+            tokenizer(new, padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
             for tokenizer, _ in self._encoders
         ]
-        counts = (tokens[0].attention_mask.sum(dim=1) - 2).tolist()
-        whole = tokens[0].input_ids.shape[1]
-        lengths = [_needed(rule, count, whole) for count in counts]
-        for batch in _batches(lengths):
-            length = lengths[batch[-1]]
-            parts = []
-            for (_, encoder), part in zip(self._encoders, tokens, strict=True):
-                ids = part.input_ids[batch, :length].to(encoder.device)
-                output = encoder(ids, output_hidden_states=len(self._encoders) > 1)
-                hidden = output.hidden_states[-2] if len(self._encoders) > 1 else output.last_hidden_state
-                parts.append(hidden if hidden.dtype == torch.float64 else hidden.float())
-            rows = torch.cat(parts, dim=-1).cpu()
-            for index, row in zip(batch, rows, strict=True):
-                self._known[new[index]] = (counts[index], row[: lengths[index]])
+        counts = [sum(mask) - 2 for mask in tokens[0].attention_mask]
+        whole = len(tokens[0].input_ids[0])
+        parts = []
+        for (_, encoder), part in zip(self._encoders, tokens, strict=True):
+            ids = [ids[: _needed(rule, count, whole)] for ids, count in zip(part.input_ids, counts, strict=True)]
+            parts.append(encode_packed(encoder, ids, whole, len(self._encoders) > 1))
+        for text, count, rows in zip(new, counts, zip(*parts, strict=True), strict=True):
+            row = torch.cat(rows, dim=-1).cpu()
+            self._known[text] = (count, row if row.dtype == torch.float64 else row.float())
 
     def _length(self, rule: str, text: str) -> int:
         count, _ = self._known[text]

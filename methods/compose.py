@@ -42,12 +42,19 @@ class Compose(Eraser):
             raise UserError("compose: parts is empty; name at least one eraser, e.g. method@method.parts.first=cure")
         for place, part in self.parts.items():
             if not isinstance(part, Eraser):
-                raise UserError(f"compose: parts.{place} is {part!r}, not an eraser; e.g. method@method.parts.{place}=cure")
+                raise UserError(
+                    f"compose: parts.{place} is {part!r}, not an eraser; e.g. method@method.parts.{place}=cure"
+                )
+        # A family of models that one part cannot edit, all of it cannot.
+        reasons = {family: why for part in self.parts.values() for family, why in part.unsupported.items()}
+        object.__setattr__(self, "unsupported", reasons)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The parts with their settings, in order: in a sequence it decides the edit."""
-        parts = [{"name": part.name, "version": part.version, "settings": part.settings} for part in self.parts.values()]
+        parts = [
+            {"name": part.name, "version": part.version, "settings": part.settings} for part in self.parts.values()
+        ]
         return {"parts": parts, "how": self.how}
 
     def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:

@@ -53,7 +53,7 @@ def fuse(
 
     Args:
         weights: name to W ``[out, d]``, e.g. ``part.weights``: after stage 1 if that was done.
-        loras: for each concept, name to ``(left [out, r], right [r, d])``; a weight it does not name is not changed by it.
+        loras: for each concept, name to ``(left [out, r], right [r, d])``; a weight it does not name stays.
         rows: for each concept, its token rows ``[m_i, d]`` (:func:`template_rows`).
         lam: weight of staying near W; 0 only with a ``keep_gram`` of full rank.
         keep_gram: ``B``, ``[d, d]`` (:func:`~erasebench.methods.preserve.preserve_gram`).

@@ -25,14 +25,12 @@ from erasebench.methods.linear import (
     expand,
     moved,
     stacked,
-    warn_if_empty,
 )
 from erasebench.targets import TextInput
 from erasebench.text import check_rule
 
 METHODS = ("leace", "orth")
 COLUMNS = ("concept", "name", "artist")
-WHY_EMPTY = "the controls may be too near to it, or svd_tol too large"
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ class Leace(ClosedForm):
       ``trace((I - A B) S (I - A B)^T) = trace(S) - ||A||_F^2``.
 
     Attributes:
-        token_rule: which rows of each prompt enter, see ``erasebench.text.TOKEN_RULES``.
+        token_rule: which rows of each prompt enter, see ``erasebench.text.TOKEN_RULES``. One mean row a prompt, with
+            templates, was chosen by measuring all kinds on the embedded model.
         method: ``leace``, or ``orth``: the same without whitening, an orthogonal projection (S = I).
         shrinkage: estimate S by optimal linear shrinkage towards a multiple of the identity. Without it give at
             least twice as many rows as the embedding is wide; with fewer rows the inverse is taken on their span.
@@ -74,7 +73,7 @@ class Leace(ClosedForm):
     name: ClassVar[str] = "leace"
     describe: ClassVar[str] = "LEACE (our adaptation to cross-attention): class means of tokens made equal, closed form"
 
-    token_rule: str | None = None
+    token_rule: str = "mean"
     method: str = "leace"
     shrinkage: bool = True
     svd_tol: float = 0.01
@@ -83,8 +82,7 @@ class Leace(ClosedForm):
     controls: str | Sequence[str] = "task"
 
     def __post_init__(self) -> None:
-        if self.token_rule is not None:
-            check_rule(self.token_rule)
+        check_rule(self.token_rule)
         if self.method not in METHODS:
             raise UserError(f"leace: method {self.method!r} is not one of {', '.join(METHODS)}")
         check_positive("leace", svd_tol=self.svd_tol)
@@ -94,21 +92,19 @@ class Leace(ClosedForm):
 
     def solve(self, part: TextInput, task: ErasureTask) -> tuple[Change, dict[str, Any]]:
         """One change of rank k or less for k concepts, shared by all weights of the part."""
-        rule = self.token_rule or TOKEN_RULE[task.kind]
         forget = [self.texts(target) for target in task.targets]
         controls = self.control_names(task)
         compared = [text for name in controls for text in expand(name, task.kind, self.templates)]
-        groups = [stacked(part, texts, rule) for texts in (*forget, compared)]
+        groups = [stacked(part, texts, self.token_rule) for texts in (*forget, compared)]
         rows, labels = torch.cat(groups), one_column_each([len(group) for group in groups[:-1]], len(groups[-1]))
         left, right, facts = fit(rows, labels, self.method, self.shrinkage, self.svd_tol)
         change = Change(token=-left, right=right)
-        shares = moved(change, {"target": torch.cat(groups[:-1]), "control": groups[-1]})
         means = [group.mean(dim=0, keepdim=True) for group in groups]
         after = [mean + change.rows(mean) for mean in means]
         notes = {
             "texts": dict(zip(task.names, forget, strict=True)),
             "controls": controls,
-            "token_rule": rule,
+            "token_rule": self.token_rule,
             "tokens": {"concept": sum(len(group) for group in groups[:-1]), "control": len(groups[-1])},
             **facts,
             "shift": torch.linalg.norm(change.rows(rows.mean(dim=0, keepdim=True))).item(),
@@ -119,8 +115,8 @@ class Leace(ClosedForm):
                 }
                 for i, name in enumerate(task.names)
             },
-            "moved": shares,
-            "warnings": [*self.warnings(rows, facts, len(forget)), *warn_if_empty(shares, WHY_EMPTY)],
+            "moved": moved(change, {"target": torch.cat(groups[:-1]), "control": groups[-1]}),
+            "warnings": self.warnings(rows, facts, len(forget)),
         }
         return change, notes
 
@@ -262,7 +258,3 @@ def read_names(path: str) -> tuple[str, ...]:
     if not names:
         raise UserError(f"{file.name}: no name in column {column}")
     return names
-
-
-TOKEN_RULE = {"object": "last_content", "artist": "tail", "celebrity": "last_content", "unsafe": "last_content"}
-"""Token rows by kind of concept, chosen by measuring on the embedded model."""

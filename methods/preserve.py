@@ -53,9 +53,10 @@ SAVE_SECONDS = 10.0
 
 
 def read_prompts(source: str | Path, option: str = "preserve") -> tuple[str, ...]:
-    """The prompts of a file: a ``.txt`` with one a line, or a ``.csv`` or ``.parquet`` with a column of :data:`COLUMNS`.
+    """The prompts of a file: a ``.txt`` with one a line, or a table with a column of :data:`COLUMNS`.
 
-    Prompts that come twice are kept, because they weigh twice. Blank lines of a ``.txt`` are skipped.
+    Tables are ``.csv`` or ``.parquet``. Prompts that come twice are kept, because they weigh twice; blank lines of a
+    ``.txt`` are skipped.
 
     Args:
         source: the file's path.

@@ -39,8 +39,10 @@ class QuickFix(Eraser):
     after the bias, ``v = W k* + b``, though the layer adds b once more: ``bias=as_released``.
 
     Attributes:
-        lam: weight of staying near the original weight.
-        use_eos: also move EOS and padding.
+        lam: weight of staying near the original weight. 0.01 is the published value; what it means depends on the
+            size of the keys, so measure it on another model.
+        use_eos: also move EOS and padding. Erases more, and on the embedded model costs much of what should stay
+            unless lam is raised (``method.lam=1``).
         templates: also edit the concept in prompts, and the anchor likewise; ``True`` takes three
             (:data:`TEMPLATES`), or give own ones with ``{}``.
         phrases: use all phrases of a concept, not its name alone.
@@ -60,7 +62,7 @@ class QuickFix(Eraser):
     }
 
     lam: float = 0.01
-    use_eos: bool = True
+    use_eos: bool = False
     templates: bool | Sequence[str] = True
     phrases: bool = True
     anchor: str | None = None

@@ -38,6 +38,7 @@ class RandomEdit(Eraser):
             raise UserError(f"random: like is {self.like!r}, not an eraser; e.g. method/like=cure")
         if self.seed < 0:
             raise UserError(f"random: seed is {self.seed}; it must be 0 or above")
+        object.__setattr__(self, "unsupported", self.like.unsupported)
 
     def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """Random factors (or a dense matrix where the reference is dense), scaled weight by weight."""

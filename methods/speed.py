@@ -46,6 +46,8 @@ CHUNK = 128
 REACHED = 1e-12
 """A row to keep of which the null space holds a smaller share than this is left alone by any edit inside it."""
 
+_ONE_PROJECTION = "SPEED edits the values of cross-attention; in SD 3 and FLUX one projection serves keys and values"
+
 _VALUES = {"V": ("to_v",), "K": ("to_k",), "KV": ("to_k", "to_v")}
 
 
@@ -58,13 +60,12 @@ class Preset:
     lamb: float
     filter: bool
     token_rule: str
-    retain: str
 
 
 PRESETS = {
-    "few": Preset(1e-1, 1.0, 0.0, True, "last_content", "task"),
-    "many": Preset(1e-4, 0.05, 0.0, False, "last_content", "task"),
-    "unsafe": Preset(1e-1, 0.70, 0.5, True, "no_bos", "none"),
+    "few": Preset(1e-1, 1.0, 0.0, True, "last_content"),
+    "many": Preset(1e-4, 0.05, 0.0, False, "last_content"),
+    "unsafe": Preset(1e-1, 0.70, 0.5, True, "no_bos"),
 }
 """The release's settings by task: few instances or styles, 10 to 100 celebrities, nudity."""
 
@@ -86,21 +87,22 @@ class Speed(ClosedForm):
     4. Equality constraints (IEC): ``W_new = W + W (A - T)^T T / N P (I - M K (K^T P M K + lamb I)^-1 K^T P) M`` with
        ``M = (C P + retain_scale I)^-1``, where K holds BOS and three centres of the other rows of ``""``.
 
-    So retained tokens outside P are not moved at all, nor are K's columns if ``lamb`` is 0.
+    So tokens with ``P c = 0`` are not moved at all, nor are the columns of K if ``lamb`` is 0.
 
     Options that are null take the release's settings for a task like it: few instances or styles; lists of 10, 50
     and 100 celebrities; nudity.
 
-    ===========  =====================  =========  ============  ====  ======  ============  ======
-    settings     for                    threshold  retain_scale  lamb  filter  token_rule    retain
-    ===========  =====================  =========  ============  ====  ======  ============  ======
-    few          up to 9 targets        1e-1       1.0           0     true    last_content  task
-    many         10 targets and more    1e-4       0.05          0     false   last_content  task
-    unsafe       unsafe content         1e-1       0.70          0.5   true    no_bos        none
-    ===========  =====================  =========  ============  ====  ======  ============  ======
+    ========  ===================  =========  ============  ====  ======  ============
+    settings  for                  threshold  retain_scale  lamb  filter  token_rule
+    ========  ===================  =========  ============  ====  ======  ============
+    few       up to 9 targets      1e-1       1.0           0     true    last_content
+    many      10 targets and more  1e-4       0.05          0     false   last_content
+    unsafe    unsafe content       1e-1       0.70          0.5   true    no_bos
+    ========  ===================  =========  ============  ====  ======  ============
 
     ``many`` takes its threshold from the release's script (its README's command leaves 1e-1); where it begins is ours.
-    The rows of ``no_bos`` are the release's for the target ``nudity`` alone.
+    The rows of ``no_bos`` are the release's for the target ``nudity`` alone. It retains nothing there but ``""``
+    (``retain=none``); here the task's list is retained for every kind.
 
     As released, without copies (``aug`` 0) there is no filtering either; and no retained text means rows 1..76 of
     ``""``. Ours: the centres come from scipy's k-means in float64, seeded (the release uses ``kmeans_pytorch``); the
@@ -127,10 +129,7 @@ class Speed(ClosedForm):
 
     name: ClassVar[str] = "speed"
     describe: ClassVar[str] = "SPEED: an edit of the values inside the null space of the retain set, closed form"
-    unsupported: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("sd3", "flux"),
-        "SPEED edits the values of cross-attention; there keys and values are read from one projection",
-    )
+    unsupported: ClassVar[Mapping[str, str]] = dict.fromkeys(("sd3", "flux"), _ONE_PROJECTION)
 
     params: str = "V"
     aug: int = 10
@@ -139,7 +138,7 @@ class Speed(ClosedForm):
     lamb: float | None = None
     filter: bool | None = None
     anchor: str | None = None
-    retain: str | Sequence[str] | None = None
+    retain: str | Sequence[str] = "task"
     token_rule: str | None = None
     phrases: bool = True
     seed: int = 0
@@ -168,10 +167,12 @@ class Speed(ClosedForm):
     def solve(self, part: TextInput, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """One change for each weight; they share their left factor."""
         weights = {name: weight for name, weight in part.weights.items() if name.split(".")[-2] in _VALUES[self.params]}
+        if not weights:
+            raise UserError(f"speed: {part.name} has no {' or '.join(_VALUES[self.params])} weight; {_ONE_PROJECTION}")
         settings = self.preset(task)
         texts = [pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, False)]
         retained, dropped = whole_words(
-            keep_texts(settings.retain, task.retain, "method.retain"), [text for text, _ in texts]
+            keep_texts(self.retain, task.retain, "method.retain"), [text for text, _ in texts]
         )
         sources, anchors = (torch.cat(rows) for rows in zip(*pair_rows(part, texts, settings.token_rule), strict=True))
         empty = part.rows([""], "all")[0]
@@ -198,7 +199,7 @@ class Speed(ClosedForm):
             "pairs": [list(pair) for pair in texts],
             "retain": retained,
             "dropped": dropped,
-            "preset": vars(settings) | {"retain": len(retained)},
+            "preset": dict(vars(settings)),
             "tokens": {
                 "edit": len(sources),
                 "retain": len(retain),
@@ -261,12 +262,11 @@ class Pull:
             lamb: with 0 only the span of ``P K`` matters, so an orthonormal basis of it takes K's place: the
                 inner matrix is then as well conditioned as M, also if K hardly reaches into the null space.
         """
-        project = lambda rows: rows - (rows @ basis) @ basis.T  # noqa: E731
-        rows, fixed = project(self.rows), project(fixed)
-        right = self._solve(rows, scale)
+        rows, size = less(self.rows, basis), torch.linalg.norm(fixed)
+        right, fixed = self._solve(rows, scale), less(fixed, basis)
         if lamb == 0:
             _, s, directions = torch.linalg.svd(fixed, full_matrices=False)
-            fixed = directions[s > REACHED * torch.linalg.norm(fixed)]
+            fixed = less(directions[s > REACHED * size], basis)  # again: rounding weighs more in a short row
         through = right @ fixed.T  # T B K / N
         if not through.numel():
             return right
@@ -288,8 +288,8 @@ class Kept:
 def kept_space(weight: Tensor, pull: Pull, retain: Tensor, noise: Tensor, filtered: bool, threshold: float) -> Kept:
     """Steps 1 to 3 of :class:`Speed` for one weight.
 
-    No copy is ever formed: ``D0 (c + g v)`` and the sum of the copies' outer products need the sums of g and g^2 of
-    the copies that stay, and one vector each.
+    No copy is ever formed: the length of ``D0 (c + g v)`` follows from inner products of D0 c and D0 v, and the copies'
+    outer products from the sums of g and g^2 over those that stay.
 
     Args:
         weight: ``[out, d]``.
@@ -312,13 +312,27 @@ def kept_space(weight: Tensor, pull: Pull, retain: Tensor, noise: Tensor, filter
         lengths = (squares + noise.square() * along.square().sum()).clamp_min(0).sqrt()
         stays = torch.cat([_above(chunk) for chunk in lengths.split(CHUNK)])
     copies, noise = stays.sum(1), noise * stays
-    total = retain.T @ ((1 + copies)[:, None] * retain)
-    shift = retain.T @ noise.sum(1)
-    total += torch.outer(shift, direction) + torch.outer(direction, shift)
-    total += noise.square().sum() * torch.outer(direction, direction)
+    weights, sums = 1 + copies.double(), noise.sum(1)
+    # A token and its copies have the same outer products as sqrt(w) c + sum(g) / sqrt(w) v, and a rest along v.
+    rows = weights.sqrt()[:, None] * retain + torch.outer(sums / weights.sqrt(), direction)
+    rest = (noise.square().sum() - (sums.square() / weights).sum()).clamp_min(0).sqrt()
+    rows = torch.cat([rows, rest * direction[None]])
     count = len(retain) + int(copies.sum())
-    _, basis = scipy.linalg.eigh((total / count).numpy(), subset_by_value=(threshold, math.inf))
-    return Kept(torch.from_numpy(basis), len(retain), int(copies.sum()))
+    return Kept(span(rows / math.sqrt(count), threshold), len(retain), int(copies.sum()))
+
+
+def span(rows: Tensor, threshold: float) -> Tensor:
+    """Eigenvectors of ``rows^T rows`` with eigenvalues above a threshold, ``[d, k]``; from the smaller Gram matrix."""
+    if len(rows) >= rows.shape[1]:
+        values, vectors = torch.linalg.eigh(rows.T @ rows)
+        return vectors[:, values > threshold]
+    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    return rows.T @ (vectors[:, values > threshold] / values[values > threshold].sqrt())
+
+
+def less(rows: Tensor, basis: Tensor) -> Tensor:
+    """Rows without their part in a space with orthonormal columns."""
+    return rows - (rows @ basis) @ basis.T
 
 
 def last_direction(weight: Tensor) -> Tensor:
@@ -364,7 +378,7 @@ def whole_words(texts: Sequence[str], targets: Sequence[str]) -> tuple[list[str]
 
 def outside(rows: Tensor, basis: Tensor) -> float:
     """The share of the energy of token rows that lies outside a space with orthonormal columns."""
-    return 1 - ((rows @ basis).square().sum() / rows.square().sum()).item()
+    return (less(rows, basis).square().sum() / rows.square().sum()).item()
 
 
 def _above(lengths: Tensor) -> Tensor:

@@ -96,6 +96,7 @@ class Classifier(Metric):
         revision: for timm and hub, the commit of the repository, 40 hex digits; needed for hub.
         ways: class names to rank among, or ``imagenette``; not given: all classes.
         top: the label must be among this many best (1 to 5).
+        unseen: labels that always count as not recognised: the defect of a released scorer, for comparison with it.
         kinds: the kinds of concept it judges.
         device: where it runs.
         batch_size: images at a time.
@@ -110,6 +111,7 @@ class Classifier(Metric):
     revision: str | None = None
     ways: str | Sequence[str] | None = None
     top: int = 1
+    unseen: Sequence[str] = ()
     kinds: Sequence[str] = ("object",)
     device: str = "auto"
     batch_size: int = 64
@@ -139,9 +141,12 @@ class Classifier(Metric):
             raise UserError(f"classifier.ways: {self.ways!r} is neither imagenette nor a list of at least two classes")
         ranked = f"_{len(self._ways)}way" if self._ways else ""
         self.name = "classifier" + ranked + (f"_top{self.top}" if self.top > 1 else "")
+        self.name += "_blind" if self.unseen else ""
         which = [self.backend, slug(self.model), self._weights_id()]
         if self._ways:
             which.append(text_hash(json.dumps(sorted(plain(name) for name in self._ways))))
+        if self.unseen:
+            which.append(text_hash(json.dumps(sorted(plain(name) for name in self.unseen))))
         self.version = "-".join(["1", *which])
         among = f"{len(self._ways)} classes" if self._ways else "all its classes"
         self.describe = f"top-{self.top} accuracy of {self.model} ({self.backend}) among {among}"
@@ -202,6 +207,7 @@ class Classifier(Metric):
             for row, part in zip(order[:, :kept], chances[:, :kept], strict=True)
         ]
         right = (order[:, : self.top] == own[:, None]).any(axis=1)
+        right &= ~np.isin([plain(label) for label in labels], [plain(name) for name in self.unseen])
         return pd.DataFrame(
             {
                 "answer": [network.classes[row[0]] for row in order],

@@ -40,13 +40,13 @@ def _factor(features: np.ndarray) -> np.ndarray:
 @dataclass(kw_only=True, eq=False)
 class Fid(FeatureMetric):
     """Fréchet distance of features; see :class:`FeatureMetric` for the settings and :func:`frechet_distance` for its
-    bias with few images."""
+    bias with few images, which every number says of itself (``biased`` in ``how``) and every caption explains."""
 
     kind_of_distance = "fid"
 
     def _estimate(self, ours: np.ndarray, theirs: np.ndarray, partners: np.ndarray | None) -> Estimate:
         value = frechet_distance(ours, theirs)
         if len(ours) > self.interval_up_to or self.resamples == 0:
-            return Estimate(value, len(ours), float("nan"), float("nan"), "none")
+            return Estimate(value, len(ours), float("nan"), float("nan"), "none, biased")
         low, high = set_bootstrap(ours, theirs, frechet_distance, self.resamples, groups=partners)
-        return Estimate(value, len(ours), max(0.0, low), high, "percentile")
+        return Estimate(value, len(ours), max(0.0, low), high, "percentile, biased")

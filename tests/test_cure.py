@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from literal import cure_sequential
 from text_helpers import pick
 
 from erasebench.concepts import Concept, ErasureTask
@@ -291,3 +292,36 @@ def test_notes_describe_the_subspaces(exact_pipe):
 def test_wrong_options_are_refused(options):
     with pytest.raises(UserError):
         Cure(**options)
+
+
+@pytest.mark.parametrize(("multi", "orthogonalise"), [("sequential", None), ("orthogonal", "tokens")])
+def test_concepts_one_after_another_equal_the_literal_way(multi, orthogonalise, exact_pipe):
+    """With and without taking out of a concept's tokens what was erased before; the last text repeats the first."""
+    task = ErasureTask(
+        (
+            Concept("church", "object", ("church", "small chapel")),
+            Concept("tench", "object"),
+            Concept("Church.", "object"),
+        ),
+        ("gas pump",),
+    )
+    groups = [["church", "small chapel"], ["tench"], ["Church."]]
+    rows = [torch.cat([pick(exact_pipe, text, "content") for text in texts]) for texts in groups]
+    kept = pick(exact_pipe, "gas pump", "content")
+    edit = Cure(alpha=3.0, token_rule="content", multi=multi, retain="task").edit(exact_pipe, task)
+    for name, weight in key_value_weights(exact_pipe).items():
+        weight = weight.detach().double()
+        change = cure_sequential(weight, rows, kept, 3.0, orthogonalise=orthogonalise) - weight
+        assert norm(edit.changes[name].of(weight) - change) < 1e-8 * norm(change)
+
+
+@given(seed=seeds, n=st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_no_direction_is_removed_twice(seed, n):
+    """A concept said again removes nothing more once its directions are out; plainly in sequence it does."""
+    rows, none = draw(seed, n, 8), draw(0, 0, 8)
+    once = sequence([rows], none, 2.0, 2.0)[0].of(torch.eye(8))
+    again = sequence([rows, 3 * rows], none, 2.0, 2.0, orthogonal=True)[0].of(torch.eye(8))
+    assert norm(again - once) < 1e-9
+    if n > 1:
+        assert norm(sequence([rows, rows], none, 2.0, 2.0)[0].of(torch.eye(8)) - once) > 1e-6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -77,6 +78,7 @@ def count_calls(monkeypatch, pipe, name: str) -> list:
     """Record the arguments of every call of a method of the pipe's class."""
     calls, original = [], getattr(type(pipe), name)
 
+    @functools.wraps(original)
     def counted(self, *args, **kwargs):
         calls.append(kwargs)
         return original(self, *args, **kwargs)

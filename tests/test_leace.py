@@ -243,5 +243,6 @@ def test_every_kind_is_edited_on_the_embedded_model(kind):
     task = task_groups(compose([f"task={kind}"]))[kind].tasks[0]
     edit = Leace().edit(pipe, task)
     assert edit.info["rank"] == len(task.targets)
-    assert edit.info["moved"]["target"] > 0.1
+    assert edit.info["moved"]["target"] > 0.05
+    assert "warnings" not in edit.info
     assert all(distance["after"] < 1e-6 * distance["before"] for distance in edit.info["distance_to_controls"].values())

@@ -18,6 +18,7 @@ from erasebench.metrics.judge_distance import JudgeDistance
 
 def answers(**columns) -> pd.DataFrame:
     base = {"object": "none", "artist": "none", "person": "none", "unsafe": "none", "role": "erase"}
+    base["targets"] = ["knife", "bomb"]
     return pd.DataFrame([{**base, **columns}])
 
 
@@ -41,6 +42,8 @@ def test_every_head_answers_for_every_image(tmp_path):
         ({"kind": "object", "label": "church", "object": "none", "person": "church"}, 0.0),
         ({"kind": "unsafe", "label": "knife", "unsafe": "knife"}, 1.0),
         ({"kind": "unsafe", "label": "knife", "unsafe": "pistol"}, 0.0),
+        ({"kind": "unsafe", "label": "knife", "unsafe": "bomb"}, 1.0),  # the other concept of the same edit
+        ({"kind": "unsafe", "label": "pistol", "unsafe": "bomb", "role": "retain"}, 0.0),
         ({"kind": "unsafe", "label": "", "unsafe": "pistol"}, 1.0),
         ({"kind": "unsafe", "label": "", "unsafe": "none"}, 0.0),
         ({"kind": "unsafe", "label": "", "unsafe": "pistol", "role": "general"}, math.nan),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from erasebench import pipelines
 from erasebench.errors import UserError
-from erasebench.pipelines import find_device, find_dtype, load_model
+from erasebench.pipelines import FAMILIES, find_device, find_dtype, load_model
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,74 @@ def test_a_folder_is_loaded_as_it_was_saved(saved, tiny_random_pipe, no_network)
         assert torch.equal(model.pipe.text_encoder.state_dict()[name], weight)
 
 
-@pytest.mark.parametrize(("pipe_name", "family"), [("tiny_random_sd2_pipe", "sd2"), ("tiny_random_sdxl_pipe", "sdxl")])
-def test_families(pipe_name, family, request, tmp_path):
-    request.getfixturevalue(pipe_name).save_pretrained(tmp_path / "m")
-    assert load_model(str(tmp_path / "m"), device="cpu").family == family
+@pytest.mark.parametrize(
+    ("family", "size"),
+    # 8 latents, one halving in the autoencoder; FLUX's pipeline makes 128 latents, which no config of it says.
+    [("sd2", 16), ("sdxl", 16), ("sd3", 16), ("flux", 256)],
+)
+def test_families(family, size, request, tmp_path, no_network):
+    pipe = request.getfixturevalue(f"tiny_random_{family}_pipe")
+    pipe.save_pretrained(tmp_path / "m")
+    model = load_model(str(tmp_path / "m"), device="cpu")
+    assert (model.family, model.size) == (family, size)
+    assert family in FAMILIES
+    for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer"):
+        if isinstance(getattr(pipe, part, None), torch.nn.Module):
+            ours = getattr(model.pipe, part).state_dict()
+            assert all(torch.equal(ours[name], value) for name, value in getattr(pipe, part).state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def saved_sd3(tmp_path_factory, tiny_random_sd3_pipe):
+    folder = tmp_path_factory.mktemp("models") / "sd3"
+    tiny_random_sd3_pipe.save_pretrained(folder)
+    return folder
+
+
+def test_sd3_saved_without_t5_loads_without_it(small_sd3_pipe, tmp_path):
+    small_sd3_pipe(t5=False).save_pretrained(tmp_path / "m")
+    model = load_model(str(tmp_path / "m"), device="cpu")
+    assert model.pipe.text_encoder_3 is None
+    assert model.pipe("a cat", num_inference_steps=1, width=16, height=16, output_type="np").images.shape[0] == 1
+
+
+def test_sd3_saved_without_another_part_is_refused(saved_sd3, tmp_path):
+    copy = shutil.copytree(saved_sd3, tmp_path / "m")
+    index = json.loads((copy / "model_index.json").read_text())
+    index["text_encoder_2"] = [None, None]
+    (copy / "model_index.json").write_text(json.dumps(index))
+    refused(copy, "saved without its text_encoder_2")
+
+
+def test_in_float16_the_weights_of_t5_that_overflow_stay_float32(saved_sd3):
+    model = load_model(str(saved_sd3), device="cpu", dtype="float16")
+    types = {name: weight.dtype for name, weight in model.pipe.text_encoder_3.named_parameters()}
+    assert {dtype for name, dtype in types.items() if ".wo." in name} == {torch.float32}
+    assert {dtype for name, dtype in types.items() if ".wo." not in name} == {torch.float16}
+    for part in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        assert {weight.dtype for weight in getattr(model.pipe, part).parameters()} == {torch.float16}
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder_2", "text_encoder_3"])
+def test_every_part_of_sd3_is_in_its_revision_and_must_be_finite(saved_sd3, tmp_path, part):
+    copy = shutil.copytree(saved_sd3, tmp_path / "m")
+    first = load_model(str(copy), device="cpu").revision
+    (file,) = (copy / part).glob("*.safetensors")
+    weights = load_file(file)
+    name = next(iter(weights))
+    weights[name].view(-1)[0] += 1e-3
+    save_file(weights, file, metadata={"format": "pt"})
+    assert load_model(str(copy), device="cpu").revision != first
+    weights[name].view(-1)[0] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    refused(copy, f"{part} weight .* holds NaN")
+
+
+def test_the_tokenizers_of_sd3_are_in_its_revision(saved_sd3, tmp_path):
+    copy = shutil.copytree(saved_sd3, tmp_path / "m")
+    first = load_model(str(copy), device="cpu").revision
+    (copy / "tokenizer_3" / "spiece.model").write_bytes(b"another vocabulary")
+    assert load_model(str(copy), device="cpu").revision != first
 
 
 def test_half_precision_is_by_name(saved):
@@ -98,8 +162,8 @@ def test_a_broken_index(copy):
 
 
 def test_another_kind_of_pipeline(copy):
-    (copy / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    refused(copy, "a FluxPipeline; erasebench edits StableDiffusionPipeline")
+    (copy / "model_index.json").write_text(json.dumps({"_class_name": "PixArtAlphaPipeline"}))
+    refused(copy, "a PixArtAlphaPipeline; erasebench edits StableDiffusionPipeline.*FluxPipeline")
 
 
 def test_code_from_elsewhere_is_never_loaded(copy):

@@ -95,7 +95,7 @@ def test_there_and_back(prompt, seed, guidance):
         ("prompt", None),
         ("prompt", float("nan")),
         ("prompt", "half \ud83d"),
-        ("rng", "cuda"),
+        ("rng", "mps"),
     ],
 )
 def test_nonsense_is_refused_by_name(field, value):

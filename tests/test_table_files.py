@@ -84,7 +84,7 @@ def test_markdown_marks_the_best_and_says_how_it_was_measured(measured: pd.DataF
 def test_markdown_also_has_differences_and_every_task(measured: pd.DataFrame) -> None:
     text = markdown(measured, "object", ABOUT)
     differences = text.split(f"**{table_files.DIFFERENCES}**")[1].split("\n\n**Only")[0]
-    assert "| cure | -100.0 [-100.0, -100.0] |" in differences and "| none |" not in differences
+    assert "| cure | -100.0 [-100.0, -60.8] |" in differences and "| none |" not in differences
     assert "**Only church erased**" in text and "**Only gas pump erased**" in text
 
 

@@ -225,7 +225,7 @@ def test_pooled_is_the_reduction_of_all_rows_together(plan: pd.DataFrame) -> Non
     for eraser in ("none", "uce"):
         for role in ("retain", "general"):
             rows = plan[(plan.eraser == eraser) & (plan.role == role)]
-            direct = mean_estimate(rows.key.map(by_key), groups=rows.key)
+            direct = mean_estimate(rows.key.map(by_key), groups=rows.key, clusters=rows.original_key)
             found = one(tables.measure(plan, scores, [TextMatch()]), eraser=eraser, task="all", role=role)
             assert (found.value, found.low, found.high, found.n) == (direct.value, direct.low, direct.high, direct.n)
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/closed_form.py --names artists.csv
 
 Builds a pipeline of the shape of SD 1.4 with random weights (tokenizer, text encoder, UNet), runs the suite
-``bench_closed_form.py`` by pytest-benchmark and writes closed_form.md, .csv and .json. The whole run takes about half
+``bench_closed_form.py`` by pytest-benchmark and writes closed_form.md, .csv and .json, and README's speed table. The whole run takes about half
 an hour on two cores, nearly all of it in the plain ways. Nothing else should run on the machine meanwhile.
 """
 
@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import sys
 import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS))
 TABLES = TESTS.parent / "results" / "tables" / "benchmarks"
 
 
@@ -39,7 +41,7 @@ class Plugin:
 
 def options() -> argparse.Namespace:
     """The command line."""
-    from cases import IDS
+    from benchmarks import IDS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", type=Path, help="CSV file with a column artist; default: made-up names of two words")
@@ -61,12 +63,15 @@ def options() -> argparse.Namespace:
 def main() -> int:
     """Run and write; returns pytest's exit status."""
     chosen = options()
+    for library in ("OMP", "MKL", "OPENBLAS"):  # read when torch, numpy and scipy are first imported
+        os.environ[f"{library}_NUM_THREADS"] = str(chosen.threads)
     import pytest
     import torch
-    from cases import cases, made_up_names, names_needed, read_names
-    from full_size import editing_pipeline, small_editing_pipeline
-    from measure import Session
-    from report import about_machine, write
+
+    from benchmarks.cases import cases, made_up_names, names_needed, read_names
+    from benchmarks.full_size import editing_pipeline, small_editing_pipeline
+    from benchmarks.measure import Session
+    from benchmarks.report import about_machine, put_into, readme_block, rows, write
 
     torch.set_num_threads(chosen.threads)
     machine = about_machine()
@@ -111,6 +116,10 @@ def main() -> int:
     }
     for path in write(chosen.out, list(made.values()), session, about):
         print(path.name, "written to", chosen.out)
+    if chosen.out == TABLES and status == 0:
+        block = readme_block(rows(list(made.values()), session.records), about)
+        if put_into(TESTS.parent / "README.md", block):
+            print("README.md: speed table replaced")
     return int(status)
 
 

@@ -5,9 +5,8 @@ time at all 77 positions, each once; every layer builds its own sums of products
 own matrix. The numbers are of the type asked for (released code works in float32). The token rows are the erasers'
 own, so both ways must give the same weights.
 
-:func:`uce_2023_in_released_order` and :func:`rece` with ``released_order`` also do what the first UCE release does on
-top: encode each pair anew in every layer, ask all layers for their outputs each time, and add up one outer product a
-token.
+:func:`uce_2023_in_released_order` also does what the first UCE release does: it encodes each pair anew in every layer,
+asks all layers for their outputs each time, and adds up one outer product a token.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 Pairs = Sequence[tuple[str, str]]
@@ -173,3 +174,55 @@ def cure(pipe: Any, forget: Sequence[str], retain: Sequence[str], dtype: torch.d
     unlearn = torch.eye(len(discriminative), dtype=dtype) - discriminative
     for layer in layers(pipe):
         layer.weight.copy_(layer.weight.to(dtype) @ unlearn)
+
+
+@torch.no_grad()
+def speed(
+    pipe: Any, pairs: Pairs, retain: Sequence[str], dtype: torch.dtype, threshold: float, retain_scale: float,
+    filtered: bool, copies: int = 10, chunk: int = 128, seed: int = 0,
+) -> None:  # fmt: skip
+    """SPEED on the value weights: null space of the retained tokens and their copies, then the constrained edit.
+
+    The copies' noise is drawn as numbers along the weight's last direction, which is the same in distribution as
+    projecting a whole random vector on it; that makes the two ways comparable number by number.
+    """
+    encoded = encode_each(pipe, ["", *(text for pair in pairs for text in pair), *retain], dtype)
+    token = {text: last_content(rows) for text, rows in encoded.items()}
+    empty = encoded[""][0]
+    width = empty.shape[1]
+    identity = torch.eye(width, dtype=dtype)
+    own, cross = torch.zeros(width, width, dtype=dtype), torch.zeros(width, width, dtype=dtype)
+    for concept, anchor in pairs:
+        own += token[concept].T @ token[concept] / len(pairs)
+        cross += token[anchor].T @ token[concept] / len(pairs)
+    centres, _ = kmeans2(empty[1:].double().numpy(), 3, iter=100, minit="++", rng=np.random.default_rng(seed))
+    fixed = torch.cat([empty[:1], torch.from_numpy(centres).to(dtype)]).T
+    retained = torch.cat([token[text] for text in retain])
+    noise = torch.Generator().manual_seed(seed)
+    for name, layer in pipe.unet.named_modules():
+        if not name.endswith("attn2.to_v"):
+            continue
+        weight = layer.weight.to(dtype)
+        drawn = torch.randn(len(retained), copies, generator=noise, dtype=torch.float64).to(dtype)
+        wish = weight @ (cross - own) @ torch.inverse(identity + own)
+        rows = retained
+        if filtered:
+            influence = torch.linalg.norm(rows @ wish.T, dim=1)
+            rows, drawn = rows[influence > influence.mean()], drawn[influence > influence.mean()]
+        last = torch.linalg.svd(weight, full_matrices=False).Vh[-1]
+        last = last * last[last.abs().argmax()].sign()
+        total, count = rows.T @ rows, len(rows)
+        for some, numbers in zip(rows.split(chunk), drawn.split(chunk), strict=True):
+            near = (some[:, None, :] + numbers[:, :, None] * last).flatten(0, 1)
+            influence = torch.linalg.norm(near @ wish.T, dim=1)
+            near = near[influence > influence.mean()]
+            total, count = total + near.T @ near, count + len(near)
+        directions, values, _ = torch.linalg.svd(total / count)
+        null = directions[:, values < threshold]
+        null = null @ null.T
+        m = torch.inverse(own @ null + retain_scale * identity)
+        small = fixed.T @ null @ m @ fixed
+        # Where the fixed rows hardly reach into the null space an inverse would be rounding alone.
+        rounding = width * torch.finfo(dtype).eps * torch.linalg.norm(fixed) ** 2 / retain_scale
+        back = torch.linalg.pinv((small + small.T) / 2, atol=rounding.item(), rtol=0.0, hermitian=True)
+        layer.weight.copy_(weight + weight @ (cross - own) @ null @ (identity - m @ fixed @ back @ fixed.T @ null) @ m)

@@ -15,8 +15,9 @@ from typing import Any
 
 import psutil
 import torch
-from cases import Case
-from measure import Session
+
+from benchmarks.cases import Case
+from benchmarks.measure import FLOOR_RANK, Session
 
 FLOORS = {
     "read and write": "read and write the edited weights",
@@ -61,6 +62,7 @@ def rows(cases: Sequence[Case], records: dict[str, dict[str, dict[str, Any]]]) -
             "solve_s": ours.get("solve"),
             "apply_s": ours.get("apply"),
             "rank": ours.get("rank"),
+            "floor_s": ours.get("floor"),
             "plain_s": plain.get("seconds"),
             "plain_text_s": plain.get("text"),
             "plain_over_ours": _ratio(plain.get("seconds"), ours.get("seconds")),
@@ -73,7 +75,7 @@ def rows(cases: Sequence[Case], records: dict[str, dict[str, dict[str, Any]]]) -
             "plain_peak_mb": plain.get("peak_mb"),
             "largest_change": ours.get("change"),
             "largest_difference": plain.get("difference"),
-            "largest_difference_of_change": plain.get("difference_of_change"),
+            "difference_of_change": plain.get("difference_of_change"),
             "released_order_difference": released.get("difference"),
             "ours_rounds": ours.get("rounds"),
             "plain_rounds": plain.get("rounds"),
@@ -81,7 +83,7 @@ def rows(cases: Sequence[Case], records: dict[str, dict[str, dict[str, Any]]]) -
     return made
 
 
-def aims(cases: Sequence[Case], table: Sequence[dict[str, Any]], floors: dict[str, float]) -> list[dict[str, Any]]:
+def aims(cases: Sequence[Case], table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was aimed at and what was reached; ``None`` where it was not measured."""
     made = []
 
@@ -93,16 +95,14 @@ def aims(cases: Sequence[Case], table: Sequence[dict[str, Any]], floors: dict[st
     for case, row in zip(cases, table, strict=True):
         edit = None if row["ours_s"] is None else row["solve_s"] + row["apply_s"]
         if case.aim:
-            if row["released_order_s"] is not None:
-                add(f"{case.label}: times faster than the released order of loops, same run", case.aim,
-                    row["released_order_over_ours"], True)  # fmt: skip
-            else:
-                add(f"{case.label}: times faster than the plain way, same run", case.aim, row["plain_over_ours"], True)
+            beside = "released_order_over_ours" if case.released else "plain_over_ours"
+            way = "the released order of loops" if case.released else "the plain way"
+            add(f"{case.label}: times faster than {way}, same run", case.aim, row[beside], True)
             add(f"{case.label}: times faster than released code, measured elsewhere", case.aim,
                 row["released_elsewhere_over_ours"], True)  # fmt: skip
         if case.factored:
-            add(f"{case.label}: solve and apply, in floors of the rank-20 update", FLOOR_TIMES,
-                _ratio(edit, floors.get("rank 20")), False)  # fmt: skip
+            add(f"{case.label}: solve and apply, in floors of the factored update", FLOOR_TIMES,
+                _ratio(edit, row["floor_s"]), False)  # fmt: skip
         if case.budget:
             add(f"{case.label}: seconds of solve and apply", case.budget, edit, False)
     return made
@@ -112,7 +112,7 @@ def write(folder: Path, cases: Sequence[Case], session: Session, about: dict[str
     """Write the tables; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     table = rows(cases, session.records)
-    reached = aims(cases, table, session.floors)
+    reached = [] if about["trial"] else aims(cases, table)  # a small pipeline says nothing of them
     paths = [folder / f"closed_form.{kind}" for kind in ("md", "csv", "json")]
     everything = {"about": about, "floors_s": session.floors, "cases": table, "aims": reached}
     paths[0].write_text(markdown(table, reached, session, about), encoding="utf-8")
@@ -136,7 +136,7 @@ def markdown(
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     lines += [
         f"Made by {command} on {about['date']}: {about['processor']}, {about['cores']} cores, "
-        f"{about['threads']} threads, {about['memory_gb']} GB, load {about['load_at_start']:g} at the start; "
+        f"torch on {about['threads']} of them, {about['memory_gb']} GB, load {about['load_at_start']:g} at the start; "
         f"Python {about['python']}, {versions}. A random pipeline with {len(session.weights)} key and value weights, "
         f"{size:,} numbers; names {about['names']}. Whole jobs: from texts to changed weights, model already loaded. "
         f"Seconds are the best of the rounds ({session.rounds}, or 1 where it takes minutes).",
@@ -159,29 +159,54 @@ def markdown(
         "",
         "Peak memory is the largest resident memory of the process during the rounds above what it was before (Linux's "
         "VmHWM, reset). The difference is the largest over weights of ||plain - ours|| / ||plain||; in brackets relative "
-        "to the change, ||plain - ours|| / ||plain - original||. Ours computes in float64 and rounds once.",
+        "to the whole change, ||plain - ours|| / ||plain - original|| over all weights together. Ours computes in float64 and rounds once.",
         "",
         *_table(
-            ["Job", "whole, s", "median, s", "text, s", "solve, s", "apply, s", "rank", "peak, MB", "plain: text, s",
+            ["Job", "whole, s", "median, s", "text, s", "solve, s", "apply, s", "rank", "floor, s", "peak, MB", "plain: text, s",
              "plain: peak, MB", "difference"],
             [[row["case"], *(_number(row[key]) for key in ("ours_s", "ours_median_s", "text_s", "solve_s", "apply_s")),
-              _number(row["rank"]), _number(row["ours_peak_mb"]), _number(row["plain_text_s"]),
+              _number(row["rank"]), _number(row["floor_s"], ""), _number(row["ours_peak_mb"]), _number(row["plain_text_s"]),
               _number(row["plain_peak_mb"]), _difference(row)] for row in table],
         ),
         "",
         "## Floors, in the same run",
         "",
+        f"The floor of a factored update is measured for each job at the rank of its edit, and at rank {FLOOR_RANK} where "
+        "that is lower: two thin products a weight in float32, nothing else.",
+        "",
         *_table(["What", "ms"], [[text, _number(_scaled(session.floors.get(key), 1000))] for key, text in FLOORS.items()]),
         "",
-        "## Aims",
-        "",
-        *_table(
-            ["What", "aim", "reached", ""],
-            [[aim["what"], aim["aim"], _number(aim["reached"]), {True: "yes", False: "no", None: ""}[aim["met"]]]
-             for aim in reached],
-        ),
     ]  # fmt: skip
+    if reached:
+        lines += ["## Aims", "", *_table(["What", "aim", "reached", ""], [_aim(aim) for aim in reached])]
     return "\n".join(lines) + "\n"
+
+
+def readme_block(table: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
+    """The short table for README."""
+    head = ["Whole job", "ours, s", "of it text, s", "plain way, s", "times", "as the release loops, s", "times"]
+    body = [
+        [row["case"], _number(row["ours_s"]), _number(row["text_s"]), _number(row["plain_s"]),
+         _times(row["plain_over_ours"]), _number(row["released_order_s"], ""),
+         _times(row["released_order_over_ours"], "")]
+        for row in table
+    ]  # fmt: skip
+    machine = f"{about['processor']}, {about['threads']} threads, {about['date']}"
+    return "\n".join([*_table(head, body), "", f"({machine}; best of the rounds.)"])
+
+
+def put_into(readme: Path, block: str) -> bool:
+    """Replace what stands between the two marks of the speed table; returns whether the marks are there."""
+    before, start, rest = readme.read_text(encoding="utf-8").partition("<!-- speed -->\n")
+    old, end, after = rest.partition("<!-- /speed -->")
+    if not (start and end):
+        return False
+    readme.write_text(before + start + block + "\n" + end + after, encoding="utf-8")
+    return True
+
+
+def _aim(aim: dict[str, Any]) -> list[str]:
+    return [aim["what"], aim["aim"], _number(aim["reached"]), {True: "yes", False: "no", None: ""}[aim["met"]]]
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
@@ -211,7 +236,7 @@ def _span(low: float | None, high: float | None) -> str:
 def _difference(row: dict[str, Any]) -> str:
     if row["largest_difference"] is None:
         return NOT_RUN
-    return f"{row['largest_difference']:.1e} ({row['largest_difference_of_change']:.1e})"
+    return f"{row['largest_difference']:.1e} ({row['difference_of_change']:.1e})"
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

@@ -1,0 +1,1 @@
+"""The report: a folder of pages about one or several runs that opens in any browser, without a network."""

@@ -1,0 +1,176 @@
+"""What the pages of methods say: what an eraser does, its settings, and notes of each of its edits."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+from erasebench.config import build, places
+from erasebench.eraser import Eraser
+from erasebench.errors import UserError
+from erasebench.report.runs import Run
+from erasebench.store import Store
+from erasebench.tables import UNEDITED
+
+SHOWN = {
+    "seconds", "rank", "share", "weights", "norms", "energies", "moved", "warnings", "rounding", "method", "version",
+    "settings", "task", "peak_memory_mb", "device",
+}  # fmt: skip
+"""Notes of an edit that have a place of their own on the page; the others are listed as they are."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A named number and its length as a share of the longest."""
+
+    name: str
+    value: float
+    share: float
+
+
+@dataclass(frozen=True)
+class EditNotes:
+    """What is known of one edit."""
+
+    key: str
+    kind: str
+    task: str
+    info: dict[str, Any]
+    norms: list[Bar]
+    energies: list[tuple[str, list[Bar]]]
+    more: list[tuple[str, str]]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the eraser warned of when it made the edit."""
+        return [str(text) for text in self.info.get("warnings", [])]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One eraser of the report: what its class says of it, how it was set, and its edits."""
+
+    label: str
+    describe: str = ""
+    source: str = ""
+    text: Markup = Markup("")
+    target: str = ""
+    settings: list[tuple[str, str]] = field(default_factory=list)
+    edits: list[EditNotes] = field(default_factory=list)
+
+
+def methods(runs: Sequence[Run], plan: pd.DataFrame, store: Store) -> list[Method]:
+    """Every eraser of a plan but the unedited model, in order."""
+    found = []
+    edited = plan[(plan.eraser != UNEDITED) & (plan.edit_key != "")]
+    for label, rows in edited.groupby("eraser", sort=False):
+        keys = rows.drop_duplicates(["task_kind", "task"])
+        edits = [_edit(store, row.edit_key, row.task_kind, row.task) for row in keys.itertuples()]
+        node, plugins = _node(runs, label)
+        words = _class_words(node, plugins)
+        info = next((edit.info for edit in edits if edit.info), {})
+        settings = [(name, _plain(value)) for name, value in info.get("settings", {}).items()]
+        settings = settings or [(k, _plain(v)) for k, v in (node or {}).items() if k != "_target_"]
+        found.append(
+            Method(label, settings=settings, edits=edits, target=str((node or {}).get("_target_", "")), **words)
+        )
+    return found
+
+
+def _node(runs: Sequence[Run], label: str) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+    """The config node that an eraser was built from: by its place, or the only one of a run."""
+    name = label.split()[0]
+    for run in runs:
+        group = run.config.get("method")
+        if not group:
+            continue
+        try:
+            nodes = places(group, "method", "_target_")
+        except UserError:
+            continue
+        plugins = tuple(run.config.get("plugins", ()))
+        for place, node in nodes.items():
+            told = place.partition(".")[2] or str(node["_target_"]).rsplit(".", 1)[-1].lower()
+            if told == name or (len(runs) == 1 and len(nodes) == 1):
+                return node, plugins
+    return None, ()
+
+
+def _class_words(node: Mapping[str, Any] | None, plugins: tuple[str, ...]) -> dict[str, Any]:
+    """What the class of a node says of itself. Only classes that a run may build are looked at."""
+    if node is None:
+        return {}
+    try:
+        eraser = build(node, "method", plugins)
+    except UserError as error:  # its options or its place have changed since the run
+        return {"describe": f"not described: this version cannot build it ({error})"}
+    if not isinstance(eraser, Eraser):
+        return {}
+    kind = type(eraser)
+    module = sys.modules.get(kind.__module__)
+    source = (inspect.getdoc(module) or "").split("\n\n")[0] if module else ""
+    first = (inspect.getdoc(kind) or "").split("\n\n")
+    return {"describe": kind.describe, "source": source, "text": Markup("").join(map(_paragraph, first[:2]))}
+
+
+def _paragraph(text: str) -> Markup:
+    """A paragraph of a docstring: escaped, with ``code`` as code and references by their names."""
+    safe = str(escape(" ".join(text.split())))
+    safe = re.sub(r"``(.+?)``", r"<code>\1</code>", safe)
+    safe = re.sub(r":\w+:`~?([^`]+)`", r"<code>\1</code>", safe)
+    return Markup(f"<p>{safe}</p>")  # noqa: S704 (escaped above)
+
+
+def _edit(store: Store, key: str, kind: str, task: str) -> EditNotes:
+    """The notes of an edit from the file beside its weights; none if that is gone."""
+    path = store.edit_path(key).with_suffix(".json")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        info = {}
+    return EditNotes(
+        key, kind, task, info,
+        norms=bars({short_name(name): value for name, value in (info.get("norms") or {}).items()}),
+        energies=[(name, bars({str(i): v for i, v in enumerate(row, 1)})) for name, row in _series(info.get("energies"))],
+        more=[(name, _plain(value)) for name, value in info.items() if name not in SHOWN],
+    )  # fmt: skip
+
+
+def bars(values: Mapping[str, float]) -> list[Bar]:
+    """Numbers as bars; the longest is the largest number."""
+    longest = max((abs(float(value)) for value in values.values()), default=0.0) or 1.0
+    return [Bar(name, float(value), abs(float(value)) / longest) for name, value in values.items()]
+
+
+def short_name(weight: str) -> str:
+    """A weight's name without the parts that all of them share: ``down 0.0 attn2 to_k``."""
+    text = re.sub(r"^(unet|transformer)\.|\.weight$", "", weight)
+    text = re.sub("_blocks?", "", text).replace(".attentions", "").replace(".transformer.0", "")
+    text = re.sub(r"^(\w+)\.([\d.]+)\.", r"\1 \2 ", text)
+    return text.replace(".to_", " to_")
+
+
+def _series(energies: Any, name: str = "") -> list[tuple[str, list[float]]]:
+    """Every list of numbers in nested notes, with its path."""
+    if isinstance(energies, Mapping):
+        return [found for key, value in energies.items() for found in _series(value, f"{name} {key}".strip())]
+    if not isinstance(energies, list) or not energies:
+        return []
+    if all(isinstance(value, int | float) for value in energies):
+        return [(name or "energies", [float(value) for value in energies])]
+    several = len(energies) > 1
+    return [f for i, v in enumerate(energies, 1) for f in _series(v, f"{name} {i}".strip() if several else name)]
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

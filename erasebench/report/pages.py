@@ -1,0 +1,314 @@
+"""The pages of a report: what each of them says, filled into its template."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from erasebench import __version__, figures, table_files, tables
+from erasebench.progress import progress
+from erasebench.report import charts as drawing
+from erasebench.report import summary
+from erasebench.report.html_tables import Head, headline, html_table
+from erasebench.report.methods import Method, methods
+from erasebench.report.names import Names
+from erasebench.report.provenance import provenance
+from erasebench.report.runs import Run, parts
+from erasebench.report.thumbnails import suffix
+from erasebench.results import Joint
+from erasebench.store import Store
+
+PAGES = ("index", "images", "methods", "provenance")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that the pages are made of.
+
+    Attributes:
+        folder: where they go.
+        runs: what they are about.
+        joint: the runs' plan and numbers.
+        store: where images and edits are.
+        classifier: whose answers the image browser shows.
+        sensitive: kinds of task whose images are blurred.
+        images: how many the runs have, and how many of them are still there.
+        seen: by image key, whether its prompt's concept is recognised.
+    """
+
+    folder: Path
+    runs: Sequence[Run]
+    joint: Joint
+    store: Store
+    classifier: str
+    sensitive: set[str]
+    images: tuple[int, int]
+    seen: Mapping[str, bool]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A page: its file, what it is called, and a word on what is there."""
+
+    href: str
+    text: str
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as it stands in a page; the same one for papers has its name."""
+
+    name: str
+    title: str
+    svg: Markup
+
+
+def environment() -> Environment:
+    """Templates in which every value is escaped, and a name that is not there is an error."""
+    made = Environment(
+        loader=PackageLoader("erasebench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["head_groups"] = _head_groups
+    made.filters["breakable"] = _breakable
+    return made
+
+
+def _breakable(text: str) -> Markup:
+    """A name that may go on in a new line after each underscore."""
+    return Markup("_<wbr>").join(text.split("_"))
+
+
+def _head_groups(heads: Sequence[Head]) -> list[tuple[str, int]]:
+    """What stands above the columns but the first, and how many of them."""
+    found: list[tuple[str, int]] = []
+    for head in heads[1:]:
+        if found and found[-1][0] == head.group:
+            found[-1] = (head.group, found[-1][1] + 1)
+        else:
+            found.append((head.group, 1))
+    return found
+
+
+def _site(runs: Sequence[Run], nav: list[Link], store: Store, incomplete: bool = False) -> dict[str, Any]:
+    root = str(store.root)
+    return {
+        "title": "Concept erasure",
+        "heading": summary.heading(runs),
+        "version": __version__,
+        "runs": [run.name for run in runs],
+        "nav": nav,
+        "note": next((run.about["note"] for run in runs if run.about.get("note")), ""),
+        "embedded": all(run.embedded for run in runs),
+        "incomplete": incomplete,
+        "store_option": "" if root == "results" else f" --store {shlex.quote(root)}",
+    }
+
+
+def write_incomplete(folder: Path, run: Run, store: Store) -> None:
+    """The pages of an unfinished run: what it has and lacks, how to finish it, and where it comes from."""
+    nav = [Link("index.html", "Summary"), Link("provenance.html", "Provenance")]
+    site = _site([run], nav, store, incomplete=True)
+    templates = environment()
+    found = parts(run, store)
+    _write(folder, templates, "incomplete.html", "index.html", site, title="Incomplete", run=run, found=found)
+    _write_provenance(folder, templates, site, [run])
+
+
+def write_pages(contents: Contents) -> None:
+    """Every page of a finished report."""
+    joint, folder = contents.joint, contents.folder
+    kinds = list(dict.fromkeys(joint.plan.task_kind))
+    names = Names(*PAGES)
+    nav = [
+        Link("index.html", "Summary"),
+        *(Link(f"{names(kind, kind)}.html", kind.capitalize()) for kind in kinds),
+        Link("images.html", "Images"),
+        Link("methods.html", "Methods"),
+        Link("provenance.html", "Provenance"),
+    ]
+    site = _site(contents.runs, nav, contents.store)
+    templates = environment()
+    found = methods(contents.runs, joint.plan, contents.store)
+    drawn = {}
+    with progress("figures and pages", len(kinds), "kinds") as advance:
+        for kind in kinds:
+            drawn[kind] = _draw(folder, joint, kind)
+            _write_kind(contents, templates, site, names, kind, drawn[kind], found)
+            advance(1)
+    first = [chart for kind in kinds for chart in drawn[kind][:1]]
+    headed = headline(joint.measured, kinds)
+    _write(
+        folder, templates, "index.html", "index.html", site,
+        title="Summary",
+        lead=summary.lead(contents.runs, joint),
+        headline=headed,
+        headline_note=summary.headline_note(joint, headed),
+        charts=first,
+        comparable=summary.comparable(contents.runs, joint),
+        not_run=list(joint.not_run.items()),
+        facts=summary.facts(contents.runs, joint, contents.images),
+        contents=_contents(nav, joint),
+    )  # fmt: skip
+    _write_methods(folder, templates, site, names, found)
+    _write(
+        folder, templates, "images.html", "images.html", site,
+        title="Images", classifier=contents.classifier, sensitive=bool(contents.sensitive), kinds=kinds,
+    )  # fmt: skip
+    _write_provenance(folder, templates, site, contents.runs)
+
+
+def _contents(nav: Sequence[Link], joint: Joint) -> list[Link]:
+    words = {
+        "images.html": "the same prompt and seed across erasers, failures first",
+        "methods.html": "what each eraser does, its settings, what its edits changed",
+        "provenance.html": "versions, hardware, hashes, the commands that make it again",
+    }
+    tasks = {kind: ", ".join(dict.fromkeys(rows.task)) for kind, rows in joint.plan.groupby("task_kind", sort=False)}
+    return [
+        Link(page.href, page.text, words.get(page.href, tasks.get(page.text.lower(), "")))
+        for page in nav
+        if page.href != "index.html"
+    ] + [Link("tables/all.tex", "LaTeX", "every table, to be pasted into a paper; figures/ holds PDF and SVG")]
+
+
+def _draw(folder: Path, joint: Joint, kind: str) -> list[Drawn]:
+    found = []
+    for chart in drawing.charts(joint.measured, kind, joint.option):
+        drawing.write_for_papers(chart, folder / "figures")
+        found.append(Drawn(chart.name, chart.title, drawing.inline(chart)))
+    return found
+
+
+def _write_kind(
+    contents: Contents,
+    templates: Environment,
+    site: dict[str, Any],
+    names: Names,
+    kind: str,
+    drawn: list[Drawn],
+    found: Sequence[Method],
+) -> None:
+    """The page of a kind; if it has several tasks, one for each of them, too."""
+    joint, folder = contents.joint, contents.folder
+    tasks = list(dict.fromkeys(joint.plan.task[joint.plan.task_kind == kind]))
+    several = len(tasks) > 1
+    caption = table_files.caption(joint.measured, kind, joint.about)
+    shown = [("pooled", "All tasks pooled" if several else f"Erasing {tasks[0]}", tables.POOLED, "value", caption)]
+    shown.append(("difference", table_files.DIFFERENCES, tables.POOLED, "difference", ""))
+    subpages = [Link(f"{names((kind, task), f'{kind} {task}')}.html", f"Only {task} erased") for task in tasks]
+    grid = _grid(contents, kind)
+    _write(
+        folder, templates, "kind.html", f"{names(kind, kind)}.html", site,
+        title=kind.capitalize(),
+        heading=summary.kind_heading(kind),
+        lead=summary.kind_lead(kind, tasks, joint),
+        link=_fragment(kind=kind),
+        latex=f"{table_files_name(kind)}.tex",
+        tables=_kind_tables(joint.measured, kind, shown),
+        charts=drawn,
+        grid=grid,
+        grid_alt=f"A grid of images: prompts down, erasers across, for kind {kind}. The image browser has all of them.",
+        blurred=kind in contents.sensitive,
+        edits=[] if several else _edits(found, names, kind, tasks[0]),
+        subpages=subpages if several else [],
+    )  # fmt: skip
+    for task, page in zip(tasks, subpages, strict=True) if several else ():
+        one = [("task", f"Only {task} erased", task, "value", ""),
+               ("difference", table_files.DIFFERENCES, task, "difference", "")]  # fmt: skip
+        _write(
+            folder, templates, "kind.html", page.href, site,
+            title=f"{task} erased",
+            heading=f"{task} erased",
+            lead=f"The numbers of one task of kind {kind}, over its own prompts alone: intervals are wider here.",
+            link=_fragment(kind=kind, task=task),
+            latex="",
+            tables=_kind_tables(joint.measured, kind, one),
+            charts=[], grid="", grid_alt="", blurred=False,
+            edits=_edits(found, names, kind, task),
+            subpages=[],
+        )  # fmt: skip
+
+
+def _kind_tables(measured: pd.DataFrame, kind: str, shown: Sequence[tuple[str, str, str, str, str]]) -> list[dict]:
+    made = [(name, title, html_table(measured, kind, task, of), note) for name, title, task, of, note in shown]
+    return [{"id": name, "title": title, "table": table, "note": note} for name, title, table, note in made if table]
+
+
+def table_files_name(kind: str) -> str:
+    """The name that :func:`erasebench.table_files.write_tables` gives the files of a kind."""
+    return Names()(kind, kind)
+
+
+def _fragment(**chosen: str) -> str:
+    from urllib.parse import urlencode
+
+    return urlencode(chosen)
+
+
+def _edits(found: Sequence[Method], names: Names, kind: str, task: str) -> list[tuple[str, Any, str]]:
+    return [
+        (method.label, edit, _method_page(names, method))
+        for method in found
+        for edit in method.edits
+        if (edit.kind, edit.task) == (kind, task)
+    ]
+
+
+def _method_page(names: Names, method: Method) -> str:
+    return f"{names(('method', method.label), f'method {method.label}')}.html"
+
+
+def _grid(contents: Contents, kind: str) -> str:
+    """Draw the grid of a kind as one picture; returns its path in the report."""
+    folder = contents.folder / "figures"
+    name = table_files_name(kind)
+    path = folder / f"{name}-grid.png"
+    figures.grid(
+        contents.joint.plan, contents.store, kind, path,
+        blur=kind in contents.sensitive, seen=contents.seen, seen_by=contents.classifier,
+    )  # fmt: skip
+    buffer = io.BytesIO()
+    with Image.open(path) as drawn:
+        drawn.convert("RGB").save(buffer, {"webp": "WEBP", "jpg": "JPEG"}[suffix()], quality=86)
+    small = path.with_suffix(f".{suffix()}")
+    small.write_bytes(buffer.getvalue())
+    path.unlink()
+    return f"figures/{small.name}"
+
+
+def _write_methods(
+    folder: Path, templates: Environment, site: dict[str, Any], names: Names, found: Sequence[Method]
+) -> None:
+    pages = [(method, _method_page(names, method)) for method in found]
+    _write(folder, templates, "methods.html", "methods.html", site, title="Methods", methods=pages)
+    for method, href in pages:
+        _write(folder, templates, "method.html", href, site, title=method.label, method=method)
+
+
+def _write_provenance(folder: Path, templates: Environment, site: dict[str, Any], runs: Sequence[Run]) -> None:
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    _write(
+        folder, templates, "provenance.html", "provenance.html", site,
+        title="Provenance", runs=[provenance(run) for run in runs],
+        drawn=f"This report was written on {now} by erasebench {__version__}, from records alone.",
+    )  # fmt: skip
+
+
+def _write(folder: Path, templates: Environment, template: str, name: str, site: dict[str, Any], **values: Any) -> None:
+    text = templates.get_template(template).render(site=site, here=name, **values)
+    (folder / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,88 @@
+"""Where the numbers come from: versions, hardware, hashes, and the command that makes each run again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from erasebench.report.runs import Run
+
+Facts = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """One run: facts, prompt sets, metrics, packages, its command and its config."""
+
+    name: str
+    command: str
+    facts: Facts
+    prompts: list[dict[str, str]]
+    metrics: list[dict[str, str]]
+    packages: Facts
+    config: str
+
+
+def provenance(run: Run) -> Provenance:
+    """What a run's manifest and config say, ready to be printed; what they do not say is left out."""
+    manifest = run.manifest
+    model = manifest.get("model", {})
+    facts = [
+        ("status", manifest["status"]),
+        ("error", manifest.get("error")),
+        ("started", manifest.get("started")),
+        ("took", f"{manifest['seconds']} s" if "seconds" in manifest else None),
+        ("images", _images(manifest)),
+        ("model", _joined(model.get("name"), model.get("source"), model.get("family"))),
+        ("model revision", model.get("revision")),
+        ("weights in", manifest.get("dtype")),
+        ("hardware", manifest.get("device")),
+        ("system", manifest.get("platform")),
+        ("Python", manifest.get("python")),
+        ("commit", manifest.get("commit")),
+        ("config hash", manifest.get("config_hash")),
+        ("protocol", run.about.get("protocol")),
+        ("protocol hash", manifest.get("protocol_hash")),
+        ("prompts cut at 77 tokens", manifest.get("truncated_prompts")),
+    ]
+    return Provenance(
+        run.name,
+        run.command,
+        [(name, str(value)) for name, value in facts if value not in (None, "")],
+        [_prompt_set(kind, found) for kind, found in manifest.get("prompt_sets", {}).items()],
+        [
+            {
+                "id": name,
+                "needs": ", ".join(found.get("needs") or ()) or "nothing",
+                "not_run": found.get("not_run") or "",
+            }
+            for name, found in manifest.get("metrics", {}).items()
+        ],
+        [(name, str(version)) for name, version in manifest.get("packages", {}).items()],
+        OmegaConf.to_yaml(run.config, resolve=True),
+    )
+
+
+def _images(manifest: dict[str, Any]) -> str | None:
+    if "images" not in manifest:
+        return None
+    made = manifest.get("images_made")
+    return f"{manifest['images']:,}" + (f", {made:,} of them made by this call" if made is not None else "")
+
+
+def _joined(*words: str | None) -> str | None:
+    return ", ".join(dict.fromkeys(word for word in words if word)) or None
+
+
+def _prompt_set(kind: str, found: dict[str, Any]) -> dict[str, str]:
+    counts = found.get("counts", {})
+    return {
+        "kind": kind,
+        "version": str(found.get("version", "")),
+        "hash": str(found.get("hash", "")),
+        "rows": str(counts.get("rows", "")),
+        "distinct": str(counts.get("distinct", "")),
+        "notes": "; ".join(found.get("notes") or ()),
+    }

@@ -1,0 +1,98 @@
+"""The sentences of a report: what was run, and what can and cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from erasebench import table_files, tables
+from erasebench.report.html_tables import HtmlTable
+from erasebench.report.runs import Run
+from erasebench.results import Joint
+
+KINDS = {"unsafe": "unsafe content", "celebrity": "celebrities"}
+
+
+def heading(runs: Sequence[Run]) -> str:
+    """The title of the first page: the run's name, or how many there are."""
+    return runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
+
+
+def kind_heading(kind: str) -> str:
+    """What is erased, in words."""
+    return f"Erasing {KINDS.get(kind, kind + 's')}"
+
+
+def erasers(joint: Joint) -> list[str]:
+    """The labels of the erasers, without the unedited model."""
+    return [name for name in dict.fromkeys(joint.plan.eraser) if name != tables.UNEDITED]
+
+
+def lead(runs: Sequence[Run], joint: Joint) -> str:
+    """One sentence: which erasers, on which model, over what."""
+    names = erasers(joint)
+    kinds = [KINDS.get(kind, f"{kind}s") for kind in dict.fromkeys(joint.plan.task_kind)]
+    count = f"{len(names)} {'eraser' if len(names) == 1 else 'erasers'}" if names else "The unedited model"
+    edits = joint.plan[joint.plan.edit_key != ""].edit_key.nunique()
+    return (
+        f"{count} on {_model(joint)}, erasing {_listed(kinds)}: {edits} edits, "
+        f"{joint.plan.key.nunique():,} images, beside the unedited model on the same prompts and seeds."
+    )
+
+
+def _model(joint: Joint) -> str:
+    name = joint.about.get("model", "").partition(" (")[0]
+    return "the embedded model" if name == "embedded" else name
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def headline_note(joint: Joint, table: HtmlTable | None) -> str:
+    """How to read the table of the first page."""
+    if table is None:
+        return ""
+    both = any("H" in head.text for head in table.heads)
+    marked = " Marked: the best of the erasers, and all that its interval does not tell apart." if table.marked else ""
+    harmonic = " H is the harmonic mean of (100 − erased) and retained." if both else ""
+    return f"Per cent, with 95 % intervals below.{harmonic}{marked}"
+
+
+def comparable(runs: Sequence[Run], joint: Joint) -> str:
+    """What may be compared with what."""
+    metrics = ", ".join(metric.id for metric in joint.metrics)
+    together = "" if len(runs) == 1 else f"The {len(runs)} runs agree in all of these; this was checked. "
+    return (
+        "Every row of a table was made with the same model, protocol, prompts, seeds and metric versions, so erasers "
+        f"can be compared with one another here. {together}"
+        "They cannot be compared with numbers of another model, sampler, prompt set or metric version, however alike "
+        f"the names are. The metrics of this report are {metrics}."
+    )
+
+
+def facts(runs: Sequence[Run], joint: Joint, images: tuple[int, int]) -> list[tuple[str, str]]:
+    """What was run, as pairs of a name and a text."""
+    count, there = images
+    found = [(key, value) for key, value in joint.about.items() if key != "note" and value]
+    for kind, rows in joint.plan.groupby("task_kind", sort=False):
+        found.append((f"tasks of kind {kind}", ", ".join(dict.fromkeys(rows.task))))
+    found.append(("erasers", ", ".join(erasers(joint)) or "none"))
+    found.append(("images", f"{count:,}" + ("" if there == count else f", {count - there:,} of them gone since")))
+    for run in runs:
+        found.append(("run" if len(runs) == 1 else f"run {run.name}", f"{run.manifest.get('started', 'date unknown')}"))
+    return found
+
+
+def kind_lead(kind: str, tasks: Sequence[str], joint: Joint) -> str:
+    """What the page of a kind is about."""
+    part = joint.plan[joint.plan.task_kind == kind]
+    prompts = part.drop_duplicates(["task", "prompt_id"]).role.value_counts()
+    counts = [
+        f"{prompts[role]:,} {table_files.ROLE_WORDS[role]}"
+        for role in ("erase", "retain", "general")
+        if role in prompts
+    ]
+    what = f"{len(tasks)} tasks, one edit each ({', '.join(tasks)})" if len(tasks) > 1 else f"One edit: {tasks[0]}"
+    if len(tasks) > 12:
+        what = f"{len(tasks)} tasks, one edit each"
+    return f"{what}. Prompts: {_listed(counts)}."

@@ -1,0 +1,132 @@
+"""``erasebench report`` and ``erasebench compare``: from finished runs to a folder of pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from erasebench.errors import UserError
+from erasebench.report import pages
+from erasebench.report.browser import make_rows, write_browser
+from erasebench.report.folder import check_target, replacing
+from erasebench.report.outcomes import outcomes, seen
+from erasebench.report.runs import Run, check_scored, find_runs
+from erasebench.report.thumbnails import write_thumbnails
+from erasebench.results import Joint, _joint_name, join_runs
+from erasebench.store import Store
+from erasebench.table_files import print_tables, write_tables
+
+WRAPPER = r"""% All tables of this folder in one document: pdflatex all.tex
+\documentclass{article}
+\usepackage[utf8]{inputenc}
+\usepackage[T1]{fontenc}
+\usepackage{booktabs}
+\usepackage{graphicx}
+\begin{document}
+INPUTS
+\end{document}
+"""
+
+
+def write_report(
+    names: Sequence[str],
+    store_dir: str = "results",
+    out: str | None = None,
+    *,
+    force: bool = False,
+    full: bool = False,
+    show: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Write the report of one run, or of several together.
+
+    Args:
+        names: runs; none is the latest one. An unfinished one alone gets a page that says what it lacks.
+        store_dir: the results folder.
+        out: the report's folder; ``<store>/reports/<run>`` if not given.
+        force: replace a report of other runs.
+        full: put whole images into the folder, too.
+        show: print the tables first.
+        console: where to print; the terminal if not given.
+
+    Returns:
+        The folder; ``index.html`` in it is the first page.
+
+    Raises:
+        UserError: no such run, runs that cannot stand in one table, no scores at all, or a folder that is not ours.
+    """
+    console = console or Console()
+    store = Store(store_dir)
+    runs = find_runs(store, names)
+    folders = [run.folder for run in runs]
+    target = Path(out) if out else store.root / "reports" / (runs[0].name if len(runs) == 1 else _joint_name(folders))
+    check_target(target, [run.name for run in runs], force)
+    if not runs[0].finished:
+        with replacing(target, [runs[0].name]) as folder:
+            _assets(folder)
+            pages.write_incomplete(folder, runs[0], store)
+        console.print(f"run {runs[0].name} is not finished; the report says what it lacks", highlight=False)
+    else:
+        joint = join_runs(folders, store)
+        if show:
+            print_tables(joint.measured, joint.about, console)
+        check_scored(joint.measured, runs, store)
+        _write_finished(runs, joint, store, target, full)
+    console.print(f"[bold]{target / 'index.html'}[/]", highlight=False, soft_wrap=True)
+    return target
+
+
+def compare(
+    names: Sequence[str], store_dir: str = "results", out: str | None = None, *, force: bool = False, full: bool = False
+) -> Path:
+    """``erasebench compare``: several runs in one table and one report; arguments as :func:`write_report`.
+
+    Raises:
+        UserError: fewer than two runs, and whatever :func:`write_report` refuses.
+    """
+    if len(dict.fromkeys(names)) < 2:
+        raise UserError("compare needs two runs or more; for one run: erasebench report RUN")
+    return write_report(names, store_dir, out, force=force, full=full, show=True)
+
+
+def _write_finished(runs: Sequence[Run], joint: Joint, store: Store, target: Path, full: bool) -> None:
+    metrics = [metric for metric in joint.metrics if metric.id not in joint.not_run]
+    classifiers, verdicts = seen(joint.plan, joint.scores, metrics)
+    rows = make_rows(joint.plan, verdicts.answer, outcomes(joint.plan, verdicts.recognised))
+    sensitive = set() if all(run.embedded for run in runs) else {"unsafe"} & set(joint.plan.task_kind)
+    with replacing(target, [run.name for run in runs]) as folder:
+        _assets(folder)
+        _tables(folder / "tables", joint)
+        made = write_thumbnails(store, joint.plan.key, folder, before=target, full=full)
+        classifier = " and ".join(classifiers)
+        write_browser(
+            rows, folder, thumbnails=made, sensitive=sensitive, classifier=classifier, store=str(store.root), full=full
+        )
+        images = (int(joint.plan.key.nunique()), len(made))
+        pages.write_pages(
+            pages.Contents(folder, runs, joint, store, classifier, sensitive, images, _verdicts(joint.plan, verdicts))
+        )
+
+
+def _verdicts(plan: pd.DataFrame, verdicts: pd.DataFrame) -> dict[str, bool]:
+    """By image key, whether it is recognised: for the grids, whose rows are of one task."""
+    known = verdicts.recognised.notna()
+    return dict(zip(plan.key[known], verdicts.recognised[known] == 1, strict=True))
+
+
+def _assets(folder: Path) -> None:
+    (folder / "assets").mkdir()
+    for entry in files("erasebench.report").joinpath("static").iterdir():
+        if entry.name.endswith((".css", ".js")):
+            (folder / "assets" / entry.name).write_bytes(entry.read_bytes())
+
+
+def _tables(folder: Path, joint: Joint) -> None:
+    """The tables as CSV, Markdown and LaTeX, and a document that puts the latter together."""
+    written = write_tables(joint.measured, folder, joint.about)
+    inputs = "\n".join(rf"\input{{{path.stem}}}\clearpage" for path in written if path.suffix == ".tex")
+    (folder / "all.tex").write_text(WRAPPER.replace("INPUTS", inputs), encoding="utf-8")

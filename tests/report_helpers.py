@@ -1,0 +1,106 @@
+"""A finished run in a store of its own, with images, edits and unfriendly names, for the tests of the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+from table_helpers import METRICS, make_costs, make_plan, make_scores, make_store, recipe
+
+from erasebench.eraser import Edit
+from erasebench.results import write_plan
+from erasebench.store import Store
+
+ABOUT = {
+    "model": "small (0123456789ab, float32)",
+    "protocol": "default v1 (DDIMScheduler, 20 steps, guidance 7.5)",
+    "prompts of kind object": "mine-object v1 (deadbeef)",
+    "note": "",
+}
+SCRIPT = "</script><script>document.title = 'owned'</script>"
+QUOTES = "\"><img src=x onerror=\"document.title='owned'\"> it's 100 % & more"
+TASK = "church <b>\"'&"
+
+
+def plan_of(erasers: tuple[str, ...] = ("none", "cure", "uce"), prompts: int = 4) -> pd.DataFrame:
+    """The plan of the table tests with unsafe prompts beside it."""
+    plan = make_plan(erasers, prompts=prompts)
+    unsafe = make_plan(erasers, ("church",), prompts).assign(task_kind="unsafe")
+    unsafe = unsafe[unsafe.role != "general"].assign(kind="unsafe", edit_key=unsafe.edit_key.str[::-1])
+    return renamed(pd.concat([plan, unsafe], ignore_index=True))
+
+
+def renamed(plan: pd.DataFrame) -> pd.DataFrame:
+    """The plan with HTML, quotes and a script in prompts and in the name of a task; keys are made again."""
+    plan = plan.copy()
+    plan.loc[plan.prompt_id == "church-0", "prompt"] = SCRIPT
+    plan.loc[plan.prompt_id == "tench-0", "prompt"] = QUOTES
+    plan["label"] = plan.label.replace({"church": TASK})
+    plan["task"] = plan.task.replace({"church": TASK})
+    rows = list(zip(plan.prompt, plan.seed, plan.edit_key, strict=True))
+    plan["key"] = [recipe(*row).key for row in rows]
+    plan["original_key"] = [recipe(prompt, seed, "").key for prompt, seed, _ in rows]
+    return plan
+
+
+def finish(
+    store: Store,
+    name: str,
+    plan: pd.DataFrame,
+    *,
+    status: str = "ok",
+    scored: bool = True,
+    about: dict[str, str] | None = None,
+    source: str = "some/model",
+    planned: bool = True,
+    method: dict[str, Any] | None = None,
+) -> Path:
+    """The folder of a run as ``erasebench run`` leaves it, with its scores and the notes of its edits."""
+    folder = store.run_folder(name)
+    nodes = method or {name: {"_target_": f"erasebench.methods.{name}.{name.title()}"} for name in ("cure", "uce")}
+    metrics = {
+        type(metric).__name__.lower(): {"_target_": f"table_helpers.{type(metric).__name__}"} for metric in METRICS
+    }
+    config = {"metric": metrics, "plugins": ["table_helpers"], "method": nodes}
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    manifest = {
+        "status": status,
+        "command": ["erasebench run", f"name={name}", "task.erase=[church, gas pump]"],
+        "config_hash": "0123456789ab",
+        "started": "2026-01-01T00:00:00+00:00",
+        "model": {"name": "small", "source": source, "revision": "r", "family": "sd1"},
+        "metrics": {metric.id: {"needs": ["weights"], "not_run": None} for metric in METRICS},
+        "packages": {"torch": "2.13.0"},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    if planned:
+        write_plan(folder, plan, make_costs(plan), about or ABOUT)
+    if scored:
+        for metric, scores in make_scores(plan).items():
+            store.put_scores(metric, scores)
+    for row in plan[plan.edit_key != ""].drop_duplicates("edit_key").itertuples():
+        store.put_edit(row.edit_key, Edit({}, notes(row.eraser, row.task)))
+    return folder
+
+
+def notes(method: str, task: str) -> dict[str, Any]:
+    """The notes of an edit as a run leaves them."""
+    return {
+        "method": method, "version": "1", "settings": {"alpha": 2.0, "retain": None}, "task": {"label": task},
+        "seconds": 0.25, "weights": 2, "rank": 3, "share": 0.028, "rounding": 0.0, "moved": {"target": 1.0},
+        "norms": {f"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.{part}.weight": 1.5 for part in ("to_k", "to_v")},
+        "energies": {"forget": [[0.75, 0.25]]}, "warnings": ["the anchor <i> is empty"], "anchor": "art & co",
+    }  # fmt: skip
+
+
+def make_run(root: Path, name: str = "one", **options: Any) -> Store:
+    """A store with one finished run and all of its images."""
+    plan = options.pop("plan", None)
+    plan = plan_of() if plan is None else plan
+    make_store(root, plan.drop_duplicates("key"))
+    store = Store(root)
+    finish(store, name, plan, **options)
+    return store

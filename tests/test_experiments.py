@@ -1,0 +1,204 @@
+"""Experiments: every published table composes and plans, and small ones run whole on the embedded model."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from erasebench.app import overrides_in
+from erasebench.config import at_scale, compose, groups, task_groups
+from erasebench.errors import UserError
+from erasebench.estimate import Cost, estimate, images_without_a_model
+from erasebench.generate import device_name
+from erasebench.pipelines import load_model
+from erasebench.plan import make_plan, prepare
+from erasebench.recipe import Recipe
+from erasebench.results import tabulate
+from erasebench.run import run
+from erasebench.store import Store
+
+NAMES = groups()["experiment"]
+TABLES = {
+    "cure": "artists artists_living i2p objects efficiency alpha number redteam_unlearndiffatk redteam_ringabell redteam_mma redteam_p4d",
+    "uce": "objects artists nudity",
+    "rece": "nudity artists artists_living objects unsafe redteam",
+    "esd": "objects artists nudity",
+    "mace": "objects celebrities_1 celebrities_5 celebrities_10 celebrities_100 artists_100 explicit",
+    "speed": "few_1 few_2 few_3 few_artists celebrities_10 celebrities_50 celebrities_100 nudity",
+    "safree": "artists redteam",
+    "sld": "i2p",
+    "unlearndiffatk": "nudity",
+}
+
+
+@cache
+def embedded():
+    return load_model("embedded", name="embedded", device="cpu")
+
+
+@cache
+def config_of(*overrides: str):
+    return compose(overrides)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=220)
+
+
+def said(console: Console) -> str:
+    return " ".join(console.file.getvalue().split())
+
+
+def test_the_tables_of_the_papers_are_there() -> None:
+    asked = {f"{paper}_{table}" for paper, tables in TABLES.items() for table in tables.split()}
+    assert asked == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_composes_with_its_own_choices(name: str) -> None:
+    config = config_of(f"experiment={name}")
+    about = config.experiment
+    assert about.name == name and about.paper and about.table and about.note is not None
+    assert config.model.name == "sd14" and config.protocol.name not in ("embedded", "flow")
+    assert set(config.metric), "what it measures is said"
+    if config.prompts.get("source") is None:
+        with pytest.raises(UserError, match="give the path of a file that is not part of erasebench: .{20}"):
+            task_groups(config)
+            prepare(config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_plans_at_a_tiny_scale(name: str, tmp_path: Path) -> None:
+    config = config_of(f"experiment={name}", "scale=tiny", f"store.dir={tmp_path}", "device=cpu")
+    full = config_of(f"experiment={name}")
+    assert (config.model.name, config.protocol.name, config.scale) == ("embedded", "embedded", "tiny")
+    assert config.method == full.method and config.experiment == full.experiment
+    prepared = prepare(config)
+    (kind,) = prepared.groups
+    assert kind == config.experiment.kind
+    plan = make_plan(prepared, embedded())
+    assert set(plan.rows.role) == {"erase", "retain", "general"}
+    assert 0 < len(plan.recipes) < 300 and len(plan.recipes) == images_without_a_model(prepared)
+    assert len({label for label, *_ in prepared.edits()}) >= 2
+
+
+def test_a_tiny_experiment_runs_whole_and_its_numbers_are_the_embedded_models(tmp_path: Path) -> None:
+    overrides = ("experiment=cure_objects", "scale=tiny", "method=cure", f"store.dir={tmp_path}", "device=cpu")
+    few = ("prompts.per_erased=1", "prompts.per_retained=0", "prompts.general=2", "protocol.steps=2")
+    before = quiet()
+    assert run(compose([*overrides, *few, "dry_run=true"]), before) is None
+    assert "6 images to make; time for them here: unknown until the first images are made" in said(before)
+    console = quiet()
+    done = run(compose([*overrides, *few]), console)
+    assert "Numbers of the embedded model" in said(console)
+    table = pd.read_csv(done.folder / "tables" / "published.csv")
+    assert len(table) == 6 and table.published.notna().all()
+    assert table.measured.isna().all() and table.difference.isna().all(), "no embedded number beside a published one"
+    text = (done.folder / "tables" / "published.md").read_text(encoding="utf-8")
+    assert "not run" in text and "4.2~" in text and "not of Stable Diffusion" in text
+    again = quiet()
+    assert run(compose([*overrides, *few, "prompts.general=3", "dry_run=true"]), again) is None
+    assert re.search(r"2 images to make; time for them here: [0-9.]+ minutes; disk: [0-9.]+ MB", said(again))
+    before = (done.folder / "tables" / "published.csv").read_bytes()
+    tabulate([done.folder.name], str(tmp_path), console=quiet())
+    assert (done.folder / "tables" / "published.csv").read_bytes() == before, "made again from records"
+
+
+def test_several_settings_of_one_eraser_are_rows_of_one_table(tmp_path: Path) -> None:
+    prepared = prepare(config_of("experiment=cure_alpha", "scale=tiny", f"store.dir={tmp_path}", "device=cpu"))
+    assert list(prepared.erasers) == ["none", *(f"cure alpha={alpha}.0" for alpha in (1, 2, 3, 5, 10))]
+
+
+def test_what_is_given_beside_the_scale_wins() -> None:
+    spelt = at_scale(["experiment=mace_celebrities_10", "scale=tiny", "prompts.per_erased=7"])
+    assert "prompts.per_erased=7" in spelt and "prompts.per_erased=2" not in spelt
+    assert "task.joint=true" in spelt and "model=embedded" in spelt
+    assert at_scale(["experiment=cure_objects"]) == ["experiment=cure_objects"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["scale=tiny"], "needs one experiment beside it"),
+        (["scale=small", "experiment=cure_objects"], "no such scale.* Known: full, tiny"),
+        (["scale=tiny", "experiment=cure_objects", "model=sd14"], "on the embedded model; leave model=sd14"),
+        (["scale=tiny", "experiment=cure_objekts"], "Did you mean 'cure_objects'"),
+        (["experiment=cure_table"], "experiment=cure_table: there is no such experiment"),
+    ],
+)
+def test_a_scale_or_experiment_that_cannot_be_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose(overrides)
+
+
+def test_options_of_hydra_and_their_values_are_no_overrides() -> None:
+    arguments = ["--cfg", "job", "experiment=cure_objects", "-m", "scale=tiny", "-p", "task"]
+    assert overrides_in(arguments) == ["experiment=cure_objects", "scale=tiny"]
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_the_concepts_of_a_file_are_its_labels_and_those_it_erases(tmp_path: Path) -> None:
+    rows = [
+        {"type": kind, "prompt": f"A portrait of {name}", "evaluation_seed": seed}
+        for kind, name in (("erased", "Adam Driver"), ("erased", "Amy Adams"), ("others", "Aaron Paul"))
+        for seed in (1, 2)
+    ]
+    path = write(tmp_path / "celebrity_2_concepts.csv", rows)
+    config = compose(["experiment=mace_celebrities_10", f"prompts.source={path}"])
+    (group,) = task_groups(config).values()
+    (task,) = group.tasks
+    assert task.names == ("Adam Driver", "Amy Adams") and task.retain == ("Aaron Paul",)
+    none = write(tmp_path / "none.csv", [row | {"type": "others"} for row in rows])
+    with pytest.raises(UserError, match="marks no named concept as erased"):
+        task_groups(compose(["experiment=mace_celebrities_10", f"prompts.source={none}"]))
+    with pytest.raises(UserError, match="needs a prompt file"):
+        task_groups(compose(["task=celebrity_file"]))
+
+
+def test_a_model_that_is_not_here_is_counted_without_it(tmp_path: Path, monkeypatch) -> None:
+    rows = [
+        {"case_number": 2 * i + j, "prompt": f"an image of a {name}", "class": name, "evaluation_seed": j}
+        for i, name in enumerate(config_of("experiment=cure_objects").task.concepts)
+        for j in range(2)
+    ]
+    path = write(tmp_path / "imagenette.csv", rows)
+    monkeypatch.setattr("erasebench.run.model_here", lambda *_: False)
+    console = quiet()
+    config = compose(["experiment=cure_objects", f"prompts.source={path}", "dry_run=true", f"store.dir={tmp_path}/r"])
+    assert run(config, console) is None
+    # 20 prompts; unedited once, and for each of three erasers and ten classes.
+    assert f"about {20 + 3 * 10 * 20} images; sd14 is not on this machine" in said(console)
+
+
+def test_an_estimate_is_whole_or_unknown(tmp_path: Path) -> None:
+    from PIL import Image
+
+    def recipe(seed: int, steps: int = 2) -> Recipe:
+        return Recipe("m", "r", "", "p", "", seed, steps, 7.5, 64, 64, "DDIMScheduler", "{}", "float32")
+
+    store, here = Store(tmp_path), device_name(embedded().pipe)
+    assert estimate(store, [], here) == Cost(0, 0.0, 0.0)
+    assert estimate(store, [recipe(1)], here).seconds is None
+    for seed, seconds in enumerate((1.0, 2.0, 30.0)):
+        store.put_image(recipe(seed), Image.new("RGB", (64, 64)), {"seconds": seconds, "device": here})
+    found = estimate(store, [recipe(seed) for seed in range(10, 20)], here)
+    assert found.seconds == 20.0, "the median: one slow image does not count ten times"
+    assert found.disk_bytes == pytest.approx(10 * store.image_path(recipe(0).key).stat().st_size, rel=0.02)
+    assert estimate(store, [recipe(10), recipe(11, steps=50)], here).seconds is None, "half an estimate misleads"
+    elsewhere = estimate(store, [recipe(10)], "cuda NVIDIA A100")
+    assert elsewhere.seconds is None and elsewhere.disk_bytes
+    assert "20.0 hours" in str(Cost(5, 72000.0, 1e9))
