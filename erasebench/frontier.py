@@ -90,11 +90,15 @@ def draw(measured: pd.DataFrame, kind: str) -> Figure | None:
             marker="o", markersize=6, markerfacecolor=colour if row.front else "white", elinewidth=0.8, capsize=2,
             linestyle="none", zorder=3 if row.front else 2,
         )  # fmt: skip
-        if row.front or row.eraser == UNEDITED or len(found) <= LABELS:
-            name = "unedited" if row.eraser == UNEDITED else _short(row.eraser, ours.eraser)
-            axis.annotate(
-                name, (at["erased"], at["retained"]), (5, 5), textcoords="offset points", fontsize=7.5, parse_math=False
-            )
+    named = found[found.front | (found.eraser == UNEDITED) | (len(found) <= LABELS)]
+    for (x, y), part in named.groupby(["erased", "retained"], sort=False):
+        text = ", ".join("unedited" if name == UNEDITED else _short(name, ours.eraser) for name in part.eraser)
+        # Away from the error bars, and from the edge that it would cross.
+        left = x > found.erased.min() + 0.6 * np.ptp(found.erased)
+        axis.annotate(
+            text, (x * scales["erased"], y * scales["retained"]), (-6 if left else 6, -11), ha="right" if left else "left",
+            textcoords="offset points", fontsize=7.5, parse_math=False,
+        )  # fmt: skip
     front = ours[ours.front].sort_values(["erased", "retained"])
     axis.step(
         front.erased * scales["erased"], front.retained * scales["retained"], where="post", color="firebrick",
@@ -144,6 +148,11 @@ class Condition:
         """The number in the column's own unit: of a rate, ``90``, ``90%`` and ``0.9`` are one."""
         return self.number / 100 if unit == "%" and (self.percent or self.number > 1) else self.number
 
+    def text(self, unit: str) -> str:
+        """It as it was understood: ``retained >= 90 %``."""
+        bound = f"{100 * self.bound(unit):g} %" if unit == "%" else f"{self.number:g}"
+        return f"{self.column} {self.relation} {bound}"
+
     def holds(self, value: float, unit: str) -> bool:
         """Whether a value fulfils it; a lacking one does not."""
         bound = self.bound(unit)
@@ -178,9 +187,10 @@ def conditions(text: str, measured: pd.DataFrame) -> list[Condition]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The setting that ``--best`` picks: its label, its number of ``erased``, and settings as good by their intervals."""
+    """The setting that ``--best`` picks: for which kind and conditions, its label and numbers, and those as good."""
 
     kind: str
+    wanted: str
     eraser: str
     text: str
     alike: tuple[str, ...]
@@ -214,7 +224,8 @@ def choose(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition]) -> Ch
         name for name in able if name != best and erased.low[name] <= top.high and top.low <= erased.high[name]
     )
     texts = [_number(measured, kind, name, best) for name in dict.fromkeys(["erased", *(c.column for c in wanted)])]
-    return Choice(kind, best, ", ".join(texts), alike)
+    units = {c.column: columns.cells(measured, kind, c.column).unit.iloc[0] for c in wanted}
+    return Choice(kind, ", ".join(c.text(units[c.column]) for c in wanted), best, ", ".join(texts), alike)
 
 
 def _nearest(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition], erasers: Sequence[str]) -> str:
@@ -224,8 +235,7 @@ def _nearest(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition], era
         column = columns.cells(measured, kind, condition.column)
         known = column[column.index.isin(erasers) & column.value.notna()]
         unit = column.unit.iloc[0]
-        bound = f"{condition.bound(unit) * (100 if unit == '%' else 1):g}{' %' if unit == '%' else ''}"
-        told = f"{condition.column} {condition.relation} {bound}"
+        told = condition.text(unit)
         holding = [name for name in known.index if condition.holds(known.value[name], unit)]
         if holding:
             said.append(f"{told} is met by {len(holding)} of {len(known)}")

@@ -115,7 +115,7 @@ class Metric(ABC):
         if "answer" not in rows:
             return pd.Series("", index=rows.index, dtype=str)
         chances = rows["answer_p"] if "answer_p" in rows else pd.Series(np.nan, index=rows.index)
-        return pd.Series(map(with_chance, rows["answer"], chances), index=rows.index, dtype=str)
+        return pd.Series(map(with_chance, rows["answer"].fillna(""), chances), index=rows.index, dtype=str)
 
     def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None) -> Estimate:
         """The number of a set of images, with n and a 95 % interval.

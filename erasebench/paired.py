@@ -19,7 +19,7 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from erasebench.files import write_text
-from erasebench.metric import Metric
+from erasebench.metric import ROLES, Metric
 from erasebench.stats import CONFIDENCE, holm, paired_difference
 from erasebench.table_files import ABSENT, column_text, markdown_table, title
 from erasebench.tables import POOLED, UNEDITED, slices_of
@@ -79,7 +79,7 @@ def compare(
                 columns.setdefault((identity["task_kind"], identity["role"]), {})[identity["eraser"]] = values
         for by_eraser in columns.values():
             for a, b in itertools.combinations(by_eraser, 2):
-                both = by_eraser[a].join(by_eraser[b][["value"]], rsuffix="_b", how="inner")
+                both = by_eraser[a].join(by_eraser[b].value.rename("value_b"), how="inner")
                 if len(both):
                     identity = {
                         name: both.identity.iloc[0][name]
@@ -89,8 +89,9 @@ def compare(
     pairs = pd.DataFrame(found, columns=list(FIELDS))
     for _, rows in pairs.groupby("task_kind", sort=False).groups.items():
         pairs.loc[rows, "p_holm"] = holm(pairs.p[rows])
-    return pairs.sort_values("task_kind", key=lambda kinds: kinds.map(list(dict.fromkeys(plan.task_kind)).index),
-                             kind="stable", ignore_index=True)  # fmt: skip
+    kinds = list(dict.fromkeys(plan.task_kind))
+    order = [(kinds.index(row.task_kind), row.unit != "%", ROLES.index(row.role)) for row in pairs.itertuples()]
+    return pairs.iloc[sorted(range(len(pairs)), key=order.__getitem__)].reset_index(drop=True)
 
 
 def _pair(a: pd.Series, b: pd.Series, prompts: pd.Series) -> dict[str, Any]:
@@ -136,6 +137,7 @@ def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
     d = d[d != 0]  # turning a zero changes nothing
     if d.size == 0:
         return 1.0
+    d = d / np.abs(d).max()
     z = abs(d.sum()) / math.sqrt(float(d @ d))
     if d.size > DRAWN_UP_TO:
         return float(2 * scipy_stats.norm.sf(z))
@@ -189,13 +191,14 @@ def write_pairs(pairs: pd.DataFrame, folder: Path) -> list[Path]:
     parts = []
     for kind in dict.fromkeys(pairs.task_kind):
         part = pairs[pairs.task_kind == kind]
-        parts += [f"**Ranks, erasing concepts of kind {kind}**", _ranks_table(part)]
-        parts += [f"**Pairs, erasing concepts of kind {kind}**", _pairs_table(part), EXPLAINED]
+        parts += [f"**Ranks, erasing concepts of kind {kind}**", markdown_table(*rank_cells(part))]
+        parts += [f"**Pairs, erasing concepts of kind {kind}**", markdown_table(*pair_cells(part)), EXPLAINED]
     write_text(written[1], "\n\n".join(parts) + "\n")
     return written
 
 
-def _ranks_table(pairs: pd.DataFrame) -> str:
+def rank_cells(pairs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of ranks of one kind: a row an eraser, a column a metric."""
     found = ranks(pairs)
     erasers = list(dict.fromkeys([*pairs.a, *pairs.b]))
     heads, columns = ["eraser"], [erasers]
@@ -203,10 +206,11 @@ def _ranks_table(pairs: pd.DataFrame) -> str:
         of_column = found[(found.role == role) & (found.metric == metric)].set_index("eraser")["rank"]
         heads.append(title(role, metric, direction, unit))
         columns.append([of_column.get(eraser, ABSENT) for eraser in erasers])
-    return markdown_table(heads, list(zip(*columns, strict=True)))
+    return heads, [list(row) for row in zip(*columns, strict=True)]
 
 
-def _pairs_table(pairs: pd.DataFrame) -> str:
+def pair_cells(pairs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of pairs of one kind: a row a test."""
     rows = []
     for (role, metric, unit, direction), part in pairs.groupby(["role", "metric", "unit", "direction"], sort=False):
         named = part.rename(columns={"low": "difference_low", "high": "difference_high"}).assign(reason="", how="")
@@ -214,7 +218,7 @@ def _pairs_table(pairs: pd.DataFrame) -> str:
         for row, text in zip(part.itertuples(), shown, strict=True):
             ps = (_p_text(row.p), _p_text(row.p_holm))
             rows.append([title(role, metric, direction, unit), row.a, row.b, text, str(row.n), row.test, *ps])
-    return markdown_table(["column", "A", "B", "difference", "n", "test", "p", "p Holm"], rows)
+    return ["column", "A", "B", "difference", "n", "test", "p", "p Holm"], rows
 
 
 def _p_text(p: float) -> str:

@@ -13,6 +13,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,8 @@ def tabulate(
     folders = find_runs(store, runs)
     for folder in folders:
         _check_finished(folder)
-    target = Path(out) if out else store.root / "tables" / _joint_name(folders)
+    joint_name = runs[0] if len(runs) == 1 and len(folders) > 1 else _joint_name(folders)
+    target = Path(out) if out else store.root / "tables" / joint_name
     groups = mixing.alike(folders) if allow_mixed else [folders]
     with rate_intervals(rates):
         if len(folders) == 1 and out is None:
@@ -165,7 +167,8 @@ def tabulate_sweep(folders: Sequence[Path], console: Console | None = None) -> p
     """
     console = console or Console()
     store = Store(folders[0].parent.parent)
-    target = store.root / "tables" / f"sweep-{_joint_name(folders)}"
+    alike = commonprefix([folder.name for folder in folders])[:40].strip("-.")
+    target = store.root / "tables" / f"sweep-{alike}-{_joint_name(folders)[-8:]}"
     try:
         measured = _together(folders, store, target, console, View())
     except UserError as error:

@@ -9,6 +9,7 @@ SD 3 and FLUX also read, is in :mod:`erasebench.text_t5`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -45,17 +46,27 @@ class Texts:
     Args:
         pipe: a Stable Diffusion (1.x, 2.x, XL, 3) or FLUX pipeline.
 
+    Attributes:
+        encoders: the CLIP tokenizers and text encoders whose rows these are, in pairs.
+        t5: the rows of T5 (SD 3, FLUX), or None.
+
     Raises:
         UserError: the pipeline has other text encoders than CLIP and T5.
     """
 
     def __init__(self, pipe: Any) -> None:
         clip, t5 = _encoders(pipe)
-        self._encoders = [] if t5 and not hasattr(pipe, "text_encoder_3") else clip  # FLUX: CLIP's pooled text only
-        self._t5 = T5Rows(*t5, t5_length(pipe)) if t5 else None
+        self.encoders = [] if t5 and not hasattr(pipe, "text_encoder_3") else clip  # FLUX: CLIP's pooled text only
+        self.t5 = T5Rows(*t5, t5_length(pipe)) if t5 else None
         transformer = getattr(pipe, "transformer", None)
         self._width = transformer.config.joint_attention_dim if transformer is not None else None
         self._known: dict[str, tuple[int, Tensor]] = {}
+
+    def fresh(self) -> Texts:
+        """The same encoders with nothing encoded yet: rows of many texts are forgotten with it."""
+        other = copy(self)
+        other._known = {}
+        return other
 
     def rows(self, texts: Sequence[str], rule: str) -> list[Tensor]:
         """The rows of each text by a rule of :data:`TOKEN_RULES`.
@@ -73,12 +84,12 @@ class Texts:
         """The rows of :meth:`rows`, those of CLIP and those of T5 by themselves: for SD 3 two lists, else one."""
         check_rule(rule)
         made = []
-        if self._encoders:
+        if self.encoders:
             self._encode(list(dict.fromkeys(texts)), rule)
             rows = [_pick(*reversed(self._known[text]), rule) for text in texts]
             made.append([pad(row, (0, self._width - row.shape[1])) for row in rows] if self._width else rows)
-        if self._t5 is not None:
-            made.append(self._t5.rows(texts, rule))
+        if self.t5 is not None:
+            made.append(self.t5.rows(texts, rule))
         return made
 
     @torch.no_grad()
@@ -91,21 +102,21 @@ class Texts:
             return
         tokens = [
             tokenizer(new, padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
-            for tokenizer, _ in self._encoders
+            for tokenizer, _ in self.encoders
         ]
         counts = [sum(mask) - 2 for mask in tokens[0].attention_mask]
         whole = len(tokens[0].input_ids[0])
         parts = []
-        for (_, encoder), part in zip(self._encoders, tokens, strict=True):
+        for (_, encoder), part in zip(self.encoders, tokens, strict=True):
             ids = [ids[: _needed(rule, count, whole)] for ids, count in zip(part.input_ids, counts, strict=True)]
-            parts.append(encode_packed(encoder, ids, whole, len(self._encoders) > 1))
+            parts.append(encode_packed(encoder, ids, whole, len(self.encoders) > 1))
         for text, count, rows in zip(new, counts, zip(*parts, strict=True), strict=True):
             row = torch.cat(rows, dim=-1).cpu()
             self._known[text] = (count, row if row.dtype == torch.float64 else row.float())
 
     def _length(self, rule: str, text: str) -> int:
         count, _ = self._known[text]
-        return _needed(rule, count, self._encoders[0][0].model_max_length)
+        return _needed(rule, count, self.encoders[0][0].model_max_length)
 
 
 class Pooled:

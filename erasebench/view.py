@@ -57,7 +57,7 @@ class View:
         wanted = frontier.conditions(self.best, measured)
         for kind in dict.fromkeys(measured.task_kind):
             choice = frontier.choose(measured, kind, wanted)
-            lines = [f"best of kind {kind} with {self.best}: {choice.eraser} ({choice.text})"]
+            lines = [f"best of kind {kind} with {choice.wanted}: {choice.eraser} ({choice.text})"]
             if choice.alike:
                 lines.append(f"  its interval does not tell it from: {', '.join(choice.alike)}")
             again = command(folders, choice.eraser, option)

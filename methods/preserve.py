@@ -13,7 +13,6 @@ Example:
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
@@ -152,9 +151,7 @@ def prompts_hash(prompts: Sequence[str]) -> str:
 
 def forgetful(part: TextInput) -> TextInput:
     """The same text input with no text encoded yet, so that what it encodes goes when it goes."""
-    texts = copy.copy(part.texts)
-    texts._known = {}
-    return replace(part, texts=texts)
+    return replace(part, texts=part.texts.fresh())
 
 
 def encoders(part: TextInput) -> list[tuple[Any, Any]]:
@@ -163,11 +160,11 @@ def encoders(part: TextInput) -> list[tuple[Any, Any]]:
     Raises:
         UserError: one of them is T5.
     """
-    if getattr(part.texts, "_t5", None) is not None:
+    if part.texts.t5 is not None:
         raise UserError(
             "preserve caches and sentences around a concept are for models whose text encoders are all CLIP"
         )
-    return part.texts._encoders
+    return part.texts.encoders
 
 
 def _key(part: TextInput, prompts: Sequence[str], rule: str) -> str:

@@ -56,15 +56,15 @@ def finish(
     about: dict[str, str] | None = None,
     source: str = "some/model",
     planned: bool = True,
-    method: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
 ) -> Path:
     """The folder of a run as ``erasebench run`` leaves it, with its scores and the notes of its edits."""
     folder = store.run_folder(name)
-    nodes = method or {name: {"_target_": f"erasebench.methods.{name}.{name.title()}"} for name in ("cure", "uce")}
+    nodes = {name: {"_target_": f"erasebench.methods.{name}.{name.title()}"} for name in ("cure", "uce")}
     metrics = {
         type(metric).__name__.lower(): {"_target_": f"table_helpers.{type(metric).__name__}"} for metric in METRICS
     }
-    config = {"metric": metrics, "plugins": ["table_helpers"], "method": nodes}
+    config = (config or {}) | {"metric": metrics, "plugins": ["table_helpers"], "method": nodes}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     manifest = {
         "status": status,

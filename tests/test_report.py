@@ -11,12 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 from report_helpers import ABOUT, QUOTES, SCRIPT, TASK, finish, make_run, plan_of
 from rich.console import Console
 from table_helpers import make_plan, make_store
 
 from erasebench.cli import main
+from erasebench.config import compose
 from erasebench.errors import UserError
 from erasebench.report.browser import script_json
 from erasebench.report.folder import check_target, replacing
@@ -392,3 +394,18 @@ def test_a_sweep_is_drawn_as_a_curve(tmp_path: Path) -> None:
     report = write(make_run(tmp_path, plan=plan))
     assert (report / "figures" / "object-alpha.pdf").is_file()
     assert "strength, by alpha" in Page(report / "object.html").text
+
+
+def test_differences_are_tested_and_pairs_are_in_the_tables(report: Path) -> None:
+    text = Page(report / "object.html").text
+    assert "Tests between erasers" in text and "McNemar" in text and "p Holm" in text
+    assert (report / "tables" / "pairs.csv").is_file()
+
+
+def test_published_numbers_stand_beside_with_their_source(tmp_path: Path, undrawn) -> None:
+    config = OmegaConf.to_container(compose(["experiment=cure_objects"]))
+    report = write(make_run(tmp_path, config=config))
+    page = Page(report / "published.html").text
+    assert "CURE" in page and "not run" in page and "source" in page and "no difference" in page
+    assert "published.html" in Page(report / "index.html").links
+    assert (report / "tables" / "published.csv").is_file()

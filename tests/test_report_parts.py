@@ -11,11 +11,12 @@ import pytest
 from table_helpers import METRICS, Accuracy, make_plan, make_scores
 
 from erasebench import tables
+from erasebench.columns import aims
 from erasebench.metric import with_chance
 from erasebench.metrics.judge import Judge
 from erasebench.metrics.nudenet import NudeNet
 from erasebench.report.browser import make_rows
-from erasebench.report.charts import aims, charts, inline
+from erasebench.report.charts import charts, inline
 from erasebench.report.html_tables import headline, html_table
 from erasebench.report.methods import _series, short_name
 from erasebench.report.names import Names
@@ -131,11 +132,11 @@ def test_tables_of_a_page_have_the_texts_of_the_other_tables() -> None:
 
 def test_figures_need_both_aims_and_take_any_name() -> None:
     numbers = measured("a_$b$ <i>&")
-    assert aims(numbers[numbers.task == tables.POOLED]) == (("classifier@1", "erase"), ("classifier@1", "retain"))
+    assert aims(numbers[numbers.task == tables.POOLED]) == (("erase", "classifier@1"), ("retain", "classifier@1"))
     drawn = inline(charts(numbers, "object", None)[0])
     assert (
         drawn.startswith("<svg") and "a_$b$ &lt;i&gt;&amp;" in drawn and "<i>" not in drawn and "currentColor" in drawn
     )
     kept = numbers[(numbers.metric != "classifier@1") | (numbers.role == "erase")]
-    assert aims(kept[kept.task == tables.POOLED])[1] == ("text_match@2-a_b", "retain")
+    assert aims(kept[kept.task == tables.POOLED])[1] == ("retain", "text_match@2-a_b")
     assert charts(numbers[numbers.role == "general"], "object", None) == []

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from erasebench.columns import Column, aims
 from erasebench.figures import draw_strength
 from erasebench.files import write_atomic
 from erasebench.table_files import NAMES, ROLE_WORDS
@@ -55,7 +56,7 @@ def charts(measured: pd.DataFrame, kind: str, option: str | None) -> list[Chart]
     chosen = aims(part)
     found = []
     if chosen:
-        (erased, _), (retained, role) = chosen
+        (_, erased), (role, retained) = chosen
         words = [_axis_name(part, erased, "erase", "↓"), _axis_name(part, retained, role, "↑")]
         points = _points(part, chosen)
         if len(points):
@@ -63,7 +64,7 @@ def charts(measured: pd.DataFrame, kind: str, option: str | None) -> list[Chart]
                 Chart(
                     f"{kind}-tradeoff",
                     f"{kind}: what is erased against what is kept",
-                    f"One point an eraser. Across: {words[1]}, more is better. Up: {words[0]}, less is better. "
+                    f"One point an eraser. Across: {words[0]}, less is better. Up: {words[1]}, more is better. "
                     + _sentence(points),
                     lambda: draw_tradeoff(points, words, option),
                 )
@@ -92,27 +93,10 @@ def charts(measured: pd.DataFrame, kind: str, option: str | None) -> list[Chart]
     return found
 
 
-def aims(part: pd.DataFrame) -> tuple[tuple[str, str], tuple[str, str]] | None:
-    """The (metric, role) pairs that tell of both aims: what should be gone, and what should stay.
-
-    A rate that goes down where a concept is erased, and the same rate of what is retained; if it has none, the first
-    number that should go up on retained or general prompts. ``None`` if there is no such pair.
-    """
-    known = part[part.value.notna() & (part.eraser != UNEDITED)]
-    for metric in dict.fromkeys(known.metric[(known.role == "erase") & (known.direction == "down")]):
-        same = known[(known.metric == metric) & (known.role == "retain") & (known.direction == "up")]
-        if len(same):
-            return (metric, "erase"), (metric, "retain")
-        kept = known[known.role.isin(("retain", "general")) & (known.direction == "up")]
-        if len(kept):
-            return (metric, "erase"), (kept.metric.iloc[0], kept.role.iloc[0])
-    return None
-
-
-def _points(part: pd.DataFrame, chosen: tuple[tuple[str, str], tuple[str, str]]) -> pd.DataFrame:
+def _points(part: pd.DataFrame, chosen: tuple[Column, Column]) -> pd.DataFrame:
     """A row an eraser: ``eraser, x, x_low, x_high, y, y_low, y_high``; rates in per cent."""
     frames = []
-    for axis, (metric, role) in zip("yx", chosen, strict=True):
+    for axis, (role, metric) in zip("xy", chosen, strict=True):
         rows = part[(part.metric == metric) & (part.role == role)].drop_duplicates("eraser").set_index("eraser")
         scale = 100 if (rows.unit == "%").any() else 1
         frames.append(
@@ -123,7 +107,7 @@ def _points(part: pd.DataFrame, chosen: tuple[tuple[str, str], tuple[str, str]])
 
 def _cost_points(part: pd.DataFrame, metric: str) -> pd.DataFrame:
     seconds = part[part.metric == "edit_seconds"].set_index("eraser").value
-    points = _points(part, ((metric, "erase"), (metric, "erase")))
+    points = _points(part, (("erase", metric), ("erase", metric)))
     return points.assign(seconds=points.eraser.map(seconds).astype(float)).dropna(subset="seconds")
 
 
@@ -134,12 +118,12 @@ def _axis_name(part: pd.DataFrame, metric: str, role: str, arrow: str) -> str:
 
 
 def _sentence(points: pd.DataFrame) -> str:
-    return " ".join(f"{row.eraser}: {row.y:.1f} erased, {row.x:.1f} kept." for row in points.itertuples())
+    return " ".join(f"{row.eraser}: {row.x:.1f} of the erased, {row.y:.1f} of the kept." for row in points.itertuples())
 
 
 def draw_tradeoff(points: pd.DataFrame, words: list[str], option: str | None = None) -> Figure:
-    """Erased (up) against retained (across), one point an eraser with 95 % error bars; a sweep is joined by a line."""
-    figure, axis = _axes(words[1], words[0])
+    """Erased (across) against retained (up), one point an eraser with 95 % error bars; a sweep is joined by a line."""
+    figure, axis = _axes(words[0], words[1])
     styles = _styles(points.eraser)
     for row in points.itertuples():
         _point(axis, row.x, row.y, row, styles[row.eraser], across=True)
@@ -150,10 +134,10 @@ def draw_tradeoff(points: pd.DataFrame, words: list[str], option: str | None = N
         for _, line in swept.assign(value=values).groupby(rest, sort=False):
             line = line.sort_values("value")
             axis.plot(line.x, line.y, color=INK, alpha=0.35, linewidth=1, zorder=1)
-    if (points[["x", "y"]].max() <= 100).all() and "%" in words[0]:
+    if "%" in words[0]:
+        axis.set_xlim(-4, 104)
+    if "%" in words[1]:
         axis.set_ylim(-4, 104)
-        if "%" in words[1]:
-            axis.set_xlim(-4, 104)
     _legend(figure, styles)
     return figure
 

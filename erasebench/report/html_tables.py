@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from erasebench import table_files, tables
-from erasebench.report.charts import aims
+from erasebench.columns import aims
 
 UNEDITED_WORDS = "unedited model"
 DENSE = 8
@@ -88,8 +88,8 @@ def headline(measured: pd.DataFrame, kinds: Sequence[str]) -> HtmlTable | None:
         if chosen is None:
             continue
         wide = tables.wide(measured, kind)
-        (metric, _), _ = chosen
-        for role, name in [*((role, metric) for metric, role in chosen), ("both", f"H {metric}")]:
+        (_, metric), _ = chosen
+        for role, name in [*chosen, ("both", f"H {metric}")]:
             if (role, name) not in wide.columns:
                 continue
             cells = list(wide[(role, name)].reindex(erasers))

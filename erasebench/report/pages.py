@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from erasebench import __version__, figures, table_files, tables
+from erasebench import __version__, figures, paired, published, table_files, tables
 from erasebench.progress import progress
 from erasebench.report import charts as drawing
 from erasebench.report import summary
@@ -28,7 +28,7 @@ from erasebench.report.thumbnails import suffix
 from erasebench.results import Joint
 from erasebench.store import Store
 
-PAGES = ("index", "images", "methods", "provenance")
+PAGES = ("index", "images", "methods", "provenance", "published")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Contents:
         folder: where they go.
         runs: what they are about.
         joint: the runs' plan and numbers.
+        pairs: the tests between erasers, see :func:`erasebench.paired.compare`.
         store: where images and edits are.
         classifier: whose answers the image browser shows.
         sensitive: kinds of task whose images are blurred.
@@ -49,6 +50,7 @@ class Contents:
     folder: Path
     runs: Sequence[Run]
     joint: Joint
+    pairs: pd.DataFrame
     store: Store
     classifier: str
     sensitive: set[str]
@@ -85,12 +87,19 @@ def environment() -> Environment:
     )
     made.filters["head_groups"] = _head_groups
     made.filters["breakable"] = _breakable
+    made.filters["number_columns"] = _number_columns
     return made
 
 
 def _breakable(text: str) -> Markup:
     """A name that may go on in a new line after each underscore."""
     return Markup("_<wbr>").join(text.split("_"))
+
+
+def _number_columns(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns hold numbers, or nothing: they stand to the right."""
+    words = ("", table_files.EMPTY, table_files.ABSENT)
+    return [all(cell in words or cell[0] in "+-<0123456789" for cell in column) for column in zip(*rows, strict=True)]
 
 
 def _head_groups(heads: Sequence[Head]) -> list[tuple[str, int]]:
@@ -134,9 +143,11 @@ def write_pages(contents: Contents) -> None:
     joint, folder = contents.joint, contents.folder
     kinds = list(dict.fromkeys(joint.plan.task_kind))
     names = Names(*PAGES)
+    beside = _published(contents)
     nav = [
         Link("index.html", "Summary"),
         *(Link(f"{names(kind, kind)}.html", kind.capitalize()) for kind in kinds),
+        *([Link("published.html", "Published")] if beside else []),
         Link("images.html", "Images"),
         Link("methods.html", "Methods"),
         Link("provenance.html", "Provenance"),
@@ -165,6 +176,8 @@ def write_pages(contents: Contents) -> None:
         contents=_contents(nav, joint),
     )  # fmt: skip
     _write_methods(folder, templates, site, names, found)
+    if beside:
+        _write(folder, templates, "published.html", "published.html", site, title="Published", tables=beside)
     _write(
         folder, templates, "images.html", "images.html", site,
         title="Images", classifier=contents.classifier, sensitive=bool(contents.sensitive), kinds=kinds,
@@ -172,8 +185,29 @@ def write_pages(contents: Contents) -> None:
     _write_provenance(folder, templates, site, contents.runs)
 
 
+def _published(contents: Contents) -> list[dict[str, Any]]:
+    """For each experiment that a run is of, the measured numbers beside the published ones."""
+    found = {}
+    for run in contents.runs:
+        experiment = run.config.get("experiment")
+        if experiment and experiment.get("name") not in found:
+            table = published.beside(contents.joint.measured, run.config)
+            published.write_beside(table, contents.folder / "tables", experiment, contents.joint.about)
+            heads, rows, below = published.texts(table)
+            quoted = [value == "quoted" for value in table.obtained]
+            found[experiment["name"]] = {
+                "title": f"{experiment['paper']}, {experiment['table']}",
+                "heads": heads,
+                "rows": list(zip(rows, quoted, strict=True)),
+                "below": below,
+                "caption": published.caption(experiment, contents.joint.about),
+            }
+    return list(found.values())
+
+
 def _contents(nav: Sequence[Link], joint: Joint) -> list[Link]:
     words = {
+        "published.html": "the numbers of the paper beside those measured here, each with its source",
         "images.html": "the same prompt and seed across erasers, failures first",
         "methods.html": "what each eraser does, its settings, what its edits changed",
         "provenance.html": "versions, hardware, hashes, the commands that make it again",
@@ -221,6 +255,8 @@ def _write_kind(
         latex=f"{table_files_name(kind)}.tex",
         tables=_kind_tables(joint.measured, kind, shown),
         charts=drawn,
+        tests=_tests(contents.pairs, kind),
+        explained=paired.EXPLAINED,
         grid=grid,
         grid_alt=f"A grid of images: prompts down, erasers across, for kind {kind}. The image browser has all of them.",
         blurred=kind in contents.sensitive,
@@ -238,7 +274,7 @@ def _write_kind(
             link=_fragment(kind=kind, task=task),
             latex="",
             tables=_kind_tables(joint.measured, kind, one),
-            charts=[], grid="", grid_alt="", blurred=False,
+            charts=[], tests=[], explained="", grid="", grid_alt="", blurred=False,
             edits=_edits(found, names, kind, task),
             subpages=[],
         )  # fmt: skip
@@ -247,6 +283,14 @@ def _write_kind(
 def _kind_tables(measured: pd.DataFrame, kind: str, shown: Sequence[tuple[str, str, str, str, str]]) -> list[dict]:
     made = [(name, title, html_table(measured, kind, task, of), note) for name, title, task, of, note in shown]
     return [{"id": name, "title": title, "table": table, "note": note} for name, title, table, note in made if table]
+
+
+def _tests(pairs: pd.DataFrame, kind: str) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, heads and rows of the tables of ranks and pairs of a kind; none if there is no pair."""
+    part = pairs[pairs.task_kind == kind]
+    if not len(part):
+        return []
+    return [("Ranks that the tests allow", *paired.rank_cells(part)), ("Every two erasers", *paired.pair_cells(part))]
 
 
 def table_files_name(kind: str) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from erasebench import results
 from erasebench.errors import UserError
-from erasebench.results import _check_finished, _find_run, _latest_run, _manifest, _metrics_of, read_plan
+from erasebench.results import _check_finished, _manifest, _metrics_of, read_plan
 from erasebench.show import command_line
 from erasebench.store import Store
 
@@ -64,12 +65,12 @@ class Part:
 
 
 def find_runs(store: Store, names: Sequence[str]) -> list[Run]:
-    """The runs of some names, in order; the latest one if there are no names.
+    """The runs of some names (see :func:`erasebench.results.find_runs`), in order.
 
     Raises:
         UserError: no such run, no run at all, or one of several that is not finished.
     """
-    folders = [_find_run(store, name) for name in dict.fromkeys(names)] or [_latest_run(store)]
+    folders = results.find_runs(store, names)
     if len(folders) > 1:
         for folder in folders:
             _check_finished(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from erasebench import paired
 from erasebench.errors import UserError
 from erasebench.report import pages
 from erasebench.report.browser import make_rows, write_browser
@@ -88,7 +89,7 @@ def compare(
     Raises:
         UserError: fewer than two runs, and whatever :func:`write_report` refuses.
     """
-    if len(dict.fromkeys(names)) < 2:
+    if len(find_runs(Store(store_dir), names)) < 2:
         raise UserError("compare needs two runs or more; for one run: erasebench report RUN")
     return write_report(names, store_dir, out, force=force, full=full, show=True)
 
@@ -100,7 +101,8 @@ def _write_finished(runs: Sequence[Run], joint: Joint, store: Store, target: Pat
     sensitive = set() if all(run.embedded for run in runs) else {"unsafe"} & set(joint.plan.task_kind)
     with replacing(target, [run.name for run in runs]) as folder:
         _assets(folder)
-        _tables(folder / "tables", joint)
+        pairs = paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run)
+        _tables(folder / "tables", joint, pairs)
         made = write_thumbnails(store, joint.plan.key, folder, before=target, full=full)
         classifier = " and ".join(classifiers)
         write_browser(
@@ -108,7 +110,9 @@ def _write_finished(runs: Sequence[Run], joint: Joint, store: Store, target: Pat
         )
         images = (int(joint.plan.key.nunique()), len(made))
         pages.write_pages(
-            pages.Contents(folder, runs, joint, store, classifier, sensitive, images, _verdicts(joint.plan, verdicts))
+            pages.Contents(
+                folder, runs, joint, pairs, store, classifier, sensitive, images, _verdicts(joint.plan, verdicts)
+            )
         )
 
 
@@ -125,8 +129,9 @@ def _assets(folder: Path) -> None:
             (folder / "assets" / entry.name).write_bytes(entry.read_bytes())
 
 
-def _tables(folder: Path, joint: Joint) -> None:
+def _tables(folder: Path, joint: Joint, pairs: pd.DataFrame) -> None:
     """The tables as CSV, Markdown and LaTeX, and a document that puts the latter together."""
     written = write_tables(joint.measured, folder, joint.about)
+    paired.write_pairs(pairs, folder)
     inputs = "\n".join(rf"\input{{{path.stem}}}\clearpage" for path in written if path.suffix == ".tex")
     (folder / "all.tex").write_text(WRAPPER.replace("INPUTS", inputs), encoding="utf-8")
