@@ -15,7 +15,7 @@ from erasebench.export import Found, check_new, describe_model, find_edit, write
 from erasebench.marks import read_marks
 from erasebench.models import find_model
 from erasebench.pipelines import Model, load_model
-from erasebench.run import _quiet_libraries
+from erasebench.run import quiet_libraries
 from erasebench.store import Store
 from erasebench.targets import named_weight
 
@@ -63,7 +63,7 @@ def apply(
             f"--to {to}: already edited by {', '.join(describe_edit(info) for info in marks)}; start from the unedited "
             "model, or say --compose to put the edits on top"
         )
-    _quiet_libraries()
+    quiet_libraries()
     model = load_model(path, revision, device="cpu", dtype=dtype, name=name)
     for entry in found:
         check_fits(entry, model)

@@ -122,7 +122,9 @@ class Change:
             elif self.left is not None:
                 new.addmm_(self.left[start : start + CHUNK].double(), self.right.double())
             elif self.right is not None:
-                thin = (self.token.double().T @ new.T).T  # a third faster than new @ token, which is as thin as it is tall
+                thin = (
+                    self.token.double().T @ new.T
+                ).T  # a third faster than new @ token, which is as thin as it is tall
                 new.addmm_(thin, self.right.double())
             else:
                 new += new @ self.token.double()

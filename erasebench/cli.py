@@ -1,4 +1,4 @@
-"""The command ``erasebench``: run, table, report, compare, show, list, export, apply, doctor, prefetch, tiny.
+"""The command ``erasebench``: run, tune, table, report, compare, show, list, export, apply, doctor, prefetch, tiny.
 
 Each command imports what it needs when it is called, so that help and refusals are quick.
 """
@@ -13,6 +13,7 @@ from erasebench.errors import UserError, suggest
 
 COMMANDS = {
     "run": "erase, generate, score, tabulate (a Hydra app: overrides, --cfg job, -m)",
+    "tune": "look for an eraser's best setting by a stated objective (with Optuna)",
     "table": "tables of finished runs, made from their records alone",
     "report": "a folder of pages about finished runs: tables, figures, images; opens in any browser, offline",
     "compare": "several runs in one table and one report, e.g. one's own eraser beside the baselines",
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, rest = arguments[0], arguments[1:]
     handlers: dict[str, Callable[[list[str]], int]] = {
         "run": _run,
+        "tune": _tune,
         "table": _table,
         "report": _report,
         "compare": _compare,
@@ -85,6 +87,29 @@ def _run(arguments: list[str]) -> int:
     from erasebench.app import run_command
 
     return run_command(arguments)
+
+
+def _tune(arguments: list[str]) -> int:
+    from erasebench.tune import SETTINGS, tune
+
+    if not arguments or {"-h", "--help"} & set(arguments):
+        lines = [
+            "usage: erasebench tune VARIED [objective=EXPRESSION] [trials=NUMBER] [overrides as for run]",
+            "",
+            COMMANDS["tune"][0].upper() + COMMANDS["tune"][1:] + ".",
+            "",
+            *(f"  {name + '=':<12} {text}" for name, text in SETTINGS.items()),
+            "",
+            "  erasebench tune sweep=cure_alpha task=object trials=6",
+            "  erasebench tune method=cure 'method.alpha=tag(log, interval(0.5, 20))' task=artist",
+            "  erasebench tune method=rece method.epochs=1,3,5 objective='judge.retained - 2 * judge.erased'",
+            "",
+            "Rates are between 0 and 1. Each trial is a run; the same command goes on where it was stopped.",
+        ]
+        print("\n".join(lines))
+        return 0
+    tune(arguments)
+    return 0
 
 
 def _table(arguments: list[str]) -> int:

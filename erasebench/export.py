@@ -31,9 +31,9 @@ from erasebench.marks import MARK, read_marks, write_marks
 from erasebench.model_card import LISTED, NOT_MEASURED, Card, measured_effect, model_card
 from erasebench.models import find_model
 from erasebench.pipelines import Model, load_model
-from erasebench.results import _check_finished, _find_run, _latest_run, _manifest, _runs
-from erasebench.run import _quiet_libraries
+from erasebench.run import quiet_libraries
 from erasebench.store import Store
+from erasebench.stored_runs import check_finished, find_run, latest_run, read_manifest, stored_runs
 
 FORMS = {
     "lora": f"{LORA_FILE}, for pipe.load_lora_weights(folder); needs peft to load",
@@ -77,7 +77,7 @@ class Found:
     def model(self) -> dict[str, Any]:
         """The model that the edit was made for, as far as it or its run says: name, source, family, revision, dtype."""
         if self.run is not None:
-            manifest = _manifest(self.run)
+            manifest = read_manifest(self.run)
             return manifest["model"] | {"dtype": manifest["dtype"]}
         model = self.edit.info.get("model")
         return model if isinstance(model, dict) else {}
@@ -146,7 +146,7 @@ def export(
     found = find_edit(place, edit) if edit is not None else _from_run(place, run, eraser, task)
     target = Path(out).expanduser() if out else place.root / "exports" / _name(found, format)
     check_new(target)
-    _quiet_libraries()
+    quiet_libraries()
     loaded = _model_of(found, model)
     infos = [*_marks_of(loaded), found.edit.info]
     write_export(target, loaded, found.edit, infos, form=format, rank=rank, effect=found.effect, console=console)
@@ -182,8 +182,10 @@ def find_edit(store: Store, text: str) -> Found:
         if stored is None:
             raise UserError(f"edit {key}: its file is broken; give the command of the run that made it again")
         found = Found(stored, f"edit {key[:12]}")
-    for folder in sorted(_runs(store), key=lambda folder: (folder / "manifest.json").stat().st_mtime, reverse=True):
-        if _manifest(folder)["status"] == "ok" and (folder / "plan.parquet").exists():
+    for folder in sorted(
+        stored_runs(store), key=lambda folder: (folder / "manifest.json").stat().st_mtime, reverse=True
+    ):
+        if read_manifest(folder)["status"] == "ok" and (folder / "plan.parquet").exists():
             rows = _edits_of(folder)
             rows = rows[rows.edit_key == key]
             if len(rows):
@@ -192,8 +194,8 @@ def find_edit(store: Store, text: str) -> Found:
 
 
 def _from_run(store: Store, run: str | None, eraser: str | None, task: str | None) -> Found:
-    folder = _find_run(store, run) if run else _latest_run(store)
-    _check_finished(folder)
+    folder = find_run(store, run) if run else latest_run(store)
+    check_finished(folder)
     rows = _edits_of(folder)
     place = f"run {folder.name}"
     if not len(rows):

@@ -21,6 +21,7 @@ TOPICS = {
     "protocols": "protocol",
     "tasks": "task",
     "experiments": "experiment",
+    "sweeps": "sweep",
 }
 """What people call a group, and the group's name in overrides."""
 

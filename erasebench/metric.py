@@ -126,5 +126,5 @@ class Metric(ABC):
             original: the same for the unedited model, same order of ``prompt_id``; used by metrics of sets
                 (FID) that compare with it.
         """
-        clusters = rows["original_key"] if "original_key" in rows else None  # images of one prompt and seed hang together
+        clusters = rows.get("original_key")  # images of one prompt and seed hang together
         return mean_estimate(self.values(rows), groups=rows["key"], clusters=clusters)

@@ -7,15 +7,12 @@ store say what was measured.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
@@ -23,49 +20,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from erasebench import figures, frontier, mixing, paired, published, tables
-from erasebench.config import build
-from erasebench.errors import UserError, suggest
-from erasebench.files import write_atomic, write_json
+from erasebench.errors import UserError
+from erasebench.files import write_json
 from erasebench.metric import Metric
-from erasebench.show import command_line
 from erasebench.stats import rate_intervals
 from erasebench.store import Store
+from erasebench.stored_runs import SWEPT, check_finished, find_runs, metrics_of, read_plan
 from erasebench.table_files import write_tables
 from erasebench.view import View
-
-PLAN = (
-    "eraser", "task", "task_kind", "role", "prompt_id", "prompt", "seed", "label", "kind", "key", "original_key", "edit_key",
-)  # fmt: skip
-"""Columns that every plan has had; ``targets`` came later and can be told from the rest."""
-
-
-SWEPT = "runs.json"
-"""In the folder of a sweep's table: the names of its runs."""
-
-
-def write_plan(folder: Path, rows: pd.DataFrame, costs: pd.DataFrame, about: Mapping[str, str]) -> None:
-    """Put a run's plan, what its edits cost and what its captions say beside its config."""
-    write_json(folder / "about.json", dict(about))
-    for name, frame in (("plan", rows), ("costs", costs)):
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer, compression="zstd", index=False)
-        write_atomic(folder / f"{name}.parquet", buffer.getvalue())
-
-
-def read_plan(folder: Path) -> pd.DataFrame:
-    """The plan of a run; one of an older version is brought up to date.
-
-    Raises:
-        UserError: it lacks columns that cannot be told from the others; they are named.
-    """
-    plan = pd.read_parquet(folder / "plan.parquet")
-    lacking = [name for name in PLAN if name not in plan.columns]
-    if lacking:
-        raise UserError(
-            f"run {folder.name}: its plan was written by another version (no column {', '.join(lacking)}); give its "
-            f"command again, images are kept: {command_line(_manifest(folder))}"
-        )
-    return plan if "targets" in plan else plan.assign(targets=plan.task.str.split(" + ", regex=False))
 
 
 def reduce_and_write(
@@ -139,13 +101,13 @@ def tabulate(
     store = Store(store_dir)
     folders = find_runs(store, runs)
     for folder in folders:
-        _check_finished(folder)
-    joint_name = runs[0] if len(runs) == 1 and len(folders) > 1 else _joint_name(folders)
-    target = Path(out) if out else store.root / "tables" / joint_name
+        check_finished(folder)
+    folder_name = runs[0] if len(runs) == 1 and len(folders) > 1 else joint_name(folders)
+    target = Path(out) if out else store.root / "tables" / folder_name
     groups = mixing.alike(folders) if allow_mixed else [folders]
     with rate_intervals(rates):
         if len(folders) == 1 and out is None:
-            metrics, not_run = _metrics_of(folders[0])
+            metrics, not_run = metrics_of(folders[0])
             measured = reduce_and_write(folders[0], store, metrics, not_run, console, view)
         elif len(groups) > 1:
             if view.best:
@@ -168,7 +130,7 @@ def tabulate_sweep(folders: Sequence[Path], console: Console | None = None) -> p
     console = console or Console()
     store = Store(folders[0].parent.parent)
     alike = commonprefix([folder.name for folder in folders])[:40].strip("-.")
-    target = store.root / "tables" / f"sweep-{alike}-{_joint_name(folders)[-8:]}"
+    target = store.root / "tables" / f"sweep-{alike}-{joint_name(folders)[-8:]}"
     try:
         measured = _together(folders, store, target, console, View())
     except UserError as error:
@@ -183,7 +145,7 @@ def tabulate_sweep(folders: Sequence[Path], console: Console | None = None) -> p
     return measured
 
 
-def _joint_name(folders: Sequence[Path]) -> str:
+def joint_name(folders: Sequence[Path]) -> str:
     """A folder name for some runs together: one set of runs, one name."""
     names = "+".join(folder.name for folder in folders)
     return f"{names[:80]}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
@@ -224,7 +186,7 @@ def join_runs(folders: Sequence[Path], store: Store) -> Joint:
     by_id: dict[str, Metric] = {}
     reasons: list[tuple[set[str], dict[str, str]]] = []
     for folder in folders:
-        asked, why = _metrics_of(folder)
+        asked, why = metrics_of(folder)
         by_id |= {metric.id: metric for metric in asked}
         reasons.append(({metric.id for metric in asked}, why))
     # What one run could not measure may have been measured by another one.
@@ -248,9 +210,7 @@ def join_runs(folders: Sequence[Path], store: Store) -> Joint:
     return Joint(plan.reset_index(drop=True), cost, metrics, not_run, about, option, measured, scores)
 
 
-def _together(
-    folders: Sequence[Path], store: Store, target: Path, console: Console, view: View
-) -> pd.DataFrame:
+def _together(folders: Sequence[Path], store: Store, target: Path, console: Console, view: View) -> pd.DataFrame:
     joint = join_runs(folders, store)
     view.check(joint.measured)
     write_tables(joint.measured, target, joint.about)
@@ -266,9 +226,7 @@ def _together(
     return joint.measured
 
 
-def _mixed(
-    groups: Sequence[Sequence[Path]], store: Store, target: Path, console: Console, view: View
-) -> pd.DataFrame:
+def _mixed(groups: Sequence[Sequence[Path]], store: Store, target: Path, console: Console, view: View) -> pd.DataFrame:
     """Runs that were measured differently, in one table with labelled columns for each way."""
     names = mixing.labels(groups)
     joints = [join_runs(group, store) for group in groups]
@@ -357,59 +315,3 @@ def _name_default(folder: Path, option: str, frames: Sequence[pd.DataFrame]) -> 
     for frame in frames:
         bare = (frame.eraser != tables.UNEDITED) & ~frame.eraser.str.contains(f" {option}=", regex=False)
         frame.loc[bare, "eraser"] += f" {option}={value}"
-
-
-def _metrics_of(folder: Path) -> tuple[list[Metric], dict[str, str]]:
-    config = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(config, DictConfig)
-    metrics = [build(node, f"metric.{name}", tuple(config.plugins)) for name, node in config.metric.items()]
-    manifest = _manifest(folder)
-    reasons = {name: about["not_run"] for name, about in manifest["metrics"].items() if about["not_run"]}
-    return metrics, reasons
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-
-
-def _check_finished(folder: Path) -> None:
-    manifest = _manifest(folder)
-    if manifest["status"] != "ok":
-        raise UserError(
-            f"run {folder.name} is not finished (status {manifest['status']}); give its command again: "
-            + command_line(manifest)
-        )
-
-
-def _runs(store: Store) -> list[Path]:
-    return sorted((path.parent for path in (store.root / "runs").glob("*/manifest.json")), key=lambda path: path.name)
-
-
-def find_runs(store: Store, names: Sequence[str]) -> list[Path]:
-    """The folders of runs by their names; the name of a sweep's table stands for all its runs, no name for the latest.
-
-    Raises:
-        UserError: no such run, or none at all.
-    """
-    found = []
-    for name in names:
-        listed = store.root / "tables" / name / SWEPT
-        a_sweep = re.fullmatch(r"sweep-[\w.+-]+", name) and listed.is_file()
-        of_name = json.loads(listed.read_text(encoding="utf-8")) if a_sweep else [name]
-        found += [_find_run(store, run) for run in of_name]
-    return list(dict.fromkeys(found)) or [_latest_run(store)]
-
-
-def _find_run(store: Store, name: str) -> Path:
-    folders = {folder.name: folder for folder in _runs(store)}
-    if name not in folders:
-        known = ", ".join(folders) or "none"
-        raise UserError(f"{name}: no such run in {store.root}.{suggest(name, folders)} Runs there: {known}")
-    return folders[name]
-
-
-def _latest_run(store: Store) -> Path:
-    folders = _runs(store)
-    if not folders:
-        raise UserError(f"{store.root}: no run here; make one with: erasebench run")
-    return max(folders, key=lambda folder: (folder / "manifest.json").stat().st_mtime)

@@ -37,9 +37,10 @@ from erasebench.pipelines import Model, load_model
 from erasebench.plan import UNEDITED, Plan, Prepared, make_plan, prepare
 from erasebench.progress import progress
 from erasebench.protocol import described, differences, identity
-from erasebench.results import reduce_and_write, write_plan
+from erasebench.results import reduce_and_write
 from erasebench.scoring import score_missing
 from erasebench.store import Store
+from erasebench.stored_runs import write_plan
 from erasebench.targets import named_weight
 from erasebench.text import truncated_text
 
@@ -69,7 +70,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         UserError: whatever is wrong with the input, before any work; or an edit that is not finite.
     """
     console = console or Console()
-    _quiet_libraries()
+    quiet_libraries()
     started = time.monotonic()
     prepared = prepare(config)
     for kind, (_, prompts) in prepared.groups.items():
@@ -147,7 +148,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     return Finished(folder, measured)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep the loading bars and notes of diffusers and transformers off the terminal; their errors still come."""
     for logging in (diffusers.utils.logging, transformers.utils.logging):
         logging.set_verbosity_error()
@@ -256,7 +257,15 @@ def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTas
     peak = torch.cuda.max_memory_allocated(model.device) if cuda else _peak_resident()
     norms = {name: change.norm(named_weight(model.pipe, name)) for name, change in edit.changes.items()}
     base = {name: getattr(model, name) for name in ("name", "source", "revision", "family", "dtype")}
-    about = {"model": base, "describe": eraser.describe, "peak_memory_mb": round(peak / 2**20, 1), "device": model.device, "norms": norms}
+    if Path(model.source).is_dir():  # edits are passed on; folders of this machine are not
+        base["source"] = Path(model.source).name
+    about = {
+        "model": base,
+        "describe": eraser.describe,
+        "peak_memory_mb": round(peak / 2**20, 1),
+        "device": model.device,
+        "norms": norms,
+    }
     with edit.applied(model.pipe) as rounding:  # refuses what does not fit or is not finite, before it is saved
         about["rounding"] = rounding
     edit = Edit(edit.changes, edit.info | about)

@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from erasebench import columns, frontier, paired, power
+from erasebench.errors import UserError
 from erasebench.sweep import command
 from erasebench.table_files import print_tables
 
@@ -60,9 +61,10 @@ class View:
             lines = [f"best of kind {kind} with {choice.wanted}: {choice.eraser} ({choice.text})"]
             if choice.alike:
                 lines.append(f"  its interval does not tell it from: {', '.join(choice.alike)}")
-            again = command(folders, choice.eraser, option)
-            lines.append(
-                f"  {again}" if again else "  its eraser is not one of the shipped configs: see the run's config.yaml"
-            )
+            try:
+                again = command(folders, choice.eraser, option)
+                lines.append(f"  {again or 'its eraser is none of the shipped configs: see config.yaml of its run'}")
+            except UserError as error:  # a config of an older version
+                lines.append(f"  its command cannot be given: {error}")
             for line in lines:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from table_helpers import METRICS, make_costs, make_plan, make_scores, make_store, recipe
 
 from erasebench.eraser import Edit
-from erasebench.results import write_plan
 from erasebench.store import Store
+from erasebench.stored_runs import write_plan
 
 ABOUT = {
     "model": "small (0123456789ab, float32)",

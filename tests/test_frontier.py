@@ -103,7 +103,9 @@ def test_columns_go_by_the_names_people_type() -> None:
         "edit_seconds": ("cost", "edit_seconds"), "erased": ("erase", "judge@2"), "retained": ("retain", "judge@2"),
     }  # fmt: skip
     assert columns.find("Judge.Erased", table(), "--sort") == "judge.erased"
-    with pytest.raises(UserError, match=r"--sort jugde.erased: no such column. Did you mean 'judge.erased'\? Columns: "):
+    with pytest.raises(
+        UserError, match=r"--sort jugde.erased: no such column. Did you mean 'judge.erased'\? Columns: "
+    ):
         columns.find("jugde.erased", table(), "--sort")
 
 

@@ -205,3 +205,16 @@ def test_inception_features_of_images_of_any_size(tmp_path, monkeypatch):
     assert found.shape == (3, 2048) and found.dtype == np.float32
     np.testing.assert_allclose(found[:2], _features.inception_features(images[:2], "cpu", 2), rtol=1e-4, atol=1e-5)
     _features._inception.cache_clear()
+
+
+def test_a_frechet_distance_says_that_it_is_biased_and_a_kernel_distance_is_not() -> None:
+    rng = np.random.default_rng(0)
+    gap = {"fid": [], "kid": []}
+    for n in (20, 200):
+        ours, theirs = rng.normal(size=(n, 8)), rng.normal(size=(n, 8))
+        for name, metric in (("fid", Fid(extractor="embedded")), ("kid", Kid(extractor="embedded"))):
+            estimate = metric._estimate(ours, theirs, None)
+            gap[name].append(estimate.value)
+            assert (estimate.how == "percentile, biased") == (name == "fid")
+            assert estimate.low <= estimate.value <= estimate.high
+    assert gap["fid"][0] > 3 * gap["fid"][1] > 0, "two sets of one kind look the further apart the fewer they are"

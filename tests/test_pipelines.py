@@ -237,7 +237,6 @@ def test_the_embedded_model_missing(monkeypatch, tmp_path):
     refused("embedded", "erasebench tiny train")
 
 
-@pytest.mark.skipif(not (pipelines.embedded_folder() / "model_index.json").is_file(), reason="not trained yet")
 def test_the_embedded_model_loads_without_a_network(no_network):
     model = load_model("embedded", device="cpu")
     assert (model.name, model.family) == ("embedded", "sd1")

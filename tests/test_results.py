@@ -14,8 +14,10 @@ from rich.console import Console
 from table_helpers import make_costs, make_plan, make_scores, make_store
 
 from erasebench.errors import UserError
-from erasebench.results import swept_option, tabulate, tabulate_sweep, write_plan
+from erasebench.results import swept_option, tabulate, tabulate_sweep
 from erasebench.store import Store
+from erasebench.stored_runs import find_runs, write_plan
+from erasebench.view import View
 
 ABOUT = {
     "model": "embedded (0123456789ab, float32)",
@@ -232,3 +234,62 @@ def test_a_sweep_over_what_cannot_be_compared_says_so_and_ends_well(store: Store
 )
 def test_the_swept_option_is_the_one_number_that_tells_labels_apart(labels: list[str], option: str | None) -> None:
     assert swept_option(labels) == option
+
+
+def test_a_table_has_its_pairs_beside_it_and_ranks_below(store: Store) -> None:
+    folder = finish(store, "one", make_plan(prompts=4))
+    console = quiet()
+    tabulate(["one"], str(store.root), console=console)
+    assert (folder / "tables" / "pairs.csv").exists() and (folder / "tables" / "pairs.md").exists()
+    assert "classifier % erased ↓: 1 cure, 2 uce" in printed(console), "eight of eight prompts on each side"
+
+
+def test_rows_are_sorted_as_printed_and_written_as_they_were(store: Store) -> None:
+    folder = finish(store, "one", make_plan(erasers=("none", "uce", "cure"), prompts=2))
+    tabulate(["one"], str(store.root), console=quiet())
+    before = (folder / "tables" / "object.md").read_text()
+    console = quiet()
+    tabulate(["one"], str(store.root), console=console, view=View(sort="classifier.erased", power=True))
+    shown = [line.split()[0] for line in console.file.getvalue().splitlines() if line.startswith((" uce ", " cure "))]
+    assert shown[:2] == ["cure", "uce"] and (folder / "tables" / "object.md").read_text() == before
+    assert "n needed" in printed(console)
+    with pytest.raises(UserError, match=r"--sort clasifier.erased: .*Did you mean 'classifier.erased'"):
+        tabulate(["one"], str(store.root), console=quiet(), view=View(sort="clasifier.erased"))
+
+
+def test_rates_have_the_interval_that_is_asked_for(store: Store) -> None:
+    folder = finish(store, "one", make_plan(tasks=("church",), prompts=5))
+    found = tabulate(["one"], str(store.root), console=quiet(), rates="clopper-pearson")
+    row = found[(found.eraser == "cure") & (found.role == "erase") & (found.task == "all")].iloc[0]
+    assert row.high == pytest.approx(1 - 0.025 ** (1 / 5)) and row.how == "clopper-pearson"
+    assert "Clopper-Pearson for rates" in (folder / "tables" / "object.md").read_text()
+
+
+def test_the_name_of_a_sweep_stands_for_its_runs(store: Store) -> None:
+    plan = make_plan(erasers=("none", "cure alpha=1", "cure alpha=2", "cure alpha=3"), prompts=2)
+    folders = [
+        finish(store, f"object-cure-{n}", plan[plan.eraser.isin(["none", f"cure alpha={n}"])]) for n in (1, 2)
+    ]  # fmt: skip
+    finish(store, "object-cure-3", plan[plan.eraser.isin(["none", "cure alpha=3"])])
+    console = quiet()
+    measured = tabulate_sweep(folders, console)
+    (target,) = store.root.glob("tables/sweep-object-cure-*")
+    assert f"erasebench table {target.name}" in printed(console) and (target / "object-frontier.pdf").exists()
+    pd.testing.assert_frame_equal(tabulate([target.name], str(store.root), console=quiet()), measured)
+    assert [path.parent for path in store.root.glob("tables/*/runs.json")] == [target] and len(
+        list(store.root.glob("tables/*"))
+    ) == 1
+    assert find_runs(store, [target.name, "object-cure-1"]) == folders
+    with pytest.raises(UserError, match="sweep-none: no such run"):
+        find_runs(store, ["sweep-none"])
+
+
+def test_a_best_setting_is_picked_among_runs_that_were_measured_alike(store: Store) -> None:
+    plan = make_plan(prompts=2)
+    finish(store, "mine", plan)
+    finish(store, "yours", plan, about=ABOUT | {"protocol": "another"})
+    with pytest.raises(UserError, match="--best: picks among settings that were measured alike"):
+        tabulate(["mine", "yours"], str(store.root), console=quiet(), allow_mixed=True, view=View(best="retained>0"))
+    console = quiet()
+    tabulate(["mine", "yours"], str(store.root), console=console, allow_mixed=True, view=View(sort="eraser"))
+    assert list(store.root.glob("tables/*/pairs.csv"))

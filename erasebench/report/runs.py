@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from erasebench import results
+from erasebench import stored_runs
 from erasebench.errors import UserError
-from erasebench.results import _check_finished, _manifest, _metrics_of, read_plan
 from erasebench.show import command_line
 from erasebench.store import Store
+from erasebench.stored_runs import check_finished, metrics_of, read_manifest, read_plan
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ class Part:
 
 
 def find_runs(store: Store, names: Sequence[str]) -> list[Run]:
-    """The runs of some names (see :func:`erasebench.results.find_runs`), in order.
+    """The runs of some names (see :func:`erasebench.stored_runs.find_runs`), in order.
 
     Raises:
         UserError: no such run, no run at all, or one of several that is not finished.
     """
-    folders = results.find_runs(store, names)
+    folders = stored_runs.find_runs(store, names)
     if len(folders) > 1:
         for folder in folders:
-            _check_finished(folder)
+            check_finished(folder)
     return [_read(folder) for folder in folders]
 
 
@@ -82,7 +82,7 @@ def _read(folder: Path) -> Run:
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
     said = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
-    return Run(folder, _manifest(folder), config, said)
+    return Run(folder, read_manifest(folder), config, said)
 
 
 def parts(run: Run, store: Store) -> list[Part]:
@@ -95,7 +95,7 @@ def parts(run: Run, store: Store) -> list[Part]:
     plan = read_plan(run.folder)
     keys = plan.key.nunique()
     found = [Part("images", keys - len(store.missing(plan.key)), keys)]
-    metrics, not_run = _metrics_of(run.folder)
+    metrics, not_run = metrics_of(run.folder)
     for metric in metrics:
         if metric.id in not_run:
             continue

@@ -17,7 +17,7 @@ from erasebench.report.folder import check_target, replacing
 from erasebench.report.outcomes import outcomes, seen
 from erasebench.report.runs import Run, check_scored, find_runs
 from erasebench.report.thumbnails import write_thumbnails
-from erasebench.results import Joint, _joint_name, join_runs
+from erasebench.results import Joint, join_runs, joint_name
 from erasebench.store import Store
 from erasebench.table_files import print_tables, write_tables
 
@@ -64,7 +64,7 @@ def write_report(
     store = Store(store_dir)
     runs = find_runs(store, names)
     folders = [run.folder for run in runs]
-    target = Path(out) if out else store.root / "reports" / (runs[0].name if len(runs) == 1 else _joint_name(folders))
+    target = Path(out) if out else store.root / "reports" / (runs[0].name if len(runs) == 1 else joint_name(folders))
     check_target(target, [run.name for run in runs], force)
     if not runs[0].finished:
         with replacing(target, [runs[0].name]) as folder:
