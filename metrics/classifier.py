@@ -141,7 +141,7 @@ class Classifier(Metric):
             raise UserError(f"classifier.ways: {self.ways!r} is neither imagenette nor a list of at least two classes")
         ranked = f"_{len(self._ways)}way" if self._ways else ""
         self.name = "classifier" + ranked + (f"_top{self.top}" if self.top > 1 else "")
-        self.name += "_blind" if self.unseen else ""
+        self.name += "_rece_blind" if self.unseen else ""
         which = [self.backend, slug(self.model), self._weights_id()]
         if self._ways:
             which.append(text_hash(json.dumps(sorted(plain(name) for name in self._ways))))
