@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -87,6 +88,24 @@ def test_every_experiment_plans_at_a_tiny_scale(name: str, tmp_path: Path) -> No
     assert set(plan.rows.role) == {"erase", "retain", "general"}
     assert 0 < len(plan.recipes) < 300 and len(plan.recipes) == images_without_a_model(prepared)
     assert len({label for label, *_ in prepared.edits()}) >= 2
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory) -> Path:
+    """One results folder for all: an image that several experiments ask for is made once."""
+    return tmp_path_factory.mktemp("experiments")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_runs_at_a_tiny_scale(name: str, shared_store: Path) -> None:
+    few = ("prompts.per_erased=1", "prompts.per_retained=1", "prompts.general=1", "protocol.steps=2")
+    console = quiet()
+    done = run(compose([f"experiment={name}", "scale=tiny", *few, f"store.dir={shared_store}", "device=cpu"]), console)
+    manifest = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["status"] == "ok" and manifest["images"] > 0
+    measured = done.measured[done.measured.metric.str.startswith("judge@")]
+    assert len(measured) and measured.value.notna().all(), "the judge has a number for every eraser and role"
+    assert "Numbers of the embedded model" in said(console)
 
 
 def test_a_tiny_experiment_runs_whole_and_its_numbers_are_the_embedded_models(tmp_path: Path) -> None:
