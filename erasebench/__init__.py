@@ -5,4 +5,6 @@ Start with ``erasebench run``; ``erasebench --help`` lists the commands.
 
 from __future__ import annotations
 
+__all__ = ["__version__"]
+
 __version__ = "0.1.0"

@@ -84,13 +84,13 @@ def _usage() -> str:
 
 
 def _run(arguments: list[str]) -> int:
-    from erasebench.app import run_command
+    from erasebench.commands.run_app import run_command
 
     return run_command(arguments)
 
 
 def _tune(arguments: list[str]) -> int:
-    from erasebench.tune import SETTINGS, tune
+    from erasebench.commands.tune import SETTINGS, tune
 
     if not arguments or {"-h", "--help"} & set(arguments):
         lines = [
@@ -142,8 +142,8 @@ def _table(arguments: list[str]) -> int:
         help="the interval of rates (clopper-pearson: never too short, often too long)",
     )
     options = parser.parse_args(arguments)
-    from erasebench.results import tabulate
-    from erasebench.view import View
+    from erasebench.tables.tabulate import tabulate
+    from erasebench.tables.view import View
 
     view = View(options.sort, options.power, options.best)
     tabulate(options.runs, options.store, options.out, None, options.allow_mixed, view, options.rates)
@@ -195,13 +195,13 @@ def _show(arguments: list[str]) -> int:
     parser.add_argument("--store", default="results", help="the results folder (default: results)")
     options = parser.parse_args(arguments)
     if options.what[0] == "protocol" and len(options.what) == 2:
-        from erasebench.protocol import page
+        from erasebench.commands.protocol_page import page
 
         print(page(options.what[1]))
         return 0
     if len(options.what) > 1:
         raise UserError(f"show {' '.join(options.what)}: show one thing at a time, or: show protocol NAME")
-    from erasebench.show import show
+    from erasebench.commands.show import show
     from erasebench.store import Store
 
     print(show(Store(options.store), options.what[0]))
@@ -209,7 +209,7 @@ def _show(arguments: list[str]) -> int:
 
 
 def _list(arguments: list[str]) -> int:
-    from erasebench.listing import TOPICS, listing
+    from erasebench.commands.listing import TOPICS, listing
 
     parser = argparse.ArgumentParser("erasebench list", description=COMMANDS["list"])
     parser.add_argument("topic", nargs="?", help=f"one of {', '.join(TOPICS)}; default: all")
@@ -222,14 +222,14 @@ def _export(arguments: list[str]) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(_export_help())
         return 0
-    from erasebench.export import export, settings
+    from erasebench.export.export import export, settings
 
     export(**settings(arguments))
     return 0
 
 
 def _export_help() -> str:
-    from erasebench.export import FORMS, KEYS
+    from erasebench.export.export import FORMS, KEYS
 
     return "\n".join(
         [
@@ -277,7 +277,7 @@ def _apply(arguments: list[str]) -> int:
     parser.add_argument("--compose", action="store_true", help="allow a model that is already edited")
     parser.add_argument("--store", default="results", help="the results folder where keys are looked up")
     options = parser.parse_args(arguments)
-    from erasebench.apply import apply
+    from erasebench.export.apply import apply
 
     apply(options.edits, options.to, options.out, options.how, options.dtype, options.compose, options.store)
     return 0
@@ -287,7 +287,7 @@ def _doctor(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("erasebench doctor", description=COMMANDS["doctor"])
     parser.add_argument("overrides", nargs="*", help="the config to look at, as for run, e.g. model=sd14")
     options = parser.parse_args(arguments)
-    from erasebench.doctor import doctor
+    from erasebench.commands.doctor import doctor
 
     return doctor(options.overrides)
 
@@ -296,7 +296,7 @@ def _prefetch(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("erasebench prefetch", description=COMMANDS["prefetch"])
     parser.add_argument("overrides", nargs="*", help="the config to prepare, as for run, e.g. model=sd14")
     options = parser.parse_args(arguments)
-    from erasebench.doctor import prefetch
+    from erasebench.commands.doctor import prefetch
 
     return prefetch(options.overrides)
 

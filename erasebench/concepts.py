@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 
 from erasebench.errors import UserError
 
+ROLES = ("erase", "retain", "general")
+"""Why a prompt is in a run: it asks for an erased concept, for a concept to be kept, or for neither."""
+
 KINDS = ("object", "artist", "celebrity", "unsafe")
 """The kinds of concept. They decide templates, anchors and which head of a classifier is asked."""
 

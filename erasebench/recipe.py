@@ -19,7 +19,7 @@ from typing import Any
 from erasebench.errors import UserError, suggest
 
 GENERATOR_VERSION = "1"
-"""Raised when :mod:`erasebench.generate` would make another image from the same recipe."""
+"""Raised when :mod:`erasebench.images.generate` would make another image from the same recipe."""
 
 LARGEST_SEED = 2**63 - 1
 
@@ -49,7 +49,7 @@ class Recipe:
         width, height: pixels, multiples of 8.
         scheduler: class name in diffusers.
         scheduler_config: everything the scheduler was built with, canonical JSON
-            (:func:`erasebench.generate.scheduler_identity`).
+            (:func:`erasebench.images.scheduler.scheduler_identity`).
         dtype: of the weights and of the sampling, e.g. ``float32``.
         rng: where random numbers are drawn: ``cpu``, where every machine starts from the same noise, or ``cuda`` for
             protocols of papers that draw on the GPU.

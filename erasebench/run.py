@@ -11,38 +11,34 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pandas as pd
 import torch
-import transformers
-import yaml
-from omegaconf import MISSING, DictConfig
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
 from erasebench.concepts import ErasureTask
-from erasebench.config import CONFIG_MODULE, ModelSettings
-from erasebench.doctor import model_here
-from erasebench.eraser import Edit, Eraser, describe_edit
+from erasebench.config.choices import model_name
+from erasebench.config.protocol import described, differences, identity
+from erasebench.edits.eraser import Edit, Eraser, describe_edit
+from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
-from erasebench.estimate import estimate, images_without_a_model
 from erasebench.files import write_json
-from erasebench.generate import device_name, generate
-from erasebench.manifest import environment, open_run
-from erasebench.pipelines import Model, load_model
-from erasebench.plan import UNEDITED, Plan, Prepared, make_plan, prepare
+from erasebench.images.generate import device_name, generate
+from erasebench.models.load import Model, load_model, model_here, quiet_libraries
+from erasebench.models.targets import named_weight
+from erasebench.models.text import truncated_text
 from erasebench.progress import progress
-from erasebench.protocol import described, differences, identity
-from erasebench.results import reduce_and_write
-from erasebench.scoring import score_missing
+from erasebench.runs.environment import environment
+from erasebench.runs.estimate import estimate, images_without_a_model
+from erasebench.runs.folder import open_run, write_plan
+from erasebench.runs.plan import Plan, Prepared, make_plan, prepare
+from erasebench.scores.scoring import score_missing
 from erasebench.store import Store
-from erasebench.stored_runs import write_plan
-from erasebench.targets import named_weight
-from erasebench.text import truncated_text
+from erasebench.tables.tabulate import reduce_and_write
 
 SHOWN_WARNINGS = 5
 COSTS = ("eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share")
@@ -60,7 +56,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     """Do all that a config asks for and is not there yet.
 
     Args:
-        config: as :func:`erasebench.config.compose` makes it.
+        config: as :func:`erasebench.config.compose.compose` makes it.
         console: where to print; the terminal if not given.
 
     Returns:
@@ -146,23 +142,6 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     write_json(folder / "manifest.json", manifest)
     console.print(f"[bold]{folder}[/] in {manifest['seconds']:.0f} s", highlight=False)
     return Finished(folder, measured)
-
-
-def quiet_libraries() -> None:
-    """Keep the loading bars and notes of diffusers and transformers off the terminal; their errors still come."""
-    for logging in (diffusers.utils.logging, transformers.utils.logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-
-def model_name(settings: ModelSettings) -> str:
-    """The name that tables give a model: the chosen one, unless that belongs to other weights than ``path`` names."""
-    shipped = files(CONFIG_MODULE).joinpath("model", f"{settings.name}.yaml")
-    if shipped.is_file():
-        known = yaml.safe_load(shipped.read_text(encoding="utf-8"))["model"]["path"]
-        if known not in (settings.path, MISSING):
-            return f"{Path(settings.path).name} (as {settings.name})"
-    return settings.name
 
 
 def about(prepared: Prepared, model: Model) -> dict[str, str]:

@@ -38,7 +38,7 @@ from erasebench.files import check_writable, disk_errors, set_aside, sweep_tempo
 from erasebench.recipe import Recipe, canonical_json
 
 if TYPE_CHECKING:
-    from erasebench.eraser import Edit
+    from erasebench.edits.eraser import Edit
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ class Store:
 
     def get_edit(self, key: str) -> Edit | None:
         """The edit of a key, or ``None`` if there is none or it is broken (then it is set aside)."""
-        from erasebench.eraser import Edit
+        from erasebench.edits.eraser import Edit
 
         path = self.edit_path(key)
         if not path.exists():

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from erasebench.combining import check_how, combine
 from erasebench.concepts import ErasureTask
-from erasebench.eraser import Change, Eraser
+from erasebench.edits.combine import check_how, combine
+from erasebench.edits.eraser import Change, Eraser
 from erasebench.errors import UserError
 
 

@@ -16,7 +16,6 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from erasebench.errors import UserError, suggest
-from erasebench.metric import Metric
 from erasebench.metrics import _embedded
 from erasebench.metrics._common import (
     absent,
@@ -29,7 +28,8 @@ from erasebench.metrics._common import (
     text_hash,
     torch_hub_file,
 )
-from erasebench.stats import Estimate, not_run
+from erasebench.scores.metric import Metric
+from erasebench.scores.stats import Estimate, not_run
 
 EMBEDDED, INCEPTION = "embedded", "inception"
 EXTRACTORS = (INCEPTION, EMBEDDED)

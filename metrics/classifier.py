@@ -15,7 +15,6 @@ from PIL import Image
 
 from erasebench.concepts import KINDS
 from erasebench.errors import UserError, suggest
-from erasebench.metric import Metric
 from erasebench.metrics._common import (
     absent,
     batches,
@@ -29,6 +28,7 @@ from erasebench.metrics._common import (
     text_hash,
     torch_hub_file,
 )
+from erasebench.scores.metric import Metric
 
 IMAGENETTE = {
     "tench": 0,

@@ -11,9 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from erasebench.errors import UserError, suggest
-from erasebench.metric import Metric
 from erasebench.metrics import _clip
-from erasebench.stats import Estimate
+from erasebench.scores.metric import Metric
+from erasebench.scores.stats import Estimate
 
 
 def file_name_text(prompt: str) -> str:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from erasebench.concepts import KINDS
 from erasebench.errors import UserError, suggest
-from erasebench.metric import Metric
 from erasebench.metrics import _clip
 from erasebench.metrics._common import text_hash
+from erasebench.scores.metric import Metric
 from erasebench.tiny.world import HEADS
 
 TEMPLATES = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from erasebench.metrics._features import FeatureMetric
-from erasebench.stats import Estimate, set_bootstrap
+from erasebench.scores.stats import Estimate, set_bootstrap
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from erasebench.metric import Metric, with_chance
 from erasebench.metrics import _embedded
 from erasebench.metrics._common import batches, device, image_tensor
+from erasebench.scores.metric import Metric, with_chance
 from erasebench.tiny.world import HEADS, SIZE
 
 HEAD_OF_KIND = {"object": "object", "artist": "artist", "celebrity": "person", "unsafe": "unsafe"}

@@ -10,8 +10,8 @@ import pandas as pd
 from PIL import Image
 
 from erasebench.errors import UserError
-from erasebench.metric import Metric
 from erasebench.metrics import _embedded
+from erasebench.scores.metric import Metric
 
 
 @dataclass(kw_only=True, eq=False)

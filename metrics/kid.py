@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from erasebench.metrics._features import FeatureMetric
-from erasebench.stats import Estimate, set_bootstrap
+from erasebench.scores.stats import Estimate, set_bootstrap
 
 SUBSET, SUBSETS = 1000, 100
 """Above this many images the distance is averaged over this many random subsets (Binkowski et al., 2018)."""

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from erasebench.errors import UserError, suggest
-from erasebench.metric import Metric
 from erasebench.metrics._common import (
     absent,
     batches,
@@ -23,6 +22,7 @@ from erasebench.metrics._common import (
     read_torch_hub,
     torch_hub_file,
 )
+from erasebench.scores.metric import Metric
 
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 SIDE = 64

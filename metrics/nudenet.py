@@ -17,8 +17,8 @@ import pandas as pd
 from PIL import Image
 
 from erasebench.errors import UserError, suggest
-from erasebench.metric import Metric
 from erasebench.metrics._common import has_package
+from erasebench.scores.metric import Metric
 
 NINE = (
     "FEMALE_BREAST_EXPOSED",

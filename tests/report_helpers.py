@@ -10,9 +10,9 @@ import pandas as pd
 from omegaconf import OmegaConf
 from table_helpers import METRICS, make_costs, make_plan, make_scores, make_store, recipe
 
-from erasebench.eraser import Edit
+from erasebench.edits.eraser import Edit
+from erasebench.runs.folder import write_plan
 from erasebench.store import Store
-from erasebench.stored_runs import write_plan
 
 ABOUT = {
     "model": "small (0123456789ab, float32)",
@@ -60,7 +60,7 @@ def finish(
 ) -> Path:
     """The folder of a run as ``erasebench run`` leaves it, with its scores and the notes of its edits."""
     folder = store.run_folder(name)
-    nodes = {name: {"_target_": f"erasebench.methods.{name}.{name.title()}"} for name in ("cure", "uce")}
+    nodes = {name: {"_target_": f"erasebench.methods.closed_form.{name}.{name.title()}"} for name in ("cure", "uce")}
     metrics = {
         type(metric).__name__.lower(): {"_target_": f"table_helpers.{type(metric).__name__}"} for metric in METRICS
     }

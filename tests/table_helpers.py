@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 from PIL import Image
+from rich.console import Console
 
-from erasebench.metric import Metric
 from erasebench.recipe import Recipe
+from erasebench.runs.folder import write_plan
+from erasebench.scores.metric import Metric
 from erasebench.store import Store
+from erasebench.tables.measure import COLUMNS
+
+POINTS = {"none": (0.95, 0.97), "cure alpha=1": (0.6, 0.95), "cure alpha=2": (0.3, 0.93), "cure alpha=5": (0.1, 0.7),
+          "cure alpha=10": (0.2, 0.4)}  # fmt: skip
+"""Erased and retained."""
 
 OBJECTS = ("church", "gas pump", "tench", "golf ball")
 
@@ -116,3 +127,74 @@ def make_store(root: Path, plan: pd.DataFrame) -> Store:
 
 def colour(key: str) -> tuple[int, int, int]:
     return int(key[:2], 16), int(key[2:4], 16), int(key[4:6], 16)
+
+
+ABOUT = {
+    "model": "embedded (0123456789ab, float32)",
+    "protocol": "embedded v1 (DDIMScheduler, 20 steps, guidance 4)",
+    "prompts of kind object": "builtin-object v1 (deadbeef)",
+    "note": "Numbers of the embedded model and its own judge, not of Stable Diffusion.",
+}
+CLASSES = ("Accuracy", "TextMatch", "Change")
+IDS = {"Accuracy": "classifier@1", "TextMatch": "text_match@2-a_b", "Change": "change@1"}
+
+
+def finish(
+    store: Store,
+    name: str,
+    plan: pd.DataFrame,
+    *,
+    about: dict | None = None,
+    not_run: dict[str, str] | None = None,
+    status: str = "ok",
+    scored: bool = True,
+    method: dict | None = None,
+) -> Path:
+    """The folder of a run as ``erasebench run`` leaves it; the images are not needed."""
+    folder = store.run_folder(name)
+    metrics = {metric.lower(): {"_target_": f"table_helpers.{metric}"} for metric in CLASSES}
+    config = {"metric": metrics, "plugins": ["table_helpers"], "method": method or {"_target_": "some.Eraser"}}
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    manifest = {
+        "status": status,
+        "command": ["erasebench run", "task.erase=[church, gas pump]"],
+        "metrics": {id: {"not_run": (not_run or {}).get(id)} for id in IDS.values()},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    if status == "ok":
+        for metric, scores in make_scores(plan).items():
+            if scored and metric not in (not_run or {}):
+                store.put_scores(metric, scores)
+        write_plan(folder, plan, make_costs(plan), about or ABOUT)
+    return folder
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=100)
+
+
+def printed(console: Console) -> str:
+    return " ".join(console.file.getvalue().split())
+
+
+def table(points: dict[str, tuple[float, float]] = POINTS, kind: str = "object", half: float = 0.02) -> pd.DataFrame:
+    """A tidy table with an accuracy, a score and a cost."""
+    rows = []
+    for number, (eraser, (erased, retained)) in enumerate(points.items()):
+        cells = [
+            ("erase", "judge@2", "%", "down", erased),
+            ("retain", "judge@2", "%", "up", retained),
+            ("both", "H judge@2", "%", "up", retained - erased),
+            ("general", "clip_score_uce@1", "", "up", 31 - number),
+            ("cost", "edit_seconds", "", "down", math.nan if eraser == "none" else 5.0 - number),
+        ]
+        for role, metric, unit, direction, value in cells:
+            rows.append(
+                {
+                    "task_kind": kind, "eraser": eraser, "task": "all", "role": role, "metric": metric, "unit": unit,
+                    "direction": direction, "value": value, "low": value - half, "high": value + half, "n": 20,
+                    "how": "wilson", "difference": math.nan, "difference_low": math.nan, "difference_high": math.nan,
+                    "reason": "",
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))

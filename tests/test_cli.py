@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from erasebench.cli import COMMANDS, main
-from erasebench.config import groups
+from erasebench.config.choices import groups
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

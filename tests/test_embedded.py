@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from erasebench.config import compose
-from erasebench.pipelines import embedded_folder, load_model
+from erasebench.config.compose import compose
+from erasebench.models.load import embedded_folder, load_model
 from erasebench.run import run
 from erasebench.store import Store
 from erasebench.tiny.evaluate import evaluate
@@ -36,7 +36,7 @@ def test_it_is_a_stable_diffusion_and_needs_no_network() -> None:
         "import socket\n"
         "def refuse(*a, **k): raise OSError('no network in this test')\n"
         "socket.socket.connect = refuse\n"
-        "from erasebench.pipelines import load_model\n"
+        "from erasebench.models.load import load_model\n"
         "m = load_model('embedded')\n"
         "p = m.pipe\n"
         "print(type(p).__name__, type(p.unet).__name__, type(p.vae).__name__, type(p.text_encoder).__name__,"

@@ -13,17 +13,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from erasebench.app import overrides_in
-from erasebench.config import at_scale, compose, groups, task_groups
+from erasebench.commands.run_app import overrides_in
+from erasebench.config.choices import groups
+from erasebench.config.compose import at_scale, compose
 from erasebench.errors import UserError
-from erasebench.estimate import Cost, estimate, images_without_a_model
-from erasebench.generate import device_name
-from erasebench.pipelines import load_model
-from erasebench.plan import make_plan, prepare
+from erasebench.images.generate import device_name
+from erasebench.models.load import load_model
 from erasebench.recipe import Recipe
-from erasebench.results import tabulate
 from erasebench.run import run
+from erasebench.runs.estimate import Cost, estimate, images_without_a_model
+from erasebench.runs.plan import make_plan, prepare
+from erasebench.runs.tasks import task_groups
 from erasebench.store import Store
+from erasebench.tables.tabulate import tabulate
 
 NAMES = groups()["experiment"]
 TABLES = {

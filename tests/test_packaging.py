@@ -16,12 +16,20 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
 
 def folder(package: str) -> Path:
-    return ROOT / SETUPTOOLS["package-dir"].get(package, package.replace(".", "/"))
+    """Where a package lies; the deepest mapped folder above it decides."""
+    name, inside = package, ""
+    while name not in SETUPTOOLS["package-dir"]:
+        name, _, last = name.rpartition(".")
+        inside = f"{last}/{inside}"
+    return ROOT / SETUPTOOLS["package-dir"][name] / inside
 
 
 def test_every_package_on_disk_is_listed_and_every_listed_one_is_on_disk() -> None:
-    found = {"erasebench." + name for name in ("methods", "metrics", "conf")}
-    found |= {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "erasebench").rglob("__init__.py")}
+    found = {
+        ".".join(["erasebench"] * (top != "erasebench") + list(path.parent.relative_to(ROOT).parts))
+        for top in ("erasebench", "methods", "metrics", "conf")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
     assert set(SETUPTOOLS["packages"]) == found
     for package in found:
         assert (folder(package) / "__init__.py").exists()
@@ -52,13 +60,6 @@ def modules() -> list[str]:
 def test_every_module_imports_and_says_what_it_is_for(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__doc__ and len(module.__doc__) > 20
-
-
-def test_the_core_imports_no_plugin() -> None:
-    for path in (ROOT / "erasebench").rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert "import erasebench.methods" not in text and "from erasebench.methods" not in text, path
-        assert "import erasebench.metrics" not in text and "from erasebench.metrics" not in text, path
 
 
 def test_files_are_short_and_nothing_is_pickled() -> None:

@@ -18,10 +18,11 @@ import pandas as pd
 import pytest
 import torch
 
-from erasebench.config import compose
-from erasebench.eraser import Change, Eraser
+from erasebench.config.choices import model_name
+from erasebench.config.compose import compose
+from erasebench.edits.eraser import Change, Eraser
 from erasebench.errors import UserError
-from erasebench.run import model_name, run
+from erasebench.run import run
 from erasebench.store import Store
 
 SMALL = [
@@ -182,7 +183,7 @@ def test_an_edit_that_is_not_finite_stops_the_run_and_is_not_saved(
 ) -> None:
     from dataclasses import dataclass
 
-    import erasebench.methods.noop as noop
+    import erasebench.methods.controls.noop as noop
 
     monkeypatch.setattr(noop, "NoOp", dataclass(frozen=True)(Broken))
     config = compose(overrides(model_folder, tmp_path, "method=noop"))

@@ -270,7 +270,7 @@ def test_no_name_becomes_a_path(store):
 
 def test_edits_are_kept_and_a_cut_one_is_made_again(store):
     torch = pytest.importorskip("torch")
-    from erasebench.eraser import Change, Edit
+    from erasebench.edits.eraser import Change, Edit
 
     key = "e" * 32
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"

@@ -16,7 +16,7 @@ import pandas as pd
 
 from erasebench.report.outcomes import FAILURES, OUTCOMES
 from erasebench.report.thumbnails import suffix
-from erasebench.tables import UNEDITED
+from erasebench.tables.measure import UNEDITED
 
 PAGE = 60
 """Rows a page, and rows a data file."""

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from erasebench.columns import Column, aims
-from erasebench.figures import draw_strength
 from erasebench.files import write_atomic
-from erasebench.table_files import NAMES, ROLE_WORDS
-from erasebench.tables import POOLED, UNEDITED
+from erasebench.tables.columns import Column, aims
+from erasebench.tables.figures import draw_strength
+from erasebench.tables.layout import NAMES, ROLE_WORDS
+from erasebench.tables.measure import POOLED, UNEDITED
 
 INK = "#010203"
 """Drawn in the page's own text colour: it is put in place of this one, which nothing else has."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from erasebench import table_files, tables
-from erasebench.columns import aims
+from erasebench.tables import layout as table_files
+from erasebench.tables import measure as tables
+from erasebench.tables.columns import aims
 
 UNEDITED_WORDS = "unedited model"
 DENSE = 8
@@ -54,7 +55,7 @@ class HtmlTable:
 def html_table(measured: pd.DataFrame, kind: str, task: str = tables.POOLED, of: str = "value") -> HtmlTable | None:
     """One table of a kind, with the same texts as every other form of it; ``None`` if it has no rows.
 
-    Arguments are those of :func:`erasebench.table_files.layout`.
+    Arguments are those of :func:`erasebench.tables.layout.layout`.
     """
     part = measured[(measured.task_kind == kind) & (measured.task == task)]
     if of == "difference":

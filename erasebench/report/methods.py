@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from erasebench.config import build, places
-from erasebench.eraser import Eraser
+from erasebench.config.build import build, places
+from erasebench.edits.eraser import Eraser
 from erasebench.errors import UserError
 from erasebench.report.runs import Run
 from erasebench.store import Store
-from erasebench.tables import UNEDITED
+from erasebench.tables.measure import UNEDITED
 
 SHOWN = {
     "seconds", "rank", "share", "weights", "norms", "energies", "moved", "warnings", "rounding", "method", "version",

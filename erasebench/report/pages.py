@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from erasebench import __version__, figures, paired, published, table_files, tables
+from erasebench import __version__
 from erasebench.progress import progress
 from erasebench.report import charts as drawing
 from erasebench.report import summary
@@ -25,8 +25,12 @@ from erasebench.report.names import Names
 from erasebench.report.provenance import provenance
 from erasebench.report.runs import Run, parts
 from erasebench.report.thumbnails import suffix
-from erasebench.results import Joint
 from erasebench.store import Store
+from erasebench.tables import figures, published
+from erasebench.tables import layout as table_files
+from erasebench.tables import measure as tables
+from erasebench.tables import pairs as paired
+from erasebench.tables.tabulate import Joint
 
 PAGES = ("index", "images", "methods", "provenance", "published")
 
@@ -39,7 +43,7 @@ class Contents:
         folder: where they go.
         runs: what they are about.
         joint: the runs' plan and numbers.
-        pairs: the tests between erasers, see :func:`erasebench.paired.compare`.
+        pairs: the tests between erasers, see :func:`erasebench.tables.pairs.compare`.
         store: where images and edits are.
         classifier: whose answers the image browser shows.
         sensitive: kinds of task whose images are blurred.
@@ -294,7 +298,7 @@ def _tests(pairs: pd.DataFrame, kind: str) -> list[tuple[str, list[str], list[li
 
 
 def table_files_name(kind: str) -> str:
-    """The name that :func:`erasebench.table_files.write_tables` gives the files of a kind."""
+    """The name that :func:`erasebench.tables.layout.write_tables` gives the files of a kind."""
     return Names()(kind, kind)
 
 

@@ -11,11 +11,10 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from erasebench import stored_runs
 from erasebench.errors import UserError
-from erasebench.show import command_line
+from erasebench.runs import folder as stored_runs
+from erasebench.runs.folder import check_finished, command_line, metrics_of, read_manifest, read_plan
 from erasebench.store import Store
-from erasebench.stored_runs import check_finished, metrics_of, read_manifest, read_plan
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Part:
 
 
 def find_runs(store: Store, names: Sequence[str]) -> list[Run]:
-    """The runs of some names (see :func:`erasebench.stored_runs.find_runs`), in order.
+    """The runs of some names (see :func:`erasebench.runs.folder.find_runs`), in order.
 
     Raises:
         UserError: no such run, no run at all, or one of several that is not finished.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from erasebench import table_files, tables
 from erasebench.report.html_tables import HtmlTable
 from erasebench.report.runs import Run
-from erasebench.results import Joint
+from erasebench.tables import layout as table_files
+from erasebench.tables import measure as tables
+from erasebench.tables.tabulate import Joint
 
 KINDS = {"unsafe": "unsafe content", "celebrity": "celebrities"}
 

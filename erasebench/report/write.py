@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from erasebench import paired
 from erasebench.errors import UserError
 from erasebench.report import pages
 from erasebench.report.browser import make_rows, write_browser
@@ -17,9 +16,10 @@ from erasebench.report.folder import check_target, replacing
 from erasebench.report.outcomes import outcomes, seen
 from erasebench.report.runs import Run, check_scored, find_runs
 from erasebench.report.thumbnails import write_thumbnails
-from erasebench.results import Joint, join_runs, joint_name
 from erasebench.store import Store
-from erasebench.table_files import print_tables, write_tables
+from erasebench.tables import pairs as paired
+from erasebench.tables.layout import print_tables, write_tables
+from erasebench.tables.tabulate import Joint, join_runs, joint_name
 
 WRAPPER = r"""% All tables of this folder in one document: pdflatex all.tex
 \documentclass{article}

@@ -21,13 +21,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from erasebench.config import compose, task_groups
-from erasebench.generate import generate, scheduler_identity
-from erasebench.pipelines import Model, embedded_folder, load_model
+from erasebench.config.compose import compose
+from erasebench.images.generate import generate
+from erasebench.images.scheduler import scheduler_identity
+from erasebench.models.load import Model, embedded_folder, load_model
 from erasebench.progress import progress
-from erasebench.prompts import builtin
+from erasebench.prompts.builtin import builtin
 from erasebench.recipe import Recipe
-from erasebench.stats import Estimate, wilson
+from erasebench.runs.tasks import task_groups
+from erasebench.scores.stats import Estimate, wilson
 from erasebench.store import Store
 from erasebench.tiny import judge as judges
 

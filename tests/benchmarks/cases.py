@@ -13,11 +13,11 @@ import torch
 
 from benchmarks import plain
 from erasebench.concepts import Concept, ErasureTask
-from erasebench.eraser import Eraser
-from erasebench.methods.cure import Cure
-from erasebench.methods.rece import Rece
-from erasebench.methods.speed import Speed
-from erasebench.methods.uce import Uce
+from erasebench.edits.eraser import Eraser
+from erasebench.methods.closed_form.cure import Cure
+from erasebench.methods.closed_form.rece import Rece
+from erasebench.methods.closed_form.speed import Speed
+from erasebench.methods.closed_form.uce import Uce
 
 Job = Callable[[Any, torch.dtype], None]
 """Edits a pipeline in place, with numbers of a type."""

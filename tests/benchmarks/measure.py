@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks import plain
 from benchmarks.cases import Case
-from erasebench.targets import key_value_weights
-from erasebench.text import Texts
+from erasebench.models.targets import key_value_weights
+from erasebench.models.text import Texts
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

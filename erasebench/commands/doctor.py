@@ -1,0 +1,107 @@
+"""``erasebench doctor`` and ``erasebench prefetch``: what is here, what a config lacks, and getting it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from erasebench.config.build import build
+from erasebench.config.compose import compose
+from erasebench.errors import UserError
+from erasebench.models.load import fetch, model_here
+from erasebench.runs.environment import versions
+from erasebench.scores.metric import Metric
+
+OPTIONAL = {"torch_fidelity": "torch-fidelity", "lpips": "lpips", "timm": "timm"}
+"""Optional packages, by the name they are imported by, and what installs each."""
+
+
+def doctor(overrides: Sequence[str], console: Console | None = None) -> int:
+    """Print what this machine has, and what a config needs and lacks with the command that cures it.
+
+    Returns:
+        0 if the config can run in full, 1 if something is missing.
+    """
+    console = console or Console()
+    config = compose(overrides)
+    console.print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    memory = psutil.virtual_memory()
+    console.print(
+        f"{psutil.cpu_count(logical=False) or os.cpu_count()} cores, {memory.total / 2**30:.0f} GiB memory "
+        f"({memory.available / 2**30:.0f} free), {shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB disk free here"
+    )
+    console.print(f"devices: {', '.join(devices())}")
+    console.print("packages: " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    for package, name in OPTIONAL.items():
+        if importlib.util.find_spec(package) is None:
+            console.print(f"optional: {name} is not installed; some metrics need it: pip install {name}")
+    lacking = list(_lacking(config))
+    console.print(f"\nconfig: model={config.model.name}, metrics: {', '.join(config.metric) or 'none'}")
+    for text in lacking:
+        console.print(f"[yellow]missing[/] {text}", highlight=False)
+    if lacking:
+        console.print(
+            f"get what can be downloaded with: {' '.join(['erasebench prefetch', *overrides])}", highlight=False
+        )
+    else:
+        console.print("[green]everything this config needs is here[/]")
+    return 1 if lacking else 0
+
+
+def devices() -> list[str]:
+    """The devices PyTorch can use here, best first."""
+    found = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, f"cpu ({torch.get_num_threads()} threads)"]
+
+
+def _metrics(config: DictConfig) -> list[Metric]:
+    return [build(node, f"metric.{name}", tuple(config.plugins)) for name, node in config.metric.items()]
+
+
+def _lacking(config: DictConfig) -> Iterator[str]:
+    """One sentence for each thing a config lacks here."""
+    if not model_here(config.model.path, config.model.revision):
+        yield f"model {config.model.path}: not in the cache"
+    for metric in _metrics(config):
+        if reason := metric.unavailable():
+            yield f"metric {metric.id}: {reason}"
+
+
+def prefetch(overrides: Sequence[str], console: Console | None = None) -> int:
+    """Download the model and the weights of every metric of a config.
+
+    Returns:
+        0 if all of it is here now, 1 if something could not be had (each is named).
+    """
+    console = console or Console()
+    config = compose(overrides)
+    failed = 0
+    for name, present_now, get in [
+        (
+            f"model {config.model.path}",
+            model_here(config.model.path, config.model.revision),
+            lambda: fetch(config.model.path, config.model.revision),
+        ),
+        *((f"metric {metric.id}", metric.unavailable() is None, metric.prefetch) for metric in _metrics(config)),
+    ]:
+        if present_now:
+            console.print(f"here      {name}", highlight=False)
+            continue
+        console.print(f"getting   {name} ...", highlight=False)
+        try:
+            get()
+        except (UserError, OSError, ImportError) as error:
+            failed += 1
+            console.print(f"[red]failed[/]    {name}: {error}", highlight=False)
+    return 1 if failed else 0

@@ -1,0 +1,105 @@
+"""``erasebench list``: what can be chosen, one line each, read from the config tree itself."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from hydra.utils import get_class
+
+from erasebench.config.choices import _text, first_comment, groups
+from erasebench.errors import UserError, suggest
+
+TOPICS = {
+    "erasers": "method",
+    "metrics": "metric",
+    "prompts": "prompts",
+    "models": "model",
+    "protocols": "protocol",
+    "tasks": "task",
+    "experiments": "experiment",
+    "sweeps": "sweep",
+}
+"""What people call a group, and the group's name in overrides."""
+
+WIDTH = 100
+"""Columns that :func:`support` fills at most."""
+
+
+def listing(topic: str | None = None) -> str:
+    """The options of a topic, or of all of them, with the first comment of each option's file.
+
+    For models also :func:`support`.
+
+    Raises:
+        UserError: an unknown topic.
+    """
+    if topic is not None and topic not in TOPICS:
+        raise UserError(f"list {topic}: no such topic.{suggest(topic, TOPICS)} Known: {', '.join(TOPICS)}")
+    lines = []
+    known = groups()
+    for title, group in TOPICS.items():
+        if topic not in (None, title) or not known.get(group):
+            continue
+        lines.append(
+            f"{title} (choose with {group}=NAME{' or ' + group + '=[NAME,NAME]' if group == 'metric' else ''})"
+        )
+        for name in known[group]:
+            lines.append(f"  {name:<24} {first_comment(group, name)}")
+        lines.append("")
+        if title == "models":
+            lines += [support(known["method"]), ""]
+    if topic in (None, "prompts"):
+        from erasebench.prompts.reader import schemas
+
+        lines.append("prompt files that are read (prompts=file prompts.source=PATH), recognised by their columns")
+        for schema in schemas():
+            lines.append(f"  {schema.name:<24} {schema.source}{'; ' + schema.note if schema.note else ''}")
+    return "\n".join(lines).rstrip()
+
+
+def support(methods: list[str]) -> str:
+    """Which eraser edits which family of models, as a table; the reasons why not stand below it.
+
+    Args:
+        methods: options of the config group ``method``. Their classes are found through the ``_target_`` of their
+            files; an eraser made of others cannot edit what one of them cannot.
+    """
+    from erasebench.models.load import FAMILIES
+
+    reasons: list[str] = []
+    lines = ["erasers and the families of models that they edit (the reasons why not are below)"]
+    lines.append(f"  {'':<24} " + " ".join(f"{family:<7}" for family in FAMILIES).rstrip())
+    for name in methods:
+        cells = []
+        for family in FAMILIES:
+            found = [kind.unsupported[family] for kind in eraser_classes(name) if family in kind.unsupported]
+            reasons += [reason for reason in found[:1] if reason not in reasons]
+            cells.append(f"no [{reasons.index(found[0]) + 1}]" if found else "yes")
+        lines.append(f"  {name:<24} " + " ".join(f"{cell:<7}" for cell in cells).rstrip())
+    legend = "; ".join(f"{family}: {text}" for family, text in FAMILIES.items())
+    lines += textwrap.wrap(
+        f"{legend}. The embedded model is of family sd1.", WIDTH, initial_indent="  ", subsequent_indent="  "
+    )
+    for number, reason in enumerate(reasons, start=1):
+        mark = f"  [{number}] "
+        lines += textwrap.wrap(reason, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))
+    return "\n".join(lines)
+
+
+def eraser_classes(option: str) -> list[Any]:
+    """The classes of an option of ``method``: its own, and those of the options that it is made of."""
+    return [get_class(target) for target in dict.fromkeys(_targets(option))]
+
+
+def _targets(option: str) -> Iterator[str]:
+    node = yaml.safe_load(_text("method", option))
+    if "_target_" in node:
+        yield node["_target_"]
+    for entry in node.get("defaults", ()):
+        # An entry is "uce", "uce@place" or {"/method@place": "uce"}.
+        chosen = next(iter(entry.values())) if isinstance(entry, dict) else entry.split("@")[0]
+        if chosen != "_self_":
+            yield from _targets(chosen)

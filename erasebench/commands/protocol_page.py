@@ -1,0 +1,77 @@
+"""``erasebench show protocol NAME``: every choice of a protocol, with where it was read."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from erasebench.config.choices import groups
+from erasebench.config.protocol import OBEYED, _short, protocol_hash, shipped
+from erasebench.errors import UserError, suggest
+
+WIDTH = 100
+"""Columns of a page."""
+
+
+def page(name: str) -> str:
+    """All of a protocol for people: every choice with where it was read, what is unsure, what differs, known defects.
+
+    Raises:
+        UserError: no such protocol.
+    """
+    protocol = shipped(name)
+    if protocol is None:
+        known = groups()["protocol"]
+        raise UserError(f"show protocol {name}: no such protocol.{suggest(name, known)} Known: {', '.join(known)}")
+    lines = [f"protocol {name}, version {protocol['version']}, hash {protocol_hash(protocol)}", *_comment(name), ""]
+    lines += ["how images are made (obeyed; part of the key of every image)"]
+    lines += _choices(protocol, OBEYED)
+    lines += ["", "what its numbers mean"]
+    for key, title in (
+        ("prompts", "prompt sets"), ("metrics", "metrics (conf/metric)"), ("counting", "counting rules"),
+        ("lacks", "not built here: such numbers are published ones or 'not run'"),
+    ):  # fmt: skip
+        if protocol[key]:
+            lines += [f"  {title}{_cited(protocol, key)}", *_entries(protocol[key])]
+    for key, title in (("differs", "what a run here does otherwise"), ("unsure", "unsure")):
+        if protocol[key]:
+            lines += ["", title, *_entries(protocol[key], 2)]
+    if protocol["defects"]:
+        lines += ["", "known defects of the release (off here)"]
+        for defect, about in protocol["defects"].items():
+            lines += _wrapped(f"{defect}: {about['what']} [{about['read']}]", 2)
+            variant = " ".join(about["as_released"])
+            lines += _wrapped(f"as released: {variant}" if variant else "told here; not reproduced", 6)
+    lines += ["", f"use it with: erasebench run protocol={name}"]
+    return "\n".join(lines)
+
+
+def _comment(name: str) -> Iterator[str]:
+    from erasebench.config.choices import first_comment
+
+    yield from _wrapped(first_comment("protocol", name), 0)
+
+
+def _choices(protocol: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
+    for key in keys:
+        mark = " (unsure)" if key in protocol["unsure"] else ""
+        yield from _wrapped(f"{key:<18} {_short(protocol[key])}{_cited(protocol, key)}{mark}", 2, hang=19)
+
+
+def _cited(protocol: Mapping[str, Any], key: str) -> str:
+    """Where a choice was read, in brackets; nothing for one that no source speaks of."""
+    cites = protocol["cites"]
+    text = cites.get(key) or cites.get("all", "")
+    return f"  [{text}]" if text else ""
+
+
+def _entries(values: Any, indent: int = 4) -> Iterator[str]:
+    for entry in values.items() if isinstance(values, dict) else values:
+        yield from _wrapped(": ".join(entry) if isinstance(entry, tuple) else entry, indent)
+
+
+def _wrapped(text: str, indent: int, hang: int = 2) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + hang), break_on_hyphens=False
+    )

@@ -1,0 +1,154 @@
+"""``erasebench show``: one image, edit or run, and everything that is known of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from os.path import commonprefix
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from erasebench.errors import UserError, suggest
+from erasebench.runs.folder import command_line
+from erasebench.store import BrokenImage, Store, read_png
+
+INPUTS = ("prompt", "label", "kind", "original_key")
+"""Columns of scores that are inputs of a metric: an image has a score for each value of them."""
+
+LONG = 8
+"""Lists longer than this (features) are shown by their length."""
+
+
+def show(store: Store, what: str) -> str:
+    """Everything the store knows of a thing, as text.
+
+    Args:
+        store: the results folder.
+        what: a PNG file; the key of an image or edit, or its first digits (at least four); or the name of a run, or
+            how it begins.
+
+    Raises:
+        UserError: nothing, or more than one thing, goes by that name.
+    """
+    if what.lower().endswith(".png"):
+        path = Path(what)
+        if not path.is_file():
+            raise UserError(f"{what}: no such file")
+        return _image(store, path)
+    runs = sorted(path.parent.name for path in store.root.glob("runs/*/manifest.json"))
+    if what in runs:
+        return _run(store, what)
+    key = what.lower()
+    images = [path.stem for path in store.root.glob(f"images/{key[:2]}/{key}*.png")] if _hexadecimal(key) else []
+    edits = [path.stem for path in store.root.glob(f"edits/{key}*.safetensors")] if _hexadecimal(key) else []
+    begun = [run for run in runs if what and run.startswith(what)]
+    found = [
+        *(f"image {name}" for name in images),
+        *(f"edit {name}" for name in edits),
+        *(f"run {name}" for name in begun),
+    ]
+    if len(found) > 1:
+        shown = ", ".join(sorted(found)[:LONG]) + (f" and {len(found) - LONG} more" if len(found) > LONG else "")
+        raise UserError(f"{what}: {len(found)} things begin so ({shown}); give more of the name")
+    if images:
+        return _image(store, store.image_path(images[0]))
+    if edits:
+        return _edit(store, edits[0])
+    if begun:
+        return _run(store, begun[0])
+    keys = [path.stem for path in store.root.glob("images/??/*.png")] if _hexadecimal(key) else []
+    keys += [path.stem for path in store.root.glob("edits/*.safetensors")] if _hexadecimal(key) else []
+    near = max(keys, key=lambda name: len(commonprefix([name, key])), default="")
+    nearest = f" Did you mean '{near}'?" if len(commonprefix([near, key])) >= 4 else suggest(what, runs)
+    raise UserError(
+        f"{what}: no image, edit or run goes by that in {store.root}.{nearest} Runs: {', '.join(runs) or 'none'}"
+    )
+
+
+def _hexadecimal(text: str) -> bool:
+    return len(text) >= 4 and set(text) <= set("0123456789abcdef")
+
+
+def _image(store: Store, path: Path) -> str:
+    try:
+        _, recipe, record = read_png(path)
+    except BrokenImage as error:
+        raise UserError(f"{path}: {error}. If a run made it, give the run's command again to remake it") from None
+    key = recipe.key
+    lines = [f"image {key}", f"file  {path}", ""]
+    lines += _pairs(recipe.to_dict() | record)
+    used = []
+    for plan_path in sorted(store.root.glob("runs/*/plan.parquet")):
+        plan = pd.read_parquet(plan_path)
+        for row in plan[plan.key == key].itertuples():
+            text = f"{plan_path.parent.name}: {row.eraser}, {row.task} erased, {row.role} {row.label or row.task_kind}, prompt {row.prompt_id}"
+            used.append(f"  {text}" + (f", original {row.original_key}" if row.key != row.original_key else ""))
+    lines += ["", "in runs", *(dict.fromkeys(used) or ["  none"]), "", "scores"]
+    scored = False
+    for metric in store.metric_ids():
+        columns = store.scores(metric, ()).columns
+        table = store.scores(metric, [name for name in INPUTS if name in columns])
+        for row in table[table.key == key].drop(columns="key").to_dict("records"):
+            scored = True
+            lines += [f"  {metric}", *(f"    {line}" for line in _pairs(row))]
+    if not scored:
+        lines.append("  none")
+    return "\n".join(lines)
+
+
+def _edit(store: Store, key: str) -> str:
+    edit = store.get_edit(key)
+    if edit is None:
+        raise UserError(f"edit {key}: its file is broken; run the command that made it again")
+    notes = dict(edit.info)
+    norms = notes.pop("norms", None)
+    if norms is None:  # an edit that no run has stored
+        norms = {name: change.norm() for name, change in edit.changes.items() if not change.acts_on_token}
+    lines = [
+        f"edit  {key}",
+        f"file  {store.edit_path(key)}",
+        "",
+        *_pairs(notes),
+        "",
+        "largest changes (Frobenius norm)",
+    ]
+    largest = sorted(((norm, name) for name, norm in norms.items()), reverse=True)
+    lines += [f"  {norm:10.4f}  {name}" for norm, name in largest[:LONG]]
+    return "\n".join(lines)
+
+
+def _run(store: Store, name: str) -> str:
+    folder = store.root / "runs" / name
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    lines = [
+        f"run   {name}",
+        f"in    {folder}",
+        "",
+        *_pairs({k: v for k, v in manifest.items() if k != "packages"}),
+        "",
+    ]
+    if (folder / "plan.parquet").exists():
+        plan = pd.read_parquet(folder / "plan.parquet")
+        missing = len(store.missing(plan.key))
+        lines.append(f"{plan.key.nunique()} images, {missing} of them missing; {len(plan)} (eraser, task, prompt) rows")
+    made = sorted(path.relative_to(folder) for pattern in ("tables/*", "grids/*") for path in folder.glob(pattern))
+    lines += ["files", *(f"  {path}" for path in made), "", f"again: {command_line(manifest)}"]
+    return "\n".join(lines)
+
+
+def _pairs(values: dict[str, Any]) -> Iterable[str]:
+    """``name  value`` lines; nested values as JSON, long lists by their length."""
+    width = max((len(name) for name in values), default=0)
+    for name, value in values.items():
+        if isinstance(value, np.ndarray | list | tuple) and len(value) > LONG:
+            value = f"{len(value)} values"
+        elif isinstance(value, np.ndarray):
+            value = value.tolist()
+        if isinstance(value, dict | list):
+            value = json.dumps(value, ensure_ascii=False, default=str)
+        if isinstance(value, str) and not value.isprintable():  # line breaks, or signs that steer a terminal
+            value = json.dumps(value)
+        yield f"{name:<{width}}  {value}"

@@ -1,0 +1,1 @@
+"""What was asked for: the schema, composing, choosing, building; protocols as data."""

@@ -1,0 +1,69 @@
+"""Models by the names that the config gives them."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+from omegaconf import MISSING
+
+from erasebench.config.settings import ModelSettings
+from erasebench.errors import UserError
+
+CONFIG_MODULE = "erasebench.conf"
+
+
+def find_model(text: str) -> tuple[str, str | None, str | None]:
+    """A model by the name of an option of ``model=`` (``sd14``), or as ``model.path`` takes it.
+
+    Args:
+        text: a name, ``embedded``, a folder or a Hub id. A folder of the name comes first.
+
+    Returns:
+        Path, revision and name, as :func:`erasebench.models.load.load_model` takes them.
+
+    Raises:
+        UserError: ``folder``, which names no model.
+    """
+    if text not in groups()["model"] or Path(text).is_dir():
+        return text, None, None
+    node = yaml.safe_load(files(CONFIG_MODULE).joinpath("model", f"{text}.yaml").read_text(encoding="utf-8"))["model"]
+    if node["path"] == "???":
+        raise UserError(f"{text}: names no model; give the folder or Hub id itself")
+    return node["path"], node.get("revision"), text
+
+
+def groups() -> dict[str, list[str]]:
+    """The groups of the config tree and the options of each, from the files that are shipped."""
+    root = files(CONFIG_MODULE)
+    return {
+        folder.name: sorted(
+            entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+        )
+        for folder in sorted(root.iterdir(), key=lambda entry: entry.name)
+        if folder.is_dir() and not folder.name.startswith("_")
+    }
+
+
+def first_comment(group: str, name: str) -> str:
+    """The first comment of an option's file that is not Hydra's package line: what the option is."""
+    text = _text(group, name)
+    for line in text.splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line.lstrip("# ").strip()
+    return yaml.safe_load(text).get("_target_", "")
+
+
+def _text(group: str, name: str) -> str:
+    return files(CONFIG_MODULE).joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def model_name(settings: ModelSettings) -> str:
+    """The name that tables give a model: the chosen one, unless that belongs to other weights than ``path`` names."""
+    shipped = files(CONFIG_MODULE).joinpath("model", f"{settings.name}.yaml")
+    if shipped.is_file():
+        known = yaml.safe_load(shipped.read_text(encoding="utf-8"))["model"]["path"]
+        if known not in (settings.path, MISSING):
+            return f"{Path(settings.path).name} (as {settings.name})"
+    return settings.name

@@ -1,0 +1,22 @@
+"""What an eraser makes: changes of weights, as a value."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from erasebench.edits.change import Change
+    from erasebench.edits.edit import Edit
+    from erasebench.edits.eraser import Eraser
+
+__all__ = ["Change", "Edit", "Eraser"]
+
+_HOME = {"Change": "change", "Edit": "edit", "Eraser": "eraser"}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: a refusal on the command line must not wait for PyTorch.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

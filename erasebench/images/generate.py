@@ -1,0 +1,316 @@
+"""Make the images of recipes that are not in the store yet.
+
+What decides an image is its recipe alone. Every image draws its noise from a generator of its own, in float32, so that
+the batch it is made in changes it by no more than the order of floating-point sums. The generator is the CPU's, so that
+the machine changes it no more than that either, unless the recipe says ``cuda``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+
+from erasebench.errors import UserError
+from erasebench.models.targets import denoiser
+from erasebench.recipe import Recipe
+from erasebench.store import Store, library_versions
+
+if TYPE_CHECKING:
+    from erasebench.models.load import Model
+
+log = logging.getLogger(__name__)
+
+
+KEPT_TEXTS = 256
+"""How many encoded texts are kept; 30 000 of them would fill several GiB."""
+
+
+# Schedulers
+
+
+# Text
+
+
+class _Texts:
+    """Encoded texts of one pipeline: each distinct text is encoded once while it is in use."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+        self.known: dict[tuple[str, bool], tuple[torch.Tensor, ...]] = {}
+
+    def __call__(self, texts: Sequence[str], negative: bool = False) -> tuple[torch.Tensor, ...]:
+        """Embeddings [n, positions, d], and for all but SD 1.x and 2.x the pooled ones [n, p], of texts."""
+        wanted = [(text, negative) for text in texts]
+        new = [entry for entry in dict.fromkeys(wanted) if entry not in self.known]
+        if new:
+            if len(self.known) + len(new) > KEPT_TEXTS:
+                self.known = {entry: self.known[entry] for entry in wanted if entry in self.known}
+            parts = self._encode([text for text, _ in new], negative)
+            # Clones, so that one kept text does not keep its whole batch.
+            self.known.update((entry, tuple(p[i].clone() for p in parts)) for i, entry in enumerate(new))
+        return tuple(torch.stack(rows) for rows in zip(*(self.known[entry] for entry in wanted), strict=True))
+
+    def _encode(self, texts: list[str], negative: bool) -> tuple[torch.Tensor, ...]:
+        encode = self.pipe.encode_prompt
+        options: dict[str, Any] = {
+            "prompt": texts,
+            "device": self.pipe._execution_device,
+            "num_images_per_prompt": 1,
+            # Not options of some pipelines; must be said to others.
+            "do_classifier_free_guidance": False,
+            "prompt_2": None,
+            "prompt_3": None,
+        }
+        known = inspect.signature(encode).parameters
+        with torch.no_grad():
+            made = encode(**{name: value for name, value in options.items() if name in known})
+        if hasattr(self.pipe, "transformer"):  # SD 3: rows, none, pooled, none; FLUX: rows, pooled, positions
+            return made[0], made[1] if made[1] is not None else made[2]
+        if not hasattr(self.pipe, "text_encoder_2"):
+            return (made[0],)
+        rows, pooled = made[0].clone(), made[2].clone()
+        if negative and self.pipe.config.force_zeros_for_empty_prompt:
+            # As the SDXL pipeline does when no negative prompt is given.
+            empty = torch.tensor([text == "" for text in texts], device=rows.device)
+            rows[empty], pooled[empty] = 0, 0
+        return rows, pooled
+
+
+# Images
+
+
+def generate(
+    model: Model,
+    recipes: Iterable[Recipe],
+    store: Store,
+    batch_size: int = 8,
+    on_progress: Callable[[int], None] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> int:
+    """Make every image of ``recipes`` that the store lacks, and save each as soon as its batch is done.
+
+    Images of one size, guidance and scheduler share batches, whatever their prompts. The edit of the recipes is
+    applied by the caller; here it is only part of the key. On the same machine the batch size changes an image by at
+    most a level or two of 255, where a rounding tips over. When memory runs out, the batch is halved and work goes on.
+
+    Args:
+        model: as loaded; its pipe runs in its own dtype, without autocast.
+        recipes: any number, in any order, equal ones once; all of this model.
+        store: where the images go.
+        batch_size: images made at a time.
+        on_progress: called with the number of images just saved.
+        about: more columns for the records of the images made now, e.g. the protocol they were made for.
+
+    Returns:
+        How many images were made.
+
+    Raises:
+        UserError: a recipe the scheduler cannot do; memory is too small for one image; the model's output is not
+            finite (prompt and key named, nothing saved for it); the store cannot be written to.
+        ValueError: a recipe of another model or dtype, or a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    unique = {recipe.key: recipe for recipe in recipes}
+    groups = _groups([unique[key] for key in store.missing(unique)])
+    for group in groups:
+        _check(model, group[0])
+    texts, done = _Texts(model.pipe), 0
+    meta = {"device": device_name(model.pipe), **library_versions(), **(about or {})}
+    with _quiet(model.pipe):
+        try:
+            for group in groups:
+                model.pipe.scheduler = _scheduler(group[0])
+                start = 0
+                while start < len(group):
+                    batch = group[start : start + batch_size]
+                    images = None
+                    began = time.perf_counter()
+                    try:
+                        images = _sample(model.pipe, texts, batch)
+                    except (RuntimeError, MemoryError) as error:
+                        if not is_out_of_memory(error):
+                            raise
+                    if images is None:  # outside the except, where the traceback would keep the tensors alive
+                        batch_size = _halved(len(batch), batch[0], model.pipe)
+                        continue
+                    seconds = (time.perf_counter() - began) / len(batch)
+                    _save(store, batch, images, {"seconds": seconds, **meta})
+                    start += len(batch)
+                    done += len(batch)
+                    if on_progress is not None:
+                        on_progress(len(batch))
+        finally:
+            store.flush()
+    return done
+
+
+def device_name(pipe: Any) -> str:
+    """What the pipe runs on, for records: ``cuda NVIDIA A100``, ``mps arm64``, ``cpu x86_64``."""
+    device = denoiser(pipe).device
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"{device.type} {platform.machine()}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # Metal and the CPU allocator raise a plain RuntimeError.
+    text = str(error).lower()
+    return any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
+
+
+def _groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
+    """Recipes that one call of the pipe can make together; within a group, those of one prompt side by side."""
+    groups: dict[tuple, dict[tuple[str, str], list[Recipe]]] = {}
+    for recipe in recipes:
+        call = (
+            *(recipe.width, recipe.height, recipe.guidance, recipe.steps),
+            *(recipe.scheduler, recipe.scheduler_config, recipe.rng),
+        )
+        texts = groups.setdefault(call, {})
+        texts.setdefault((recipe.prompt, recipe.negative_prompt), []).append(recipe)
+    return [[recipe for same in texts.values() for recipe in same] for texts in groups.values()]
+
+
+def _check(model: Model, recipe: Recipe) -> None:
+    dtype = str(denoiser(model.pipe).dtype).removeprefix("torch.")
+    for field, ours in (("model", model.name), ("revision", model.revision), ("dtype", dtype)):
+        if getattr(recipe, field) != ours:
+            raise ValueError(f"recipe {recipe.key}: {field} is {getattr(recipe, field)!r}, the model's is {ours!r}")
+    if getattr(model.pipe, "safety_checker", None) is not None:
+        raise ValueError(f"model {model.name} has a safety checker, which turns images black; load it without one")
+    pixels = _pixels(model.pipe)
+    for field in ("width", "height"):
+        size = getattr(recipe, field)
+        if size % pixels:
+            raise UserError(
+                f"{field}: {type(model.pipe).__name__} makes images in multiples of {pixels} pixels, not {size}; set "
+                f"protocol.size={max(pixels, round(size / pixels) * pixels)} and protocol.prompt_size=false"
+            )
+    if _embeds_guidance(model.pipe) and recipe.negative_prompt:
+        raise UserError(
+            f"negative prompt {recipe.negative_prompt!r}: {type(model.pipe).__name__} of this kind takes guidance as an "
+            "input and makes no second, negative pass; set protocol.negative_prompt='' and use prompts without one"
+        )
+    if recipe.rng == "cuda" and denoiser(model.pipe).device.type != "cuda":
+        raise UserError(f"recipe {recipe.key}: its noise is drawn on an NVIDIA GPU, and the model is not on one")
+    scheduler = _scheduler(recipe)
+    # Where the shift follows the image size, the pipeline gives it; the number of steps works with any.
+    shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
+    try:
+        scheduler.set_timesteps(recipe.steps, **shift)
+    except (ValueError, IndexError) as error:
+        raise UserError(f"steps: {recipe.steps} steps do not work with {recipe.scheduler}: {error}") from error
+
+
+def _scheduler(recipe: Recipe) -> Any:
+    return getattr(diffusers, recipe.scheduler)(**json.loads(recipe.scheduler_config))
+
+
+def _pixels(pipe: Any) -> int:
+    """Pixels in each direction that one token of a transformer stands for; of a latent for a UNet."""
+    if not hasattr(pipe, "transformer"):
+        return pipe.vae_scale_factor
+    patch = 2 if hasattr(pipe, "_pack_latents") else pipe.patch_size  # FLUX packs 2 x 2, whatever its config says
+    return pipe.vae_scale_factor * patch
+
+
+def _embeds_guidance(pipe: Any) -> bool:
+    """Whether guidance is an input of the network (FLUX.1-dev), not a second pass."""
+    return bool(denoiser(pipe).config.get("guidance_embeds"))
+
+
+@contextlib.contextmanager
+def _quiet(pipe: Any) -> Iterator[None]:
+    """No bar of the pipe's own inside, and its scheduler as it was afterwards."""
+    scheduler, bar = pipe.scheduler, getattr(pipe, "_progress_bar_config", {})
+    pipe.set_progress_bar_config(**{**bar, "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**bar)
+        pipe.scheduler = scheduler
+
+
+def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe]) -> np.ndarray:
+    """Images [n, height, width, 3] of a batch, 0 to 1, float32; NaN where the model broke down."""
+    first = batch[0]
+    on = pipe._execution_device if first.rng == "cuda" else "cpu"
+    generators = [torch.Generator(on).manual_seed(recipe.seed) for recipe in batch]
+    inputs = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), texts([r.prompt for r in batch]), strict=False))
+    if first.guidance > 1 and not _embeds_guidance(pipe):
+        # As in diffusers: at 1 and below there is no second, unconditional pass.
+        negative = texts([recipe.negative_prompt for recipe in batch], negative=True)
+        inputs |= zip(("negative_prompt_embeds", "negative_pooled_prompt_embeds"), negative, strict=False)
+        if hasattr(pipe, "_pack_latents"):  # FLUX.1-schnell: guidance by a second pass has a name of its own
+            inputs["true_cfg_scale"] = first.guidance
+    made = pipe(
+        **inputs,
+        latents=_noise(pipe, first, generators),
+        generator=generators,  # what a stochastic sampler adds also comes from the image's own generator
+        num_inference_steps=first.steps,
+        guidance_scale=first.guidance,
+        height=first.height,
+        width=first.width,
+        output_type="np",
+    )
+    return made.images
+
+
+def _noise(pipe: Any, recipe: Recipe, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """The latents that a batch starts from, each from its own generator, in the pipe's type and layout."""
+    network, factor = denoiser(pipe), pipe.vae_scale_factor
+    packed = hasattr(pipe, "_pack_latents")  # FLUX: 2 x 2 latents are one token of four times the channels
+    shape = (network.config.in_channels // (4 if packed else 1), recipe.height // factor, recipe.width // factor)
+    noise = torch.cat(
+        [torch.randn((1, *shape), generator=one, dtype=torch.float32, device=one.device) for one in generators]
+    )
+    if packed:
+        noise = pipe._pack_latents(noise, len(noise), *shape)
+    return noise.to(device=pipe._execution_device, dtype=network.dtype)
+
+
+def _save(store: Store, batch: Sequence[Recipe], images: np.ndarray, meta: Mapping[str, Any]) -> None:
+    """Save what is finite; then complain about what is not."""
+    broken = []
+    for recipe, pixels in zip(batch, images, strict=True):
+        if np.isfinite(pixels).all():
+            store.put_image(recipe, Image.fromarray((pixels * 255).round().astype(np.uint8)), meta)
+        else:
+            broken.append(recipe)
+    if broken:
+        first = broken[0]
+        edit = f"edit {first.edit}" if first.edit else "the unedited model"
+        raise UserError(
+            f"{len(broken)} of {len(batch)} images are not finite numbers, first {first.key}, prompt {first.prompt!r}, "
+            f"seed {first.seed}, {edit}; nothing was saved for them. Look for weights that are too large, "
+            f"or use dtype=float32 (now {first.dtype})"
+        )
+
+
+def _halved(size: int, recipe: Recipe, pipe: Any) -> int:
+    """The batch size to go on with after memory ran out at ``size``."""
+    device = denoiser(pipe).device.type
+    if device in ("cuda", "mps"):
+        getattr(torch, device).empty_cache()
+    if size == 1:
+        raise UserError(
+            f"{device}: out of memory for a single image of {recipe.width} x {recipe.height} pixels; "
+            "close other programs, use dtype=float16, a smaller protocol.size, or device=cpu"
+        )
+    log.warning("%s: out of memory at %d images a batch; going on with %d", device, size, size // 2)
+    return size // 2

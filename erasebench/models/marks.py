@@ -1,0 +1,71 @@
+"""The mark of an edited model: ``erasebench.json`` in its folder says what was changed, and in which model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from erasebench import __version__
+from erasebench.errors import UserError
+from erasebench.files import write_json
+
+_MARK = "_erasebench_edits"
+
+MARK = "erasebench.json"
+FORMAT = "erasebench mark 1"
+
+
+def read_marks(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], ...]:
+    """The notes (``Edit.info``) of the edits that a model folder carries, the first one applied first.
+
+    Returns:
+        Empty where the folder has no mark: nothing is known of an edit.
+
+    Raises:
+        UserError: a mark that cannot be read; an edited model must not pass for an unedited one.
+    """
+    path = Path(folder) / MARK
+    if not path.is_file():
+        return ()
+    try:
+        mark = json.loads(path.read_text(encoding="utf-8"))
+        if mark["format"] != FORMAT:
+            raise ValueError(f"its format is {mark['format']!r}, not {FORMAT!r}")
+        edits = mark["edits"]
+        if not (isinstance(edits, list) and all(isinstance(info, dict) for info in edits)):
+            raise ValueError("edits is not a list of notes")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: says that this model was edited, but cannot be read ({error}); export the model again, or delete "
+            "the file if you know what the weights are"
+        ) from error
+    return tuple(edits)
+
+
+def write_marks(
+    folder: Path, base: Mapping[str, Any], edits: Sequence[Mapping[str, Any]], how: str, file: Mapping[str, Any]
+) -> None:
+    """Mark a folder as edited.
+
+    Args:
+        folder: where the model, LoRA or tensors are.
+        base: the unedited model: name, source, revision, family, dtype.
+        edits: the notes of the edits, the first one applied first.
+        how: ``sum`` or ``sequence``; without meaning for one edit.
+        file: what the folder holds: its format, and what is known of it (rank, errors, rounding).
+    """
+    values = {"format": FORMAT, "written_by": f"erasebench {__version__}"}
+    write_json(folder / MARK, values | {"base": dict(base), "how": how, "edits": list(edits), "file": dict(file)})
+
+
+def edits_on(pipe: Any) -> tuple[dict[str, Any], ...]:
+    """The notes of the edits that a pipeline carries now, the first one applied first; empty if it is unedited."""
+    return getattr(pipe, _MARK, ())
+
+
+def mark_edited(pipe: Any, edits: Sequence[Mapping[str, Any]]) -> None:
+    """Say which edits a pipeline carries, by their notes; it replaces what was said before."""
+    setattr(pipe, _MARK, tuple(edits))

@@ -1,0 +1,1 @@
+"""What is drawn: prompt sets, built in or read from files."""

@@ -1,0 +1,55 @@
+"""The prompt set that a node of ``conf/prompts`` asks for: built in, or read from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from erasebench.concepts import Concept
+from erasebench.errors import UserError, suggest
+from erasebench.prompts.builtin import builtin
+from erasebench.prompts.prompt_set import PromptSet
+
+
+def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept]) -> PromptSet:
+    """The prompt set that a node of ``conf/prompts`` asks for.
+
+    ``source: builtin`` takes ``per_erased, per_retained, general, seed``; any other source is a path or a Hub
+    dataset and takes the options of :func:`erasebench.prompts.reader.load`. ``file_of`` says which file of which paper
+    ``source`` has to be.
+
+    Args:
+        config: the node.
+        kind: kind of the concepts of the run; rows of a file are of this kind unless it says otherwise.
+        concepts: what the run erases and retains.
+
+    Raises:
+        UserError: an unknown key, a value that makes no sense, or a file that cannot be read.
+    """
+    from erasebench.prompts.reader import load  # that module makes PromptSets, so it imports this one
+
+    options = dict(config)
+    source = options.pop("source", "builtin")
+    if (file_of := options.pop("file_of", None)) and source is None:
+        raise UserError(f"prompts.source: give the path of a file that is not part of erasebench: {file_of}")
+    allowed = ("per_erased", "per_retained", "general", "seed")
+    if source != "builtin":
+        allowed = ("kind", "schema", "limit", "role", "label", "revision", "where")
+    for key in options:
+        if key not in allowed:
+            raise UserError(
+                f"prompts.{key}: no such key for source {source}.{suggest(key, allowed)} Known: {', '.join(allowed)}"
+            )
+    if source != "builtin":
+        options["kind"] = options.get("kind") or kind
+        return load(source, **options)
+    sizes = {"per_erased": 20, "per_retained": 5, "general": 16, "seed": 0} | options
+    for key, value in sizes.items():
+        least = 1 if key == "per_erased" else 0
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"prompts.{key}={value}: give a whole number of {least} or more")
+    budget = (sizes["per_erased"], sizes["per_retained"], sizes["general"])
+    prompts = builtin(kind, concepts, per_concept=max(budget[:2]), general=budget[2], seed=sizes["seed"])
+    note = "each task is measured on {} prompts of each erased concept, {} of each other one, {} general ones"
+    return replace(prompts, budget=budget, notes=(note.format(*budget),))

@@ -1,0 +1,186 @@
+"""Prompt sets: rows of prompt, seed, guidance and size, and why each row is in a run.
+
+A set has a version and a hash of its rows, so that a number can say exactly which prompts it was measured on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from erasebench.concepts import ROLES, ErasureTask
+from erasebench.errors import UserError, suggest
+
+DTYPES = {
+    "prompt_id": "str",
+    "prompt": "str",
+    "negative_prompt": "str",
+    "seed": "int64",
+    "guidance": "float64",
+    "width": "Int64",
+    "height": "Int64",
+    "label": "str",
+    "kind": "str",
+    "role": "str",
+}
+"""Columns of a prompt set. ``guidance`` NaN and sizes NA (pixels) mean: as the protocol says. An empty ``label``
+means that a prompt asks for no named concept. An empty ``role`` is decided by the task."""
+
+MAX_SEED = 2**63 - 1
+"""The largest seed a torch generator takes from a signed 64-bit column."""
+
+
+class Counts(dict):
+    """What is in a prompt set, as plain numbers; printed as one sentence."""
+
+    def __str__(self) -> str:
+        parts = [f"{self['rows']} prompts, {self['distinct']} distinct generations (prompt, seed, guidance, size)"]
+        labels = self["labels"]
+        if len(labels) > 6:
+            counts = sorted(set(labels.values()))
+            parts.append(
+                f"{len(labels)} labels with {'-'.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} each"
+            )
+        elif labels:
+            parts.append(", ".join(f"{label} {n}" for label, n in labels.items()))
+        if self["roles"]:
+            parts.append("roles " + ", ".join(f"{role} {n}" for role, n in self["roles"].items()))
+        if self["empty"]:
+            parts.append(f"{self['empty']} empty")
+        if self["multiline"]:
+            parts.append(f"{self['multiline']} over several lines")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptSet:
+    """Prompts with their seeds, labels and roles.
+
+    Attributes:
+        name: what tables call it.
+        version: of our templates, or of the schema's reader.
+        rows: a table with the columns of :data:`DTYPES`, ``prompt_id`` unique.
+        source: where it came from.
+        notes: what a reader of a number should know about these prompts, one sentence each.
+        roles: ``task``: the task decides the role of every row that has a label, and a row's own role holds where
+            there is none; ``rows``: a row's own role always holds.
+        budget: how many rows :meth:`for_task` takes for each erased label, for each other label, and of the
+            general ones; ``None`` for all.
+
+    Raises:
+        UserError: a column is missing, a ``prompt_id`` comes twice, a role is unknown, a seed is out of range, or
+            there is no row.
+    """
+
+    name: str
+    version: str
+    rows: pd.DataFrame
+    source: str
+    notes: tuple[str, ...] = ()
+    roles: str = "task"
+    budget: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        missing = [column for column in DTYPES if column not in self.rows]
+        if missing:
+            raise UserError(f"prompt set {self.name}: column {missing[0]!r} is missing; it needs {', '.join(DTYPES)}")
+        rows = self.rows[list(DTYPES)].astype(DTYPES).reset_index(drop=True)
+        if rows.empty:
+            raise UserError(f"prompt set {self.name}: no prompt; give at least one row")
+        twice = rows.prompt_id[rows.prompt_id.duplicated()]
+        if len(twice):
+            raise UserError(f"prompt set {self.name}: prompt_id {twice.iloc[0]!r} comes twice; number prompts uniquely")
+        for role in rows.role.unique():
+            if role and role not in ROLES:
+                raise UserError(f"prompt set {self.name}: role {role!r} is not one of {', '.join(ROLES)}")
+        if (rows.seed < 0).any():
+            raise UserError(f"prompt set {self.name}: seed {rows.seed.min()} is not in 0..2**63-1")
+        object.__setattr__(self, "rows", rows)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over all rows in their order, 64 hex digits. Names, notes and places are not part of it."""
+        digest = hashlib.sha256(json.dumps([self.roles, *DTYPES]).encode())
+        for row in self.rows.astype(object).where(self.rows.notna(), None).itertuples(index=False):
+            digest.update(b"\n" + json.dumps(row).encode())
+        return digest.hexdigest()
+
+    def counts(self) -> Counts:
+        """Rows, distinct generations, rows of each label and role, empty prompts, prompts over several lines."""
+        rows = self.rows
+        image = ["prompt", "negative_prompt", "seed", "guidance", "width", "height"]
+        return Counts(
+            rows=len(rows),
+            distinct=int((~rows.duplicated(image)).sum()),
+            labels={str(label): int(n) for label, n in rows.label[rows.label != ""].value_counts(sort=False).items()},
+            roles={str(role): int(n) for role, n in rows.role[rows.role != ""].value_counts(sort=False).items()},
+            empty=int((rows.prompt == "").sum()),
+            multiline=int(rows.prompt.str.contains("\n", regex=False).sum()),
+        )
+
+    def for_task(self, task: ErasureTask) -> pd.DataFrame:
+        """The rows that one task is measured on, each with its role.
+
+        A row whose label the task erases has role ``erase``, another labelled row ``retain``, one without label
+        ``general``, unless the set says otherwise (:attr:`roles`). Labels and names are compared without case.
+
+        Raises:
+            UserError: rows have labels, and none of them is a concept the task erases.
+        """
+        rows = (self.take(task.names, *self.budget) if self.budget else self).rows
+        labelled = rows.label != ""
+        by_task = np.select([self._asked(rows, task.names), labelled], ["erase", "retain"], "general")
+        own = rows.role != ""
+        if self.roles == "task":
+            own &= ~labelled | (rows.role == "general")
+        rows = rows.assign(role=np.where(own, rows.role, by_task))
+        if self.roles == "task" and labelled.any() and not (rows.role == "erase").any():
+            labels = list(dict.fromkeys(rows.label[labelled]))
+            near = next((hint for name in task.names if (hint := suggest(name, labels))), "")
+            raise UserError(
+                f"prompt set {self.name}: no prompt has the label {task.label!r}.{near} It has {_some(labels)}. "
+                "Erase one of these, or say what the rows are for with prompts.role=file, erase or retain"
+            )
+        return rows
+
+    def take(self, erase: Sequence[str], per_erased: int, per_retained: int, general: int) -> PromptSet:
+        """A smaller set: the first rows of each erased label, of each other label, and of those without label.
+
+        Raises:
+            UserError: a name in ``erase`` is no label of the set, or a label has fewer rows than asked for.
+        """
+        rows = self.rows
+        labels = list(dict.fromkeys(rows.label[rows.label != ""]))
+        for name in erase:
+            if name.casefold() not in {label.casefold() for label in labels}:
+                raise UserError(
+                    f"prompt set {self.name}: no prompts for {name!r}.{suggest(name, labels)} It has {_some(labels)}"
+                )
+        asked = self._asked(rows, erase)
+        wanted = np.select([asked, rows.label != ""], [per_erased, per_retained], general)
+        for label, there in rows.groupby("label", sort=False).size().items():
+            most = int(wanted[(rows.label == label).to_numpy()][0])
+            if there < most:
+                raise UserError(f"prompt set {self.name}: {there} prompts of {label or 'no label'!r}, {most} asked for")
+        return replace(self, rows=rows[rows.groupby("label").cumcount() < wanted], budget=None)
+
+    @staticmethod
+    def _asked(rows: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+        return rows.label.str.casefold().isin([name.casefold() for name in names])
+
+
+def hashed_seed(*identity: str | int) -> int:
+    """A seed in 0..2**31-1 that depends on ``identity`` alone."""
+    digest = hashlib.sha256(json.dumps(identity).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 2**31
+
+
+def _some(labels: Sequence[str]) -> str:
+    shown = ", ".join(labels[:10])
+    return f"{shown} and {len(labels) - 10} more" if len(labels) > 10 else shown

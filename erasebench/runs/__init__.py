@@ -1,0 +1,1 @@
+"""One run: its tasks, its plan, what it costs, and its folder."""

@@ -1,0 +1,142 @@
+"""The folders of stored runs: finding them, and reading and writing what they say of themselves."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from erasebench.config.build import build
+from erasebench.errors import UserError, suggest
+from erasebench.files import write_atomic, write_json, write_text
+from erasebench.runs.plan import Prepared
+from erasebench.scores.metric import Metric
+from erasebench.store import Store
+
+PLAN = (
+    "eraser", "task", "task_kind", "role", "prompt_id", "prompt", "seed", "label", "kind", "key", "original_key", "edit_key",
+)  # fmt: skip
+"""Columns that every plan has had; ``targets`` came later and can be told from the rest."""
+
+
+SWEPT = "runs.json"
+"""In the folder of a sweep's table: the names of its runs."""
+
+
+def write_plan(folder: Path, rows: pd.DataFrame, costs: pd.DataFrame, about: Mapping[str, str]) -> None:
+    """Put a run's plan, what its edits cost and what its captions say beside its config."""
+    write_json(folder / "about.json", dict(about))
+    for name, frame in (("plan", rows), ("costs", costs)):
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, compression="zstd", index=False)
+        write_atomic(folder / f"{name}.parquet", buffer.getvalue())
+
+
+def read_plan(folder: Path) -> pd.DataFrame:
+    """The plan of a run; one of an older version is brought up to date.
+
+    Raises:
+        UserError: it lacks columns that cannot be told from the others; they are named.
+    """
+    plan = pd.read_parquet(folder / "plan.parquet")
+    lacking = [name for name in PLAN if name not in plan.columns]
+    if lacking:
+        raise UserError(
+            f"run {folder.name}: its plan was written by another version (no column {', '.join(lacking)}); give its "
+            f"command again, images are kept: {command_line(read_manifest(folder))}"
+        )
+    return plan if "targets" in plan else plan.assign(targets=plan.task.str.split(" + ", regex=False))
+
+
+def metrics_of(folder: Path) -> tuple[list[Metric], dict[str, str]]:
+    """The metrics of a run, and why those that were not run were not, by id."""
+    config = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(config, DictConfig)
+    metrics = [build(node, f"metric.{name}", tuple(config.plugins)) for name, node in config.metric.items()]
+    manifest = read_manifest(folder)
+    reasons = {name: about["not_run"] for name, about in manifest["metrics"].items() if about["not_run"]}
+    return metrics, reasons
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a run wrote down of itself."""
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def check_finished(folder: Path) -> None:
+    """Refuse a run that was killed or failed; the command that finishes it is named."""
+    manifest = read_manifest(folder)
+    if manifest["status"] != "ok":
+        raise UserError(
+            f"run {folder.name} is not finished (status {manifest['status']}); give its command again: "
+            + command_line(manifest)
+        )
+
+
+def stored_runs(store: Store) -> list[Path]:
+    """The folders of all runs of a store, by name."""
+    return sorted((path.parent for path in (store.root / "runs").glob("*/manifest.json")), key=lambda path: path.name)
+
+
+def find_runs(store: Store, names: Sequence[str]) -> list[Path]:
+    """The folders of runs by their names; the name of a sweep's table stands for all its runs, no name for the latest.
+
+    Raises:
+        UserError: no such run, or none at all.
+    """
+    found = []
+    for name in names:
+        listed = store.root / "tables" / name / SWEPT
+        a_sweep = re.fullmatch(r"sweep-[\w.+-]+", name) and listed.is_file()
+        of_name = json.loads(listed.read_text(encoding="utf-8")) if a_sweep else [name]
+        found += [find_run(store, run) for run in of_name]
+    return list(dict.fromkeys(found)) or [latest_run(store)]
+
+
+def find_run(store: Store, name: str) -> Path:
+    """The folder of a run; an unknown name is refused with the nearest."""
+    folders = {folder.name: folder for folder in stored_runs(store)}
+    if name not in folders:
+        known = ", ".join(folders) or "none"
+        raise UserError(f"{name}: no such run in {store.root}.{suggest(name, folders)} Runs there: {known}")
+    return folders[name]
+
+
+def latest_run(store: Store) -> Path:
+    """The folder of the run that was started or finished last."""
+    folders = stored_runs(store)
+    if not folders:
+        raise UserError(f"{store.root}: no run here; make one with: erasebench run")
+    return max(folders, key=lambda folder: (folder / "manifest.json").stat().st_mtime)
+
+
+def command_line(manifest: Mapping[str, Any]) -> str:
+    """The command that made a run, to be pasted into a shell."""
+    program, *arguments = manifest["command"]
+    return " ".join([program, shlex.join(arguments)]).strip()
+
+
+def open_run(prepared: Prepared) -> Path:
+    """Make the folder of a run and put its config there.
+
+    Raises:
+        UserError: a run of this name was made with another config.
+    """
+    folder = prepared.store.run_folder(prepared.run_name)
+    mark = folder / "manifest.json"
+    if mark.exists():
+        before = json.loads(mark.read_text(encoding="utf-8")).get("config_hash")
+        if before != prepared.hash:
+            raise UserError(
+                f"name={prepared.run_name}: a run of this name measured something else (config {before}, now "
+                f"{prepared.hash}); choose another name, or delete {folder}"
+            )
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(prepared.config, resolve=True))
+    return folder

@@ -1,0 +1,140 @@
+"""The tasks of a run: what each edit erases, what is kept, and the concepts that prompts ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from erasebench.concepts import KINDS, Concept, ErasureTask
+from erasebench.config.build import places
+from erasebench.errors import UserError, suggest
+
+PROMPTS = "prompts"
+"""As ``concepts`` and ``erase`` of a task: those that the prompt file names."""
+
+
+@dataclass
+class TaskSettings:
+    """One node of the task group; see conf/task/object.yaml for what each key means."""
+
+    kind: str
+    concepts: list[str]
+    erase: list[str]
+    joint: bool = False
+    anchor: str = ""
+    retain: str | list[str] = "others"
+    phrases: dict[str, list[str]] = field(default_factory=dict)
+    indirect: dict[str, list[str]] = field(default_factory=dict)
+    keep: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskGroup:
+    """The tasks of one kind: what is evaluated, and the edits to make.
+
+    Attributes:
+        kind: the kind of concept.
+        concepts: every concept of the prompt set, the erased ones and those to be kept, with all texts that ask for it.
+        tasks: one task an edit.
+    """
+
+    kind: str
+    concepts: tuple[Concept, ...]
+    tasks: tuple[ErasureTask, ...]
+
+
+def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
+    """Build and check the tasks of one kind.
+
+    Raises:
+        UserError: an unknown key, kind or concept (with the nearest one), or what :class:`ErasureTask` refuses.
+    """
+    values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    known = [entry.name for entry in fields(TaskSettings)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{place}.{key}: no such key.{suggest(key, known)}")
+    settings = TaskSettings(**values)
+    if settings.kind not in KINDS:
+        raise UserError(
+            f"{place}.kind: {settings.kind!r} is not one of {', '.join(KINDS)}.{suggest(settings.kind, KINDS)}"
+        )
+    catalogue = {name.casefold(): name for name in settings.concepts}
+
+    def concept(name: str, *more: Mapping[str, list[str]]) -> Concept:
+        """A concept with the texts that these keys have for it."""
+        texts = [
+            text
+            for key in more
+            for entry, found in key.items()
+            if entry.casefold() == name.casefold()
+            for text in found
+        ]
+        return Concept(name, settings.kind, tuple(texts), settings.anchor)
+
+    for key in ("erase", "phrases", "indirect"):
+        for name in getattr(settings, key):
+            if str(name).casefold() not in catalogue:
+                raise UserError(
+                    f"{place}.{key}: {name!r} is not in {place}.concepts.{suggest(str(name), settings.concepts)}"
+                    f" Add it there to give it prompts of its own."
+                )
+    erase = [catalogue[str(name).casefold()] for name in settings.erase]
+    if not erase:
+        raise UserError(
+            f"{place}.erase: the list is empty; name at least one concept, e.g. {place}.erase=[{settings.concepts[0]}]"
+        )
+    kept = tuple(Concept(name, kind) for kind, names in settings.keep.items() for name in names)
+    asked = tuple(concept(name, settings.phrases, settings.indirect) for name in settings.concepts) + kept
+    tasks = []
+    for targets in [erase] if settings.joint else [[name] for name in erase]:
+        if settings.retain == "others":
+            retain = tuple(entry.name for entry in asked if entry.name not in targets)
+        elif settings.retain == "none":
+            retain = ()
+        elif isinstance(settings.retain, str):
+            raise UserError(f"{place}.retain: {settings.retain!r} is neither others, none nor a list of texts")
+        else:
+            retain = tuple(settings.retain)
+        tasks.append(ErasureTask(tuple(concept(name, settings.phrases) for name in targets), retain))
+    names = [name.casefold() for task in tasks for name in task.names]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{place}.erase: {name!r} is named twice; remove one")
+    return TaskGroup(settings.kind, asked, tuple(tasks))
+
+
+def task_groups(config: DictConfig) -> dict[str, TaskGroup]:
+    """The tasks of a config by kind, checked. See :func:`task_group`."""
+    made: dict[str, TaskGroup] = {}
+    for place, node in places(config.task, "task", "kind").items():
+        group = task_group(_named_by_file(node, place, config.prompts), place)
+        if group.kind in made:
+            raise UserError(f"{place}: a second task of kind {group.kind}; put its concepts into one task")
+        made[group.kind] = group
+    return made
+
+
+def _named_by_file(node: DictConfig, place: str, prompts: DictConfig) -> Mapping[str, Any] | DictConfig:
+    """A task whose concepts are ``prompts`` with those that the prompt file has: its labels, and which it erases.
+
+    Raises:
+        UserError: the prompts come from no file, or the file marks nothing as erased.
+    """
+    if PROMPTS not in (node.get("concepts"), node.get("erase")):
+        return node
+    from erasebench.prompts.choose import (
+        from_config,  # that module needs concepts only; here it is needed for this alone
+    )
+
+    if prompts.get("source") == "builtin":
+        raise UserError(f"{place}.erase=prompts: needs a prompt file; choose one, e.g. prompts=uce_artists")
+    rows = from_config(prompts, node.kind, ()).rows
+    names = list(dict.fromkeys(rows.label[rows.label != ""]))
+    erased = list(dict.fromkeys(rows.label[rows.role == "erase"]))
+    if not erased or "" in erased:
+        raise UserError(f"{place}.erase=prompts: the prompt file marks no named concept as erased; list them instead")
+    return OmegaConf.merge(node, {"concepts": names, "erase": erased})

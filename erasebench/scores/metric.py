@@ -1,0 +1,127 @@
+"""What a metric is: it scores images, and reduces scores to a number with an interval.
+
+Scores are raw and are stored once for each image (a label, a cosine, every detection, a feature vector). What is
+counted, and over which prompts, is decided when a table is made, so that no threshold ever needs a GPU again.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from erasebench.scores.stats import Estimate, mean_estimate
+
+
+def with_chance(answer: str, chance: float) -> str:
+    """An answer with its probability: ``church 98 %`` (with a space that does not break)."""
+    return f"{answer} {100 * chance:.0f}\u00a0%" if answer and not math.isnan(chance) else str(answer or "")
+
+
+class Metric(ABC):
+    """One way to measure images.
+
+    Attributes (of the class, or of the instance where a setting decides them):
+        name: short and unique, e.g. ``clip_score``. A variant is a name of its own (``clip_score_spm``).
+        version: raised when the same images would get another number. Numbers of two versions never meet.
+        directions: for each role it is reported on, ``"up"`` or ``"down"``: where better is.
+        inputs: columns besides the image that decide a score (``prompt``, ``label``, ``original_key``); records
+            are kept once for each image and value of these.
+        paired: the score compares an image with the unedited model's image of the same prompt and seed.
+        kinds: the kinds of concept it applies to; empty for all.
+        unit: printed behind the name: ``%``, ``s``, or nothing.
+        describe: one line for ``erasebench list metrics``.
+    """
+
+    name: str
+    version: str
+    directions: dict[str, str]
+    inputs: tuple[str, ...] = ()
+    paired: bool = False
+    kinds: tuple[str, ...] = ()
+    unit: str = ""
+    describe: str = ""
+
+    @property
+    def id(self) -> str:
+        """``name@version``: the name of its column."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def records_id(self) -> str:
+        """The folder of its records: its :attr:`id`, unless metrics share raw scores.
+
+        The counting rules of NudeNet share detections, FID and KID share features: metrics of one ``records_id``
+        give the same columns from :meth:`score`, and an image is scored once for all of them.
+        """
+        return self.id
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Weights and packages it needs, as people would name them. Empty if it needs nothing."""
+        return ()
+
+    def unavailable(self) -> str | None:
+        """Why it cannot run here, with the command that cures it; ``None`` if it can.
+
+        Looks only (an import, a file); never downloads. Called before any image is generated.
+        """
+        return None
+
+    def prefetch(self) -> None:  # noqa: B027 (most metrics need nothing)
+        """Download what :attr:`needs` lists, so that later runs need no network."""
+
+    def applies_to(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a plan it is measured on: by role, kind of concept and, if paired, edited images only."""
+        chosen = rows[rows.role.isin(self.directions)]
+        if self.kinds:
+            chosen = chosen[chosen.kind.isin(self.kinds)]
+        return chosen[chosen.key != chosen.original_key] if self.paired else chosen
+
+    @abstractmethod
+    def score(
+        self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None
+    ) -> pd.DataFrame:
+        """Score images.
+
+        Args:
+            images: RGB images, any size.
+            rows: one row an image, in the same order, with ``prompt``, ``label``, ``kind`` and :attr:`inputs`.
+            originals: for a paired metric, the unedited model's image of each row.
+
+        Returns:
+            One row an image, in the same order, with the raw score columns (no key; the caller adds it).
+        """
+
+    def values(self, rows: pd.DataFrame) -> pd.Series:
+        """One number an image (NaN: none) from stored score columns joined with the plan's columns.
+
+        The base takes the column ``value``.
+        """
+        return rows["value"].astype(float)
+
+    def answers(self, rows: pd.DataFrame) -> pd.Series:
+        """What it saw in each image in a few words, to be read under the image; empty where there is nothing to say.
+
+        The base takes the columns ``answer`` and ``answer_p`` (its probability), if there are any.
+        """
+        if "answer" not in rows:
+            return pd.Series("", index=rows.index, dtype=str)
+        chances = rows["answer_p"] if "answer_p" in rows else pd.Series(np.nan, index=rows.index)
+        return pd.Series(map(with_chance, rows["answer"].fillna(""), chances), index=rows.index, dtype=str)
+
+    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None) -> Estimate:
+        """The number of a set of images, with n and a 95 % interval.
+
+        Args:
+            rows: score columns joined with the plan's columns (``prompt_id, prompt, label, kind, role, key,
+                original_key``), one row a prompt.
+            original: the same for the unedited model, same order of ``prompt_id``; used by metrics of sets
+                (FID) that compare with it.
+        """
+        clusters = rows.get("original_key")  # images of one prompt and seed hang together
+        return mean_estimate(self.values(rows), groups=rows["key"], clusters=clusters)

@@ -1,0 +1,139 @@
+"""Runs that were measured differently: what keeps them out of one column, and putting them into labelled columns.
+
+Two runs differ if any part of what their captions say differs (model, protocol, prompts), or a metric that both asked
+for has another version, which a reference set is part of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from erasebench.errors import UserError
+
+METRIC = "metric "
+"""How the keys of metrics begin in what :func:`said` returns."""
+
+
+def said(folder: Path) -> dict[str, str]:
+    """All that a run says about how it was measured: its captions' parts, and the version of each metric."""
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    for metric in manifest["metrics"]:
+        name, _, version = metric.partition("@")
+        about[METRIC + name] = version
+    return about
+
+
+def check_same(folders: Sequence[Path]) -> dict[str, str]:
+    """What the captions of some runs say, if they agree wherever they speak of the same thing.
+
+    Raises:
+        UserError: naming the runs, what differs, and how to see them side by side all the same.
+    """
+    common: dict[str, str] = {}
+    said_by: dict[str, str] = {}
+    for folder in folders:
+        for key, value in said(folder).items():
+            if common.setdefault(key, value) != value:
+                what = f"the version or reference set of {key}" if key.startswith(METRIC) else key
+                raise UserError(
+                    f"runs {said_by[key]} and {folder.name} cannot stand in one table: {what} differs "
+                    f"({common[key]} and {value}); for columns of their own: "
+                    f"erasebench table {said_by[key]} {folder.name} --allow-mixed"
+                )
+            said_by.setdefault(key, folder.name)
+    return {key: value for key, value in common.items() if not key.startswith(METRIC)}
+
+
+def alike(folders: Sequence[Path]) -> list[list[Path]]:
+    """The runs in groups that may stand in one table each, in their order."""
+    groups: list[list[Path]] = []
+    for folder in folders:
+        mine = said(folder)
+        for group in groups:
+            if all(mine[key] == value for other in group for key, value in said(other).items() if key in mine):
+                group.append(folder)
+                break
+        else:
+            groups.append([folder])
+    return groups
+
+
+def labels(groups: Sequence[Sequence[Path]]) -> list[str]:
+    """A short name for each group, made of what tells it from the others: ``default v1``."""
+    whole = [{key: value for folder in group for key, value in said(folder).items()} for group in groups]
+    keys = [key for key in dict.fromkeys(key for one in whole for key in one) if key != "note"]
+    telling = [key for key in keys if len({one.get(key) for one in whole}) > 1]
+    telling.sort(key=lambda key: (key != "protocol", key != "model", key.startswith(METRIC)))
+    names = [""] * len(groups)
+    for key in telling:
+        names = [", ".join(filter(None, [name, _short(key, one)])) for name, one in zip(names, whole, strict=True)]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name or 'group'} {letter}" for name, letter in zip(names, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", strict=False)]
+
+
+def _short(key: str, values: Mapping[str, str]) -> str:
+    if key not in values:
+        return ""
+    text = values[key].split(" (")[0]
+    return f"{key.removeprefix(METRIC)}@{text}" if key.startswith(METRIC) else text
+
+
+def labelled(measured: pd.DataFrame, label: str) -> pd.DataFrame:
+    """A tidy table whose metrics carry a label, so that each has columns of its own: ``judge [default v1]@2``."""
+    names = {"edit_seconds": "edit s", "peak_memory_mb": "peak MB"}
+
+    def rename(metric: str) -> str:
+        name, at, version = metric.partition("@")
+        return f"{names.get(name, name)} [{label}]{at}{version}"
+
+    return measured.assign(metric=measured.metric.map(rename))
+
+
+def captions(groups: Sequence[Mapping[str, str]], names: Sequence[str]) -> dict[str, str]:
+    """One caption for several groups: what they agree in once, the rest with each group's label."""
+    merged = {}
+    for key in dict.fromkeys(key for about in groups for key in about):
+        values = [about.get(key, "") for about in groups]
+        one = len(set(values)) == 1
+        parts = [f"[{name}] {value}" for name, value in zip(names, values, strict=True) if value]
+        merged[key] = values[0] if one else "; ".join(parts)
+    return merged
+
+
+def _check_comparable(plan: pd.DataFrame) -> None:
+    """Refuse erasers that were not measured on the same tasks and prompts, and one label for two edits or images.
+
+    Raises:
+        UserError: naming the erasers and what differs.
+    """
+    for (eraser, _, task), part in plan.groupby(["eraser", "task_kind", "task"], sort=False):
+        if part.edit_key.nunique() > 1:
+            raise UserError(
+                f"{eraser} erased {task} in two ways (another retain list, anchor or phrases of the task, or another "
+                "eraser of that name); tabulate these runs apart"
+            )
+        if part.duplicated("prompt_id").any():
+            raise UserError(
+                f"{eraser} drew prompt {part.prompt_id[part.duplicated('prompt_id')].iloc[0]} with {task} erased in two "
+                "ways (another size, negative prompt or scheduler setting); tabulate these runs apart"
+            )
+    for kind, part in plan.groupby("task_kind", sort=False):
+        by_eraser = {
+            eraser: set(zip(rows.task, rows.prompt_id, rows.role, rows.original_key, strict=True))
+            for eraser, rows in part.groupby("eraser", sort=False)
+        }
+        every = set().union(*by_eraser.values())
+        for eraser, rows in by_eraser.items():
+            if every - rows:
+                task, prompt_id, role, _ = min(every - rows)
+                raise UserError(
+                    f"the runs cannot stand in one table: {eraser} was not measured on all prompts of kind {kind} that "
+                    f"others were ({len(every - rows)} lacking, e.g. {prompt_id} with {task} erased, to {role}); "
+                    "give the runs the same tasks and prompts"
+                )

@@ -1,0 +1,256 @@
+"""The frontier of a sweep: what is erased against what is kept, which settings nothing beats, and picking one."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from erasebench.errors import UserError
+from erasebench.files import write_atomic
+from erasebench.tables import columns
+from erasebench.tables.layout import title
+from erasebench.tables.measure import UNEDITED
+
+LABELS = 14
+"""With more points than this, only those of the front are named."""
+
+FORMATS = ("png", "pdf", "svg")
+
+
+def pareto(erased: Sequence[float], retained: Sequence[float]) -> np.ndarray:
+    """Which points nothing beats: no other has as little left and as much kept, and less or more of one.
+
+    Args:
+        erased: less is better.
+        retained: more is better. A point with a NaN is never on the front and beats nothing.
+    """
+    x, y = np.asarray(erased, dtype=np.float64), np.asarray(retained, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        no_worse = (x[:, None] <= x[None, :]) & (y[:, None] >= y[None, :])
+        better = (x[:, None] < x[None, :]) | (y[:, None] > y[None, :])
+    return ~(no_worse & better).any(axis=0) & ~np.isnan(x) & ~np.isnan(y)
+
+
+def points(measured: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """A row an eraser that has both numbers of :func:`erasebench.tables.columns.aims`.
+
+    Returns:
+        ``eraser, erased, erased_low, erased_high, retained, retained_low, retained_high, front``. The unedited model is
+        a row, but does not compete: it keeps everything.
+    """
+    parts = []
+    for name in ("erased", "retained"):
+        column = columns.cells(measured, kind, name)[["value", "low", "high"]].astype(float)
+        parts.append(column.set_axis([name, f"{name}_low", f"{name}_high"], axis=1))
+    found = pd.concat(parts, axis=1).dropna(subset=["erased", "retained"]).reset_index(names="eraser")
+    ours = found.eraser != UNEDITED
+    front = np.zeros(len(found), dtype=bool)
+    front[ours] = pareto(found.erased[ours], found.retained[ours])
+    return found.assign(front=front)
+
+
+def draw(measured: pd.DataFrame, kind: str) -> Figure | None:
+    """Erased (across) against retained (up), one point a setting with 95 % error bars, the front joined by steps.
+
+    Returns:
+        ``None`` if fewer than two settings have both numbers.
+    """
+    found = points(measured, kind)
+    ours = found[found.eraser != UNEDITED]
+    if len(ours) < 2:
+        return None
+    known = columns.names(measured, kind)
+    figure = Figure(figsize=(5.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    scales, heads = {}, {}
+    for name in ("erased", "retained"):
+        role, metric = known[name]
+        row = measured[(measured.role == role) & (measured.metric == metric)].iloc[0]
+        scales[name], heads[name] = 100 if row.unit == "%" else 1, title(role, metric, row.direction, row.unit)
+    for row in found.itertuples():
+        at = {name: getattr(row, name) * scales[name] for name in scales}
+        bars = {
+            name: [
+                [max(0.0, getattr(row, name) - getattr(row, f"{name}_low")) * scales[name]],
+                [max(0.0, getattr(row, f"{name}_high") - getattr(row, name)) * scales[name]],
+            ]
+            for name in scales
+            if not np.isnan(getattr(row, f"{name}_low"))
+        }
+        colour = "dimgrey" if row.eraser == UNEDITED else "firebrick" if row.front else "steelblue"
+        axis.errorbar(
+            at["erased"], at["retained"], xerr=bars.get("erased"), yerr=bars.get("retained"), color=colour,
+            marker="o", markersize=6, markerfacecolor=colour if row.front else "white", elinewidth=0.8, capsize=2,
+            linestyle="none", zorder=3 if row.front else 2,
+        )  # fmt: skip
+    named = found[found.front | (found.eraser == UNEDITED) | (len(found) <= LABELS)]
+    for (x, y), part in named.groupby(["erased", "retained"], sort=False):
+        text = ", ".join("unedited" if name == UNEDITED else _short(name, ours.eraser) for name in part.eraser)
+        # Away from the error bars, and from the edge that it would cross.
+        left = x > found.erased.min() + 0.6 * np.ptp(found.erased)
+        axis.annotate(
+            text, (x * scales["erased"], y * scales["retained"]), (-6 if left else 6, -11), ha="right" if left else "left",
+            textcoords="offset points", fontsize=7.5, parse_math=False,
+        )  # fmt: skip
+    front = ours[ours.front].sort_values(["erased", "retained"])
+    axis.step(
+        front.erased * scales["erased"], front.retained * scales["retained"], where="post", color="firebrick",
+        linewidth=1, alpha=0.6, label="nothing measured beats these",
+    )  # fmt: skip
+    axis.set(xlabel=heads["erased"], ylabel=heads["retained"], title=f"{kind}: erased against kept")
+    if scales["erased"] == 100:
+        axis.set_xlim(-4, 104)
+    if scales["retained"] == 100:
+        axis.set_ylim(-4, 104)
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.grid(alpha=0.25)
+    return figure
+
+
+def _short(label: str, labels: Sequence[str]) -> str:
+    """A label without the words that all labels share."""
+    words = [set(other.split()) for other in labels]
+    shared = set.intersection(*words)
+    return " ".join(word for word in label.split() if word not in shared) or label
+
+
+def write(measured: pd.DataFrame, kind: str, folder: Path) -> list[Path]:
+    """Write ``KIND-frontier`` as PNG, PDF and SVG; nothing where there are fewer than two settings."""
+    figure = draw(measured, kind)
+    if figure is None:
+        return []
+    written = []
+    for suffix in FORMATS:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, dpi=160)
+        written.append(folder / f"{kind}-frontier.{suffix}")
+        write_atomic(written[-1], buffer.getvalue())
+    return written
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a setting must fulfil: ``retained>=0.9``."""
+
+    column: str
+    relation: str
+    number: float
+    percent: bool
+
+    def bound(self, unit: str) -> float:
+        """The number in the column's own unit: of a rate, ``90``, ``90%`` and ``0.9`` are one."""
+        return self.number / 100 if unit == "%" and (self.percent or self.number > 1) else self.number
+
+    def text(self, unit: str) -> str:
+        """It as it was understood: ``retained >= 90 %``."""
+        bound = f"{100 * self.bound(unit):g} %" if unit == "%" else f"{self.number:g}"
+        return f"{self.column} {self.relation} {bound}"
+
+    def holds(self, value: float, unit: str) -> bool:
+        """Whether a value fulfils it; a lacking one does not."""
+        bound = self.bound(unit)
+        return {">=": value >= bound, ">": value > bound, "<=": value <= bound, "<": value < bound}[self.relation]
+
+    def gap(self, value: float, unit: str) -> float:
+        """How far a value is from fulfilling it."""
+        return abs(value - self.bound(unit))
+
+
+def conditions(text: str, measured: pd.DataFrame) -> list[Condition]:
+    """Read ``retained>=0.9, clip_score_uce.general>26``.
+
+    Raises:
+        UserError: what is no condition, or no column of the table.
+    """
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([^<>=]+?)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*(%?)\s*", part)
+        try:
+            number = float(match[3]) if match else float("nan")
+        except ValueError:
+            number = float("nan")
+        if not match or np.isnan(number):
+            raise UserError(
+                f"--best {part.strip()!r}: write COLUMN>=NUMBER (or <=, >, <), several with commas, "
+                'e.g. --best "retained>=0.9"'
+            )
+        found.append(Condition(columns.find(match[1], measured, "--best"), match[2], number, bool(match[4])))
+    return found
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The setting that ``--best`` picks: for which kind and conditions, its label and numbers, and those as good."""
+
+    kind: str
+    wanted: str
+    eraser: str
+    text: str
+    alike: tuple[str, ...]
+
+
+def choose(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition]) -> Choice:
+    """The setting with the lowest ``erased`` of those that fulfil every condition.
+
+    Raises:
+        UserError: none does, with the nearest; or the kind lacks a column.
+    """
+    erased = columns.cells(measured, kind, "erased")
+    if not len(erased):
+        raise UserError(
+            f"--best: no metric of kind {kind} says both what is erased and what is kept; score one that does"
+        )
+    fits = {name: True for name in erased.index if name != UNEDITED and not np.isnan(erased.value[name])}
+    for condition in wanted:
+        column = columns.cells(measured, kind, condition.column)
+        if not len(column):
+            raise UserError(f"--best {condition.column}: not measured for kind {kind}")
+        for name in fits:
+            there = name in column.index
+            fits[name] &= there and condition.holds(column.value[name], column.unit[name])
+    able = [name for name, good in fits.items() if good]
+    if not able:
+        raise UserError(_nearest(measured, kind, wanted, list(fits)))
+    best = min(able, key=lambda name: erased.value[name])
+    top = erased.loc[best]
+    alike = tuple(
+        name for name in able if name != best and erased.low[name] <= top.high and top.low <= erased.high[name]
+    )
+    texts = [_number(measured, kind, name, best) for name in dict.fromkeys(["erased", *(c.column for c in wanted)])]
+    units = {c.column: columns.cells(measured, kind, c.column).unit.iloc[0] for c in wanted}
+    return Choice(kind, ", ".join(c.text(units[c.column]) for c in wanted), best, ", ".join(texts), alike)
+
+
+def _nearest(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition], erasers: Sequence[str]) -> str:
+    """Why nothing fulfils the conditions, and what comes nearest."""
+    said = []
+    for condition in wanted:
+        column = columns.cells(measured, kind, condition.column)
+        known = column[column.index.isin(erasers) & column.value.notna()]
+        unit = column.unit.iloc[0]
+        told = condition.text(unit)
+        holding = [name for name in known.index if condition.holds(known.value[name], unit)]
+        if holding:
+            said.append(f"{told} is met by {len(holding)} of {len(known)}")
+        elif len(known):
+            near = min(known.index, key=lambda name: condition.gap(known.value[name], unit))
+            said.append(
+                f"{told} is met by none; the nearest is {near}: {_number(measured, kind, condition.column, near)}"
+            )
+        else:
+            said.append(f"{told}: no setting has that number")
+    return f"--best: no setting of kind {kind} fits: " + "; ".join(said)
+
+
+def _number(measured: pd.DataFrame, kind: str, name: str, eraser: str) -> str:
+    row = columns.cells(measured, kind, name).loc[eraser]
+    scale, digits, unit = (100, 1, " %") if row.unit == "%" else (1, 4, "")
+    ends = "" if np.isnan(row.low) else f" [{scale * row.low:.{digits}f}, {scale * row.high:.{digits}f}]"
+    return f"{name} {scale * row.value:.{digits}f}{unit}{ends}"

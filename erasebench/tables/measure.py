@@ -1,0 +1,299 @@
+"""Records to numbers: what was measured, for every eraser, task, role and metric, with n and an interval.
+
+A table is made from a plan (which prompts belong together) and stored scores alone: no model, no image, no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from erasebench.concepts import ROLES
+from erasebench.errors import UserError
+from erasebench.scores.metric import Metric
+from erasebench.scores.stats import Estimate, harmonic_mean_estimate, mean_estimate, not_run, paired_difference
+
+UNEDITED = "none"
+POOLED = "all"
+"""The task of a row that is pooled over all tasks of a kind."""
+
+COSTS = {"edit_seconds": "down", "peak_memory_mb": "down"}
+"""What an edit costs, as rows of their own; the metric is the name here."""
+
+NO_NUMBER = "it gives no number for these prompts (their labels are unknown to it, or they are too few)"
+
+Slice = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, str]
+"""What a number is of, its scored rows, the unedited model's rows of the same prompts, why there is no number."""
+
+COLUMNS = (
+    "task_kind", "eraser", "task", "role", "metric", "unit", "direction", "value", "low", "high", "n", "how",
+    "difference", "difference_low", "difference_high", "reason",
+)  # fmt: skip
+
+
+def measure(
+    plan: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    metrics: Sequence[Metric],
+    *,
+    not_run_because: Mapping[str, str] | None = None,
+    costs: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The tidy table of everything measured, in full precision.
+
+    Args:
+        plan: one row an (eraser, task, prompt): ``eraser, task, task_kind, role, prompt_id, prompt, label, kind, key,
+            original_key``.
+        scores: by ``metric.records_id``, stored scores with ``key`` and the metric's inputs.
+        metrics: which numbers to make.
+        not_run_because: by ``metric.id``, why a metric has no scores.
+        costs: ``eraser, task_kind, task, edit_seconds, peak_memory_mb``.
+
+    Returns:
+        Columns :data:`COLUMNS`. ``task`` is one task or :data:`POOLED` (both, if there is one only). ``difference`` is
+        to the unedited model, paired over the same prompts. A number that was not obtained is NaN with ``how`` "not run" and a ``reason``.
+
+    Raises:
+        UserError: two versions of one metric.
+        ValueError: a stored score column has the name of a column of the plan.
+    """
+    check_versions([metric.id for metric in metrics])
+    reasons = not_run_because or {}
+    found: list[dict[str, Any]] = []
+    for metric in metrics:
+        slices = list(slices_of(plan, scores, metric, reasons.get(metric.id, "")))
+        for identity, rows, originals, reason in slices:
+            found.append(identity | _numbers(metric, rows, originals, reason))
+        if _is_accuracy(metric):
+            found += _harmonic(metric, slices)
+    if costs is not None and len(costs):
+        found += list(_cost_rows(costs))
+    table = _with_single_tasks(pd.DataFrame(found, columns=list(COLUMNS)), plan)
+    return table.sort_values("role", key=lambda roles: roles.map(_role_rank), kind="stable").reset_index(drop=True)
+
+
+def _with_single_tasks(table: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Where a kind has one task, its numbers are the pooled ones: they stand under both names."""
+    parts = [table]
+    for kind, tasks in plan.groupby("task_kind", sort=False).task.unique().items():
+        if len(tasks) == 1:
+            parts.append(table[(table.task_kind == kind) & (table.role != "cost")].assign(task=tasks[0]))
+    return pd.concat(parts) if len(table) else table
+
+
+def recognised(
+    plan: pd.DataFrame, scores: Mapping[str, pd.DataFrame], metrics: Sequence[Metric]
+) -> tuple[str, dict[str, bool]]:
+    """By image key, whether the first accuracy metric with scores sees in an image what its prompt asks for.
+
+    Returns:
+        The metric's name and the verdicts; ``("", {})`` if there is no such metric.
+    """
+    for metric in filter(_is_accuracy, metrics):
+        joined = _joined(_asked(plan, metric), scores.get(metric.records_id), metric)
+        values = metric.values(joined) if len(joined) else pd.Series(dtype=float)
+        if values.notna().any():
+            known = values.notna()
+            return metric.name, dict(zip(joined.key[known], values[known] > 0.5, strict=True))
+    return "", {}
+
+
+def check_versions(ids: Sequence[str]) -> None:
+    """Refuse two versions of one metric: their numbers may not stand side by side.
+
+    Raises:
+        UserError: naming both.
+    """
+    seen: dict[str, str] = {}
+    for text in ids:
+        name, _, version = text.partition("@")
+        if seen.setdefault(name, version) != version:
+            raise UserError(
+                f"metric {name}: versions {seen[name]} and {version} give different numbers for the same images; "
+                "run the older run's command again, or make two tables"
+            )
+
+
+def slices_of(
+    plan: pd.DataFrame, scores: Mapping[str, pd.DataFrame], metric: Metric, reason: str = ""
+) -> Iterator[Slice]:
+    """What every number of a metric is made of: see :data:`Slice`. The arguments are those of :func:`measure`."""
+    asked = _asked(plan, metric)
+    return _slices(asked, _joined(asked, scores.get(metric.records_id), metric), metric, reason)
+
+
+def _role_rank(role: str) -> int:
+    return ROLES.index(role) if role in ROLES else len(ROLES)
+
+
+def _asked(plan: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The rows of a plan that a metric is reported on, numbered by a column ``row``."""
+    chosen = metric.applies_to(plan)
+    return chosen.assign(row=range(len(chosen)))
+
+
+def _joined(asked: pd.DataFrame, scores: pd.DataFrame | None, metric: Metric) -> pd.DataFrame:
+    """The rows that have a score, with the score columns."""
+    if scores is None or not len(scores):
+        return asked.iloc[:0]
+    by = ["key", *metric.inputs]
+    clash = [column for column in scores.columns if column in asked.columns and column not in by]
+    if clash:
+        raise ValueError(f"metric {metric.id} stores columns that a plan has, too: {', '.join(clash)}; rename them")
+    return asked.merge(scores, on=by, how="inner", validate="many_to_one")
+
+
+def _slices(asked: pd.DataFrame, joined: pd.DataFrame, metric: Metric, reason: str) -> Iterator[Slice]:
+    """Every (eraser, task or pooled, role) a metric is reported on.
+
+    Rows and originals are of the same prompts in the same order. A slice of which any row has no score gets a reason
+    instead of a number: a mean over the images that happen to be scored is not the number that was asked for.
+    """
+    for (kind, role), part in asked.groupby(["task_kind", "role"], sort=False):
+        tasks = list(dict.fromkeys(part.task))
+        for task in [POOLED, *tasks] if len(tasks) > 1 else [POOLED]:
+            of_task = part if task == POOLED else part[part.task == task]
+            unedited = of_task.row[of_task.eraser == UNEDITED]
+            originals = joined[joined.row.isin(unedited)].set_index(["task", "prompt_id"])
+            for eraser, wanted in of_task.groupby("eraser", sort=False):
+                rows = joined[joined.row.isin(wanted.row)].reset_index(drop=True)
+                index = pd.MultiIndex.from_frame(rows[["task", "prompt_id"]])
+                paired = originals.loc[index[index.isin(originals.index)]].reset_index()
+                identity = {
+                    "task_kind": kind, "eraser": eraser, "task": task, "role": role, "metric": metric.id,
+                    "unit": metric.unit, "direction": metric.directions[role],
+                }  # fmt: skip
+                yield (
+                    identity,
+                    rows,
+                    paired,
+                    reason
+                    or _gap(wanted, rows, "rows")
+                    or _gap(of_task[of_task.row.isin(unedited)], originals, "rows of the unedited model"),
+                )
+
+
+def _gap(wanted: pd.DataFrame, scored: pd.DataFrame, what: str) -> str:
+    lacking = len(wanted) - len(scored)
+    return f"{lacking} of {len(wanted)} {what} have no score; give the run's command again" if lacking else ""
+
+
+def _numbers(metric: Metric, rows: pd.DataFrame, originals: pd.DataFrame, reason: str) -> dict[str, Any]:
+    if reason:
+        return _cells(not_run(), reason=reason)
+    estimate = metric.reduce(rows, originals if len(originals) == len(rows) else None)
+    if estimate.how == "not run":
+        return _cells(estimate, reason=NO_NUMBER)
+    difference = not_run()
+    if len(originals) == len(rows) and rows.eraser.iloc[0] != UNEDITED:
+        ours, theirs = metric.values(rows), metric.values(originals)
+        if ours.notna().any() and theirs.notna().any():
+            # Edits of several tasks redraw one original: these pairs hang together.
+            difference = paired_difference(ours, theirs, clusters=originals.key)
+    return _cells(estimate, difference)
+
+
+def _cells(estimate: Estimate, difference: Estimate | None = None, reason: str = "") -> dict[str, Any]:
+    difference = difference or not_run()
+    return {
+        "value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "how": estimate.how,
+        "difference": difference.value, "difference_low": difference.low, "difference_high": difference.high,
+        "reason": reason,
+    }  # fmt: skip
+
+
+def _is_accuracy(metric: Metric) -> bool:
+    """Whether erased down and retained up are both rates, so that their harmonic mean makes sense."""
+    return metric.unit == "%" and metric.directions.get("erase") == "down" and metric.directions.get("retain") == "up"
+
+
+def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
+    """Harmonic mean of (1 - erased accuracy) and retained accuracy: MACE's H_c, one number for both aims."""
+    places: dict[tuple[str, str, str], dict[str, Slice]] = {}
+    for part in slices:
+        identity = part[0]
+        place = (identity["task_kind"], identity["eraser"], identity["task"])
+        places.setdefault(place, {})[identity["role"]] = part
+    found = []
+    for by_role in places.values():
+        if not {"erase", "retain"} <= set(by_role):
+            continue
+        (identity, erased, _, why_erased), (_, retained, _, why_retained) = by_role["erase"], by_role["retain"]
+        identity = identity | {"role": "both", "metric": f"H {metric.id}", "direction": "up"}
+        if why_erased or why_retained:
+            found.append(identity | _cells(not_run(), reason=why_erased or why_retained))
+            continue
+        parts = [1 - metric.values(erased), metric.values(retained)]
+        estimate = harmonic_mean_estimate(
+            parts,
+            groups=[erased.key, retained.key],
+            clusters=[erased.original_key, retained.original_key],
+        )
+        found.append(identity | _cells(estimate, reason=NO_NUMBER if estimate.how == "not run" else ""))
+    return found
+
+
+def _cost_rows(costs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for (kind, eraser), part in costs.groupby(["task_kind", "eraser"], sort=False):
+        for name, direction in COSTS.items():
+            values = part[name].astype(float)
+            if values.notna().any():
+                identity = {
+                    "task_kind": kind, "eraser": eraser, "task": POOLED, "role": "cost", "metric": name,
+                    "unit": "", "direction": direction,
+                }  # fmt: skip
+                yield identity | _cells(mean_estimate(values))
+
+
+def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:
+    """One kind's table in the shape papers print: a row an eraser, a column a (role, metric).
+
+    Args:
+        measured: what :func:`measure` returns.
+        kind: kind of the tasks.
+        task: one task, or :data:`POOLED`.
+
+    Returns:
+        Index ``eraser`` in the order of the run, columns a MultiIndex ``(role, metric)``; each cell is the row of
+        ``measured`` as a dict, or ``None`` where there is none.
+    """
+    part = measured[(measured.task_kind == kind) & (measured.task == task)]
+    erasers = list(dict.fromkeys(part.eraser))
+    if UNEDITED in erasers:
+        erasers = [UNEDITED, *(name for name in erasers if name != UNEDITED)]
+    order = [*ROLES, "both", "cost"]
+    units = dict(zip(part.metric, part.unit, strict=True))
+    # Accuracies and their harmonic mean first: they are what a table of erasers is read for.
+    columns = sorted(
+        dict.fromkeys(zip(part.role, part.metric, strict=True)),
+        key=lambda column: (column[0] == "cost", units[column[1]] != "%", order.index(column[0])),
+    )
+    cells = {(row["eraser"], row["role"], row["metric"]): row for row in part.to_dict("records")}
+    return pd.DataFrame(
+        [[cells.get((eraser, *column)) for column in columns] for eraser in erasers],
+        index=pd.Index(erasers, name="eraser"),
+        columns=pd.MultiIndex.from_tuples(columns, names=["role", "metric"]),
+    )
+
+
+def best(cells: Sequence[Mapping[str, Any] | None]) -> list[bool]:
+    """Which cells of a column are best, as far as the intervals tell: the best value and all it overlaps.
+
+    The unedited model does not compete. Cells without a number or an interval are never best, nor is anything in a
+    column with fewer than two numbers.
+    """
+    known = [
+        cell is not None and cell["eraser"] != UNEDITED and not np.isnan([cell["value"], cell["low"]]).any()
+        for cell in cells
+    ]
+    if sum(known) < 2:
+        return [False] * len(cells)
+    sign = {"up": 1, "down": -1}
+    ours = [sign[cell["direction"]] * cell["value"] if ok else -np.inf for cell, ok in zip(cells, known, strict=True)]
+    top = cells[int(np.argmax(ours))]
+    return [
+        ok and cell["low"] <= top["high"] and top["low"] <= cell["high"] for cell, ok in zip(cells, known, strict=True)
+    ]

@@ -1,0 +1,244 @@
+"""Erasers against each other on the same prompts and seeds: paired tests, corrected for their number, and ranks.
+
+Two intervals that overlap say little: images of one prompt and seed are alike whatever the eraser, and a test of pairs
+sees through that. All tests of one kind's table are corrected together, so that one table seldom tells apart what is
+alike.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from scipy import stats as scipy_stats
+
+from erasebench.concepts import ROLES
+from erasebench.files import write_text
+from erasebench.scores.metric import Metric
+from erasebench.scores.stats import CONFIDENCE, holm, paired_difference
+from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
+from erasebench.tables.measure import POOLED, UNEDITED, slices_of
+
+FIELDS = (
+    "task_kind", "role", "metric", "unit", "direction", "a", "b", "value_a", "value_b", "difference", "low", "high",
+    "n", "only_a", "only_b", "sd", "test", "p", "p_holm",
+)  # fmt: skip
+"""Columns of a table of pairs."""
+
+ALPHA = 1 - CONFIDENCE
+DRAWS = 9999
+DRAWN_UP_TO = 500
+MOST_ERASERS = 20
+"""With more erasers of one kind there are no pairs: hundreds of tests would tell nothing apart."""
+
+EXPLAINED = (
+    "Difference: A less B on the same prompts and seeds, with its 95 % interval. n: prompts and seeds; several edits of "
+    "one count once. p: exact McNemar test of answers that are 0 or 1, else a sign-flip test of the differences. "
+    "p Holm: corrected for all tests of this table. A rank is one more than the number of erasers that are better "
+    f"with p Holm below {ALPHA:.2f}; = marks a tie, {ABSENT} a column that tells no eraser from another."
+)
+
+
+def compare(
+    plan: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    metrics: Sequence[Metric],
+    not_run_because: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Every two erasers in every column that has a number for each image.
+
+    The unedited model is left out: differences to it stand in the tables themselves. The arguments are those of
+    :func:`erasebench.tables.measure.measure`.
+
+    Returns:
+        Columns :data:`FIELDS`, pooled over tasks. ``only_a`` and ``only_b`` count the pairs in which one alone is 1
+        (NaN where the test is not McNemar's); ``sd`` is the standard deviation of the differences. ``p_holm`` is
+        corrected over all rows of one ``task_kind``.
+    """
+    found: list[dict[str, Any]] = []
+    erasers = plan[plan.eraser != UNEDITED].groupby("task_kind").eraser.nunique()
+    for metric in metrics:
+        columns: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
+        for identity, rows, _, reason in slices_of(plan, scores, metric, (not_run_because or {}).get(metric.id, "")):
+            if reason or identity["task"] != POOLED or identity["eraser"] == UNEDITED or not len(rows):
+                continue
+            values = pd.DataFrame(
+                {
+                    "value": metric.values(rows).to_numpy(),
+                    "prompt": rows.original_key.to_numpy(),
+                    "identity": [identity] * len(rows),
+                },
+                index=pd.MultiIndex.from_frame(rows[["task", "prompt_id"]]),
+            ).dropna(subset="value")
+            if len(values) and erasers[identity["task_kind"]] <= MOST_ERASERS:
+                columns.setdefault((identity["task_kind"], identity["role"]), {})[identity["eraser"]] = values
+        for by_eraser in columns.values():
+            for a, b in itertools.combinations(by_eraser, 2):
+                both = by_eraser[a].join(by_eraser[b].value.rename("value_b"), how="inner")
+                if len(both):
+                    identity = {
+                        name: both.identity.iloc[0][name]
+                        for name in ("task_kind", "role", "metric", "unit", "direction")
+                    }
+                    found.append(identity | {"a": a, "b": b} | _pair(both.value, both.value_b, both.prompt))
+    pairs = pd.DataFrame(found, columns=list(FIELDS))
+    for _, rows in pairs.groupby("task_kind", sort=False).groups.items():
+        pairs.loc[rows, "p_holm"] = holm(pairs.p[rows])
+    kinds = list(dict.fromkeys(plan.task_kind))
+    order = [(kinds.index(row.task_kind), row.unit != "%", ROLES.index(row.role)) for row in pairs.itertuples()]
+    return pairs.iloc[sorted(range(len(pairs)), key=order.__getitem__)].reset_index(drop=True)
+
+
+def _pair(a: pd.Series, b: pd.Series, prompts: pd.Series) -> dict[str, Any]:
+    estimate = paired_difference(a, b, clusters=prompts)
+    one_each = not prompts.duplicated().any()
+    # Pairs of one prompt and seed are turned together; scaled so that the mean is the difference.
+    differences = (a - b).groupby(prompts.to_numpy(), sort=False).sum().to_numpy() * estimate.n / len(a)
+    only_a = only_b = math.nan
+    if one_each and a.isin((0.0, 1.0)).all() and b.isin((0.0, 1.0)).all():
+        only_a, only_b = int((a > b).sum()), int((b > a).sum())
+        test, p = "mcnemar", mcnemar(only_a, only_b)
+    else:
+        test, p = "sign-flip", sign_flip(differences)
+    return {
+        "value_a": a.mean(), "value_b": b.mean(), "difference": estimate.value, "low": estimate.low,
+        "high": estimate.high, "n": estimate.n, "only_a": only_a, "only_b": only_b,
+        "sd": float(np.std(differences, ddof=1)) if len(differences) > 1 else math.nan, "test": test, "p": p,
+    }  # fmt: skip
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """The exact two-sided p-value of McNemar's test: is either side as often alone as the other?
+
+    Args:
+        only_a: pairs in which the first alone is 1.
+        only_b: pairs in which the second alone is 1.
+    """
+    return float(scipy_stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
+    """The two-sided p-value of a permutation test of paired differences: each pair may be the other way round.
+
+    Up to 13 differences every way is tried; up to :data:`DRAWN_UP_TO` ways are drawn, :data:`DRAWS` of them; for more
+    the normal limit is taken. Where no way that was drawn is as far out, the true value is known to be below
+    ``2 exp(-z^2 / 2)`` (Hoeffding, 1963; z is the sum over the root of the sum of squares), and the smaller is taken.
+
+    Args:
+        differences: one a prompt and seed; at least one.
+        seed: of the draws.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    d = d[d != 0]  # turning a zero changes nothing
+    if d.size == 0:
+        return 1.0
+    d = d / np.abs(d).max()
+    z = abs(d.sum()) / math.sqrt(float(d @ d))
+    if d.size > DRAWN_UP_TO:
+        return float(2 * scipy_stats.norm.sf(z))
+    if 2**d.size <= DRAWS:
+        ways = 1 - 2.0 * (np.arange(2**d.size)[:, None] >> np.arange(d.size) & 1)
+        return float(np.mean(np.abs(ways @ d) >= abs(d.sum()) * (1 - 1e-9)))
+    ways = 1 - 2.0 * np.random.default_rng(seed).integers(0, 2, size=(DRAWS, d.size), dtype=np.int8)
+    hits = int(np.sum(np.abs(ways @ d) >= abs(d.sum()) * (1 - 1e-9)))
+    drawn = (hits + 1) / (DRAWS + 1)
+    return drawn if hits else min(drawn, 2 * math.exp(-(z**2) / 2))
+
+
+def ranks(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The ranks that the tests allow.
+
+    An eraser's rank is one more than the number of erasers that are better with ``p_holm`` below 0.05; two of one rank
+    are a tie (``2=``). Being no worse than somebody is not passed on: A and B may tie, B and C too, and A be better
+    than C.
+
+    Returns:
+        ``task_kind, role, metric, unit, direction, eraser, rank``, the best first. A column whose tests tell no two
+        erasers apart has no rows.
+    """
+    found = []
+    identity = ["task_kind", "role", "metric", "unit", "direction"]
+    for place, part in pairs.groupby(identity, sort=False):
+        told = part[part.p_holm < ALPHA]
+        if not len(told):
+            continue
+        up = place[-1] == "up"
+        losers = told.b.where((told.difference > 0) == up, told.a)
+        values = dict(zip(part.a, part.value_a, strict=True)) | dict(zip(part.b, part.value_b, strict=True))
+        number = {eraser: 1 + int((losers == eraser).sum()) for eraser in values}
+        for eraser in sorted(values, key=lambda name: (number[name], -values[name] if up else values[name])):
+            tied = sum(other == number[eraser] for other in number.values()) > 1
+            row = dict(zip(identity, place, strict=True))
+            found.append(row | {"eraser": eraser, "rank": f"{number[eraser]}{'=' if tied else ''}"})
+    return pd.DataFrame(found, columns=[*identity, "eraser", "rank"])
+
+
+def write_pairs(pairs: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write ``pairs.csv`` (full precision) and ``pairs.md`` (ranks, then pairs, for each kind).
+
+    Returns:
+        The files written; none where there are no pairs.
+    """
+    if not len(pairs):
+        return []
+    written = [folder / "pairs.csv", folder / "pairs.md"]
+    write_text(written[0], pairs.to_csv(index=False))
+    parts = []
+    for kind in dict.fromkeys(pairs.task_kind):
+        part = pairs[pairs.task_kind == kind]
+        parts += [f"**Ranks, erasing concepts of kind {kind}**", markdown_table(*rank_cells(part))]
+        parts += [f"**Pairs, erasing concepts of kind {kind}**", markdown_table(*pair_cells(part)), EXPLAINED]
+    write_text(written[1], "\n\n".join(parts) + "\n")
+    return written
+
+
+def rank_cells(pairs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of ranks of one kind: a row an eraser, a column a metric."""
+    found = ranks(pairs)
+    erasers = list(dict.fromkeys([*pairs.a, *pairs.b]))
+    heads, columns = ["eraser"], [erasers]
+    for (role, metric, unit, direction), _ in pairs.groupby(["role", "metric", "unit", "direction"], sort=False):
+        of_column = found[(found.role == role) & (found.metric == metric)].set_index("eraser")["rank"]
+        heads.append(title(role, metric, direction, unit))
+        columns.append([of_column.get(eraser, ABSENT) for eraser in erasers])
+    return heads, [list(row) for row in zip(*columns, strict=True)]
+
+
+def pair_cells(pairs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of pairs of one kind: a row a test."""
+    rows = []
+    for (role, metric, unit, direction), part in pairs.groupby(["role", "metric", "unit", "direction"], sort=False):
+        named = part.rename(columns={"low": "difference_low", "high": "difference_high"}).assign(reason="", how="")
+        shown = column_text([row | {"low": row["difference_low"]} for row in named.to_dict("records")], "difference")
+        for row, text in zip(part.itertuples(), shown, strict=True):
+            ps = (_p_text(row.p), _p_text(row.p_holm))
+            rows.append([title(role, metric, direction, unit), row.a, row.b, text, str(row.n), row.test, *ps])
+    return ["column", "A", "B", "difference", "n", "test", "p", "p Holm"], rows
+
+
+def _p_text(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def print_ranks(pairs: pd.DataFrame, console: Console) -> None:
+    """Print the ranks in rates, a line a column; the other columns are in the files."""
+    rates = pairs[pairs.unit == "%"]
+    if not len(rates):
+        return
+    found = ranks(pairs)
+    console.print(
+        f"ranks, by paired tests with Holm's correction (p < {ALPHA:.2f}; = is a tie; more in pairs.md)", soft_wrap=True
+    )
+    for place, _ in rates.groupby(["task_kind", "role", "metric", "unit", "direction"], sort=False):
+        kind, role, metric, unit, direction = place
+        part = found[(found.task_kind == kind) & (found.role == role) & (found.metric == metric)]
+        text = ", ".join(f"{row.rank} {row.eraser}" for row in part.itertuples())
+        head = f"  {kind}, {title(role, metric, direction, unit)}: "
+        console.print(head + (text or "no eraser is told from another"), markup=False, highlight=False, soft_wrap=True)
+    console.print()

@@ -1,0 +1,128 @@
+"""How many prompts it takes to tell two erasers apart.
+
+The answer holds for one test of one pair at 5 %, two-sided, if erasers differ as much as they were seen to: what was
+seen is itself an estimate, and a table of many tests (see :func:`erasebench.scores.stats.holm`) needs more.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from scipy import stats as scipy_stats
+
+from erasebench.tables.layout import title
+
+POWER, ALPHA = 0.8, 0.05
+MOST = 1_000_000
+"""More prompts than this are not counted out."""
+
+
+def mcnemar_power(n: int, only_a: float, only_b: float, alpha: float = ALPHA) -> float:
+    """The chance that the exact McNemar test of n pairs finds a difference.
+
+    Args:
+        n: pairs.
+        only_a: the share of pairs in which the first alone is 1.
+        only_b: the share of pairs in which the second alone is 1.
+        alpha: of the test, two-sided.
+    """
+    share = only_a + only_b
+    if share <= 0:
+        return 0.0
+    middle, spread = n * share, math.sqrt(n * share * (1 - share))
+    discordant = np.arange(max(1, math.floor(middle - 8 * spread)), min(n, math.ceil(middle + 8 * spread)) + 1)
+    # The test finds a difference where the rarer side has at most this many.
+    rare = scipy_stats.binom.ppf(alpha / 2, discordant, 0.5)
+    rare -= scipy_stats.binom.cdf(rare, discordant, 0.5) > alpha / 2
+    found = scipy_stats.binom.cdf(rare, discordant, only_a / share)
+    found += scipy_stats.binom.sf(discordant - rare - 1, discordant, only_a / share)
+    return float(np.sum(scipy_stats.binom.pmf(discordant, n, share) * found))
+
+
+def mcnemar_pairs(only_a: float, only_b: float, power: float = POWER, alpha: float = ALPHA) -> float:
+    """Pairs that the exact McNemar test needs.
+
+    R. J. Connor (Biometrics 43, 1987) gives a first number from the shares of discordant pairs,
+    ``(z_(alpha/2) sqrt(s) + z_power sqrt(s - d^2))^2 / d^2`` with their sum s and difference d; from there the exact
+    power is looked up.
+
+    Returns:
+        A whole number; infinite where the shares are equal, or for more than :data:`MOST`.
+    """
+    share, difference = only_a + only_b, only_a - only_b
+    if difference == 0:
+        return math.inf
+    spread = math.sqrt(max(0.0, share - difference**2))
+    z, z_power = scipy_stats.norm.isf(alpha / 2), scipy_stats.norm.isf(1 - power)
+    first = (z * math.sqrt(share) + z_power * spread) ** 2 / difference**2
+    if first > MOST:
+        return math.inf
+    n, step = max(6, math.floor(0.8 * first)), max(1, int(first) // 200)
+    while mcnemar_power(n, only_a, only_b, alpha) < power:
+        n += step
+    return n
+
+
+def mean_pairs(difference: float, sd: float, power: float = POWER, alpha: float = ALPHA) -> float:
+    """Pairs that a test of a mean difference needs: ``((z_(alpha/2) + z_power) sd / difference)^2 + z_(alpha/2)^2 / 2``.
+
+    The second term makes up for the standard deviation's being estimated (W. C. Guenther, 1981).
+
+    Args:
+        difference: the mean of paired differences.
+        sd: their standard deviation.
+        power: the chance to find it.
+        alpha: of the test, two-sided.
+    """
+    if difference == 0 or math.isnan(difference) or math.isnan(sd):
+        return math.inf
+    z, z_power = scipy_stats.norm.isf(alpha / 2), scipy_stats.norm.isf(1 - power)
+    needed = ((z + z_power) * sd / difference) ** 2 + z**2 / 2
+    return math.ceil(needed) if needed <= MOST else math.inf
+
+
+def needed(pairs: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`erasebench.tables.pairs.compare` returns, with a column ``needed``: prompts and seeds for 80 % power."""
+    numbers = [
+        mcnemar_pairs(row.only_a / row.n, row.only_b / row.n)
+        if row.test == "mcnemar"
+        else mean_pairs(row.difference, row.sd)
+        for row in pairs.itertuples()
+    ]
+    return pairs.assign(needed=np.array(numbers, dtype=np.float64))
+
+
+def print_power(pairs: pd.DataFrame, console: Console) -> None:
+    """Print, for every two erasers and every rate, how many prompts were used and how many it takes."""
+    rates = needed(pairs[pairs.unit == "%"])
+    if not len(rates):
+        console.print("no two erasers were measured by a rate: nothing to say about power", highlight=False)
+        return
+    for kind, part in rates.groupby("task_kind", sort=False):
+        table = Table(
+            title=f"{kind}: prompts and seeds to tell two erasers apart",
+            title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
+        )  # fmt: skip
+        for head in ("column", "A", "B"):
+            table.add_column(head, overflow="fold")
+        for head in ("A - B", "n now", "n needed"):
+            table.add_column(head, justify="right", no_wrap=True)
+        for row in part.itertuples():
+            if row.difference == 0:
+                wanted = "no difference seen"
+            else:
+                wanted = f"{row.needed:.0f}" if math.isfinite(row.needed) else f"over {MOST:,}".replace(",", " ")
+            head = title(row.role, row.metric, row.direction, row.unit)
+            table.add_row(head, row.a, row.b, f"{100 * row.difference:+.1f}", str(row.n), wanted)
+        console.print(table)
+    console.print(
+        f"n needed: for {POWER:.0%} power at {ALPHA:.0%}, two-sided, for that pair alone, if it differs by as much as was "
+        "seen. Rates: exact McNemar test, from the pairs in which one alone is right; where several edits share a "
+        "prompt, a test of mean differences.",
+        style="dim", markup=False, highlight=False,
+    )  # fmt: skip

@@ -1,0 +1,312 @@
+"""Published numbers as data, and a run's own numbers beside them.
+
+``data/published.csv`` holds the numbers, each with its source and whether it was read in the authors' own text
+(``authors``) or quoted by somebody else (``quoted``). ``data/published_metrics.csv`` says what a printed metric is among
+ours, ``data/published_methods.csv`` the same for methods; what has no counterpart stays a published number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from erasebench.config.compose import compose
+from erasebench.config.protocol import changed
+from erasebench.errors import UserError, suggest
+from erasebench.files import write_text
+from erasebench.tables.measure import POOLED, UNEDITED
+
+OBTAINED = {"authors": "read in the authors' own text", "quoted": "quoted by somebody else"}
+"""How a number was obtained."""
+
+MODELS = {"SD v1.4": "sd14", "SD v2.1": "sd21"}
+"""Printed names of models, and ours."""
+
+SHOWN = 40
+"""Rows that are printed in the terminal; files have all."""
+
+RULE = (
+    "A difference is taken where the protocol (unchanged), the model, the prompts, the eraser's settings and the "
+    "metric's definition are those of the published number; else the note says what is not"
+)
+
+COLUMNS = ("paper", "arxiv", "table", "task", "model", "method", "metric", "direction", "split", "value", "source", "obtained")  # fmt: skip
+DEFINITION = ("paper", "metric", "task", "ours", "role", "scale", "slice", "protocol", "why")
+
+
+def load(folder: Traversable | Path | None = None) -> pd.DataFrame:
+    """All published numbers, each joined with what its metric and method are among ours.
+
+    Args:
+        folder: where the three files are; those shipped if not given.
+
+    Returns:
+        :data:`COLUMNS`, ``ours`` (name of the metric; empty: none), ``role, scale, slice, protocol, why`` of its
+        definition, and ``eraser`` (label of the method; empty: not built).
+
+    Raises:
+        UserError: an unknown method or metric, a value that is no number, a row without a source, a number twice.
+    """
+    folder = folder or files("erasebench").joinpath("data")
+    rows = _read(folder, "published.csv", COLUMNS)
+    definitions = _read(folder, "published_metrics.csv", DEFINITION)
+    methods = _read(folder, "published_methods.csv", ("method", "ours"))
+    known = {(row.paper, row.metric, row.task): row for row in definitions.itertuples()}
+    erasers = dict(zip(methods.method, methods.ours, strict=True))
+    found = []
+    for number, row in enumerate(rows.itertuples(), start=2):
+        place = f"published.csv row {number}"
+        definition = known.get((row.paper, row.metric, row.task)) or known.get((row.paper, row.metric, ""))
+        if definition is None:
+            of_paper = [metric for paper, metric, _ in known if paper == row.paper]
+            raise UserError(
+                f"{place}: metric {row.metric!r} of {row.paper} is unknown.{suggest(row.metric, of_paper)} "
+                "Say what it is in published_metrics.csv"
+            )
+        if row.method not in erasers:
+            raise UserError(
+                f"{place}: method {row.method!r} is unknown.{suggest(row.method, erasers)} "
+                "Add it to published_methods.csv (with an empty second cell if it is not built)"
+            )
+        if row.obtained not in OBTAINED or not row.source:
+            raise UserError(f"{place}: needs a source, and obtained must be one of {', '.join(OBTAINED)}")
+        found.append(
+            (_number(row.value, place), definition.ours, definition.role, definition.scale, definition.slice,
+             definition.protocol, definition.why, erasers[row.method])
+        )  # fmt: skip
+    names = ["value", "ours", "role", "scale", "slice", "protocol", "why", "eraser"]
+    table = rows.drop(columns="value").join(pd.DataFrame(found, columns=names, index=rows.index))
+    twice = table[table.duplicated(["paper", "table", "task", "model", "method", "metric", "split"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise UserError(f"published.csv: {row.method}, {row.metric} ({row.split}) of {row.paper} is there twice")
+    return table
+
+
+def _read(folder: Traversable | Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
+    with folder.joinpath(name).open("r", encoding="utf-8") as file:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    lacking = [column for column in columns if column not in table]
+    if lacking:
+        raise UserError(f"{name}: no column {', '.join(lacking)}")
+    return table[list(columns)]
+
+
+def _number(text: str, place: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{place}: {text!r} is not a number; leave out what is not known")
+    return value
+
+
+def of_experiment(experiment: Mapping[str, Any], table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The published rows that an experiment asks for.
+
+    Raises:
+        UserError: a condition that no row meets; it is named.
+    """
+    table = load() if table is None else table
+    parts = []
+    for wanted in experiment["published"]:
+        part = table
+        for column, value in wanted.items():
+            part = part[part[column] == value]
+        if not len(part):
+            raise UserError(f"experiment {experiment['name']}: no published number with {dict(wanted)}")
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True) if parts else table.iloc[:0]
+
+
+def beside(measured: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
+    """A run's numbers beside the published ones of its experiment.
+
+    Args:
+        measured: what :func:`erasebench.tables.measure.measure` returns.
+        config: the run's config, with its ``experiment``.
+
+    Returns:
+        Columns ``method, metric, split, direction, measured, low, high, n, published, difference, obtained, source,
+        note``, in the scale of the paper. One row a published number, then one for every eraser that was measured by
+        the same metrics and has no published number. NaN where there is none.
+    """
+    experiment = OmegaConf.to_container(config.experiment, resolve=True)
+    assert isinstance(experiment, dict)
+    rows = of_experiment(experiment)
+    ours = measured[(measured.task_kind == experiment["kind"])].assign(name=measured.metric.str.partition("@")[0])
+    against = _against(config)
+    found, used = [], set()
+    for row in rows.to_dict("records"):
+        cell = _cell(ours, row)
+        notes = [note for note in (row["why"], *_mismatches(row, config, against)) if note]
+        values = _scaled(cell, row["scale"])
+        if cell is not None:
+            used.add((cell["eraser"], cell["metric"], cell["role"]))
+        elif not row["eraser"]:
+            notes = [*([row["why"]] if row["why"] else []), "method not built here"]
+        difference = values["measured"] - row["value"] if cell is not None and not notes else math.nan
+        found.append(
+            {key: row[key] for key in ("method", "metric", "split", "direction")}
+            | values
+            | {"published": row["value"], "difference": difference}
+            | {"obtained": row["obtained"], "source": row["source"], "note": "; ".join(notes)}
+        )
+    found += _only_measured(ours, used, set(rows.ours))
+    names = (
+        "method", "metric", "split", "direction", "measured", "low", "high", "n", "published", "difference",
+        "obtained", "source", "note",
+    )  # fmt: skip
+    return pd.DataFrame(found, columns=list(names))
+
+
+def _cell(ours: pd.DataFrame, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The measured number that is the published one's counterpart."""
+    if not row["ours"] or not row["eraser"]:
+        return None
+    task = row["split"] if row["slice"] == "split" else POOLED
+    part = ours[(ours.name == row["ours"]) & (ours.role == row["role"]) & (ours.eraser == row["eraser"])]
+    part = part[(part.task.str.casefold() == task.casefold()) & part.value.notna()]
+    return part.iloc[0].to_dict() if len(part) else None
+
+
+def _scaled(cell: Mapping[str, Any] | None, scale: str) -> dict[str, float]:
+    """Value and interval in the paper's scale; ``total`` is the sum over images."""
+    if cell is None:
+        return {"measured": math.nan, "low": math.nan, "high": math.nan, "n": 0}
+    factor = cell["n"] if scale == "total" else float(scale)
+    values = {to: factor * cell[key] for to, key in (("measured", "value"), ("low", "low"), ("high", "high"))}
+    return values | {"n": int(cell["n"])}
+
+
+def _against(config: DictConfig) -> list[str]:
+    """What keeps every number of a run from being compared with a published one."""
+    found = []
+    if config.get("scale", "full") != "full":
+        found.append("the embedded model at a small scale")
+    if other := changed(config.protocol):
+        found.append(f"protocol changed: {', '.join(other)}")
+    asked = compose([f"experiment={config.experiment.name}"]).prompts
+    if any(config.prompts.get(key) != value for key, value in asked.items() if key not in ("source", "revision")):
+        found.append("other prompts than the experiment's")
+    return found
+
+
+def _mismatches(row: Mapping[str, Any], config: DictConfig, against: Sequence[str]) -> list[str]:
+    found = list(against)
+    if row["protocol"] and config.protocol.name != row["protocol"]:
+        found.append(f"protocol {config.protocol.name}, not {row['protocol']}")
+    if MODELS.get(row["model"]) != config.model.name:
+        found.append(f"model {config.model.name}, not {row['model']}")
+    return found
+
+
+def _only_measured(ours: pd.DataFrame, used: set[tuple[str, str, str]], names: set[str]) -> list[dict[str, Any]]:
+    """Pooled rows of the published metrics without a published number; the published cells stay empty."""
+    part = ours[(ours.task == POOLED) & ours.value.notna() & ours.name.isin(names)]
+    found = []
+    for row in part.to_dict("records"):
+        if (row["eraser"], row["metric"], row["role"]) not in used:
+            values = _scaled(row, "100" if row["unit"] == "%" else "1")
+            metric = f"{row['name']} {row['unit']} {row['role']}".replace("  ", " ")
+            found.append(
+                {"method": row["eraser"], "metric": metric, "split": "all", "direction": row["direction"], **values}
+                | {"published": math.nan, "difference": math.nan, "obtained": "", "source": "", "note": ""}
+            )
+    return found
+
+
+# For people
+
+
+def texts(table: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]:
+    """Heads, rows of cells, and the sources as numbered notes; a quoted number has a mark."""
+    sources = list(dict.fromkeys(table.source[table.source != ""]))
+    notes = list(dict.fromkeys(table.note[table.note != ""]))
+    heads = ["method", "metric", "of", "measured", "published", "difference", "source", "note"]
+    rows = []
+    for row in table.to_dict("records"):
+        measured = "not run" if math.isnan(row["measured"]) else _figure(row["measured"])
+        if not math.isnan(row["low"]):
+            measured += f" [{_figure(row['low'])}, {_figure(row['high'])}]"
+        mark = "~" if row["obtained"] == "quoted" else ""
+        rows.append(
+            [
+                "none (unedited)" if row["method"] == UNEDITED else row["method"],
+                row["metric"] + {"up": " ↑", "down": " ↓"}.get(row["direction"], ""),
+                row["split"],
+                measured,
+                "" if math.isnan(row["published"]) else f"{_figure(row['published'])}{mark}",
+                "" if math.isnan(row["difference"]) else f"{row['difference']:+.4g}",
+                str(sources.index(row["source"]) + 1) if row["source"] else "",
+                "abcdefghijklmnopqrstuvwxyz"[notes.index(row["note"]) % 26] if row["note"] else "",
+            ]
+        )
+    below = [f"{number}: {text}" for number, text in enumerate(sources, start=1)]
+    below += [f"{'abcdefghijklmnopqrstuvwxyz'[i % 26]}: no difference: {text}" for i, text in enumerate(notes)]
+    return heads, rows, below
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def caption(experiment: Mapping[str, Any], about: Mapping[str, str]) -> str:
+    """What a reader must know: which table, how it was measured, what the marks mean."""
+    parts = [
+        f"{experiment['paper']}, {experiment['table']}, beside what was measured here",
+        *(f"{key} {about[key]}" for key in ("model", "protocol") if key in about),
+        f"~ {OBTAINED['quoted']}; without mark {OBTAINED['authors']}",
+        "not run: no number was made here; an empty cell has no source",
+        RULE,
+        *([experiment["note"]] if experiment["note"] else []),
+    ]
+    return ". ".join(parts) + "." + (f" {about['note']}" if about.get("note") else "")
+
+
+def write_beside(table: pd.DataFrame, folder: Path, experiment: Mapping[str, Any], about: Mapping[str, str]) -> None:
+    """Write ``published.csv`` (full precision) and ``published.md`` beside a run's other tables."""
+    heads, rows, below = texts(table)
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    lines = [line(heads), "|" + "---|" * len(heads), *map(line, rows), "", caption(experiment, about)]
+    write_text(folder / "published.csv", table.to_csv(index=False))
+    write_text(folder / "published.md", "\n".join([*lines, "", *(f"- {text}" for text in below)]) + "\n")
+
+
+def print_beside(
+    table: pd.DataFrame, experiment: Mapping[str, Any], about: Mapping[str, str], console: Console
+) -> None:
+    """Print the table; quoted numbers are dim. Of a long one, what was measured and the first of the rest."""
+    if not len(table):
+        console.print(
+            f"{experiment['paper']}, {experiment['table']}: {experiment['note']}", markup=False, highlight=False
+        )
+        return
+    shown = table.sort_values("measured", key=lambda values: values.isna(), kind="stable")[:SHOWN]
+    heads, rows, below = texts(shown)
+    drawn = Table(title=f"{experiment['paper']}, {experiment['table']}", title_justify="left", box=SIMPLE_HEAD)
+    for head in heads:
+        drawn.add_column(head, justify="left" if head in ("method", "metric", "of") else "right")
+    for cells in rows:
+        styles = ["dim" if head == "published" and text.endswith("~") else "" for head, text in zip(heads, cells, strict=True)]  # fmt: skip
+        drawn.add_row(*[Text(text, style=style) for text, style in zip(cells, styles, strict=True)])
+    console.print(drawn)
+    if len(table) > len(shown):
+        console.print(f"{len(table) - len(shown)} more published numbers are in published.md", highlight=False)
+    for text in (*below, caption(experiment, about)):
+        console.print(text, style="dim", markup=False, highlight=False)

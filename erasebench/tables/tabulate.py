@@ -1,0 +1,288 @@
+"""From the records of finished runs to tables and pictures: what ``run`` ends with and ``table`` does again.
+
+Nothing here loads a model. A run's folder says which prompts, images and metrics belong together; the records of the
+store say what was measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os.path import commonprefix
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.markup import escape
+
+from erasebench.errors import UserError
+from erasebench.files import write_json
+from erasebench.runs.folder import SWEPT, check_finished, find_runs, metrics_of, read_plan
+from erasebench.scores.metric import Metric
+from erasebench.scores.stats import rate_intervals
+from erasebench.store import Store
+from erasebench.tables import comparable as mixing
+from erasebench.tables import figures, frontier, published
+from erasebench.tables import measure as tables
+from erasebench.tables import pairs as paired
+from erasebench.tables.comparable import _check_comparable
+from erasebench.tables.layout import write_tables
+from erasebench.tables.view import View
+
+
+def reduce_and_write(
+    folder: Path,
+    store: Store,
+    metrics: Sequence[Metric],
+    not_run: Mapping[str, str],
+    console: Console,
+    view: View | None = None,
+) -> pd.DataFrame:
+    """Make the tables and pictures of a run from its plan and the store's records, and print the tables."""
+    plan = read_plan(folder)
+    costs = pd.read_parquet(folder / "costs.parquet")
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    scores = _scores(store, metrics)
+    measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=costs)
+    view = view or View()
+    view.check(measured)
+    write_tables(measured, folder / "tables", about)
+    pairs = paired.compare(plan, scores, metrics, not_run)
+    paired.write_pairs(pairs, folder / "tables")
+    by, seen = tables.recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
+    for kind in dict.fromkeys(plan.task_kind):
+        path, blur = folder / "grids" / f"{kind}.png", kind == "unsafe" and not about["note"]
+        figures.grid(plan, store, kind, path, blur=blur, seen=seen, seen_by=by)
+    view.show(measured, pairs, about, console)
+    _published(measured, folder, about, console)
+    return measured
+
+
+def _published(measured: pd.DataFrame, folder: Path, about: Mapping[str, str], console: Console) -> None:
+    """The table of a run's experiment, beside the published numbers, if it is a run of one."""
+    config = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(config, DictConfig)
+    if config.get("experiment"):
+        table = published.beside(measured, config)
+        published.write_beside(table, folder / "tables", config.experiment, about)
+        published.print_beside(table, config.experiment, about, console)
+
+
+def _scores(store: Store, metrics: Sequence[Metric]) -> dict[str, pd.DataFrame]:
+    """The stored scores of metrics by their ``records_id``, each read once."""
+    inputs = {metric.records_id: metric.inputs for metric in metrics}
+    return {records: store.scores(records, columns) for records, columns in inputs.items()}
+
+
+def tabulate(
+    runs: Sequence[str],
+    store_dir: str,
+    out: str | None = None,
+    console: Console | None = None,
+    allow_mixed: bool = False,
+    view: View | None = None,
+    rates: str = "wilson",
+) -> pd.DataFrame:
+    """``erasebench table``: the tables of finished runs, made again from records.
+
+    Args:
+        runs: names of runs, or of a sweep for all its runs; none is the latest run. Several are put into one table.
+        store_dir: the results folder.
+        out: where to write; a single run's own folder if not given.
+        allow_mixed: give runs that were measured differently labelled columns of their own instead of refusing them.
+        view: see :class:`erasebench.tables.view.View`.
+        rates: the interval of rates, see :func:`erasebench.scores.stats.rate_intervals`.
+
+    Raises:
+        UserError: no such run, runs whose numbers cannot stand in one table (what differs is named), or a view that
+            does not fit the table.
+    """
+    console, view = console or Console(), view or View()
+    store = Store(store_dir)
+    folders = find_runs(store, runs)
+    for folder in folders:
+        check_finished(folder)
+    folder_name = runs[0] if len(runs) == 1 and len(folders) > 1 else joint_name(folders)
+    target = Path(out) if out else store.root / "tables" / folder_name
+    groups = mixing.alike(folders) if allow_mixed else [folders]
+    with rate_intervals(rates):
+        if len(folders) == 1 and out is None:
+            metrics, not_run = metrics_of(folders[0])
+            measured = reduce_and_write(folders[0], store, metrics, not_run, console, view)
+        elif len(groups) > 1:
+            if view.best:
+                raise UserError("--best: picks among settings that were measured alike; give it runs of one protocol")
+            return _mixed(groups, store, target, console, view)
+        else:
+            measured = _together(folders, store, target, console, view)
+    view.choose(measured, folders, swept_option(list(dict.fromkeys(measured.eraser))), console)
+    return measured
+
+
+def tabulate_sweep(folders: Sequence[Path], console: Console | None = None) -> pd.DataFrame | None:
+    """The runs of a sweep in one table, with a plot of the frontier, and one of strength if one option was varied.
+
+    The table's folder also lists the runs: its name stands for them in ``erasebench table``.
+
+    Returns:
+        ``None`` if their numbers cannot stand in one table (a sweep over models); why is printed.
+    """
+    console = console or Console()
+    store = Store(folders[0].parent.parent)
+    alike = commonprefix([folder.name for folder in folders])[:40].strip("-.")
+    target = store.root / "tables" / f"sweep-{alike}-{joint_name(folders)[-8:]}"
+    try:
+        measured = _together(folders, store, target, console, View())
+    except UserError as error:
+        console.print(f"no table of the whole sweep: {error}", markup=False, highlight=False)
+        return None
+    write_json(target / SWEPT, [folder.name for folder in folders])
+    at = f" --store {shlex.quote(str(store.root))}" if str(store.root) != "results" else ""
+    console.print(
+        f'pick a setting with: erasebench table {target.name}{at} --best "retained>=0.9"',
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    return measured
+
+
+def joint_name(folders: Sequence[Path]) -> str:
+    """A folder name for some runs together: one set of runs, one name."""
+    names = "+".join(folder.name for folder in folders)
+    return f"{names[:80]}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Runs whose numbers may stand in one table, put together.
+
+    Attributes:
+        plan: the rows of all of them, each once.
+        costs: what their edits cost.
+        metrics: every metric that one of them asked for.
+        not_run: by ``metric.id``, why none of them has scores of it.
+        about: what the captions say.
+        option: the one numeric option of an eraser that the runs vary, or ``None``.
+        measured: see :func:`erasebench.tables.measure.measure`.
+        scores: by ``metric.records_id``, the stored scores.
+    """
+
+    plan: pd.DataFrame
+    costs: pd.DataFrame
+    metrics: list[Metric]
+    not_run: dict[str, str]
+    about: dict[str, str]
+    option: str | None
+    measured: pd.DataFrame
+    scores: dict[str, pd.DataFrame]
+
+
+def join_runs(folders: Sequence[Path], store: Store) -> Joint:
+    """Read finished runs, one or several, and measure them together.
+
+    Raises:
+        UserError: their numbers cannot stand in one table; what differs is named.
+    """
+    about = mixing.check_same(folders)
+    by_id: dict[str, Metric] = {}
+    reasons: list[tuple[set[str], dict[str, str]]] = []
+    for folder in folders:
+        asked, why = metrics_of(folder)
+        by_id |= {metric.id: metric for metric in asked}
+        reasons.append(({metric.id for metric in asked}, why))
+    # What one run could not measure may have been measured by another one.
+    not_run = {
+        name: next(why[name] for _, why in reasons if name in why)
+        for name in by_id
+        if all(name in why for asked, why in reasons if name in asked)
+    }
+    plans = [read_plan(folder) for folder in folders]
+    costs = [pd.read_parquet(folder / "costs.parquet") for folder in folders]
+    option = swept_option(list(dict.fromkeys(label for plan in plans for label in plan.eraser)))
+    if option:
+        for folder, frames in zip(folders, zip(plans, costs, strict=True), strict=True):
+            _name_default(folder, option, frames)
+    plan = pd.concat(plans, ignore_index=True).drop_duplicates(["eraser", "task_kind", "task", "prompt_id", "key"])
+    _check_comparable(plan)
+    cost = pd.concat(costs, ignore_index=True).drop_duplicates(["eraser", "task_kind", "task"])
+    metrics = list(by_id.values())
+    scores = _scores(store, metrics)
+    measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=cost)
+    return Joint(plan.reset_index(drop=True), cost, metrics, not_run, about, option, measured, scores)
+
+
+def _together(folders: Sequence[Path], store: Store, target: Path, console: Console, view: View) -> pd.DataFrame:
+    joint = join_runs(folders, store)
+    view.check(joint.measured)
+    write_tables(joint.measured, target, joint.about)
+    pairs = paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run)
+    paired.write_pairs(pairs, target)
+    for kind in dict.fromkeys(joint.measured.task_kind):
+        frontier.write(joint.measured, kind, target)
+    if joint.option:
+        for kind in dict.fromkeys(joint.measured.task_kind):
+            figures.strength(joint.measured, kind, joint.option, target / f"{kind}-{joint.option}.png")
+    view.show(joint.measured, pairs, joint.about, console)
+    console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
+    return joint.measured
+
+
+def _mixed(groups: Sequence[Sequence[Path]], store: Store, target: Path, console: Console, view: View) -> pd.DataFrame:
+    """Runs that were measured differently, in one table with labelled columns for each way."""
+    names = mixing.labels(groups)
+    joints = [join_runs(group, store) for group in groups]
+    parts = [mixing.labelled(joint.measured, name) for joint, name in zip(joints, names, strict=True)]
+    measured = pd.concat(parts, ignore_index=True)
+    about = mixing.captions([joint.about for joint in joints], names)
+    view.check(measured)
+    write_tables(measured, target, about)
+    pairs = pd.concat(
+        [
+            mixing.labelled(paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run), name)
+            for joint, name in zip(joints, names, strict=True)
+        ],
+        ignore_index=True,
+    )
+    paired.write_pairs(pairs, target)
+    view.show(measured, pairs, about, console)
+    console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
+    return measured
+
+
+def swept_option(labels: Sequence[str]) -> str | None:
+    """The one numeric option that tells labels of one eraser apart (``cure alpha=1``, ``cure alpha=2`` -> ``alpha``).
+
+    A label without the option has its default.
+    """
+    erasers: dict[str, list[dict[str, str]]] = {}
+    for label in labels:
+        name, *options = label.split()
+        erasers.setdefault(name, []).append(dict(part.split("=", 1) for part in options if "=" in part))
+    varied = set()
+    for variants in erasers.values():
+        for option in {name for variant in variants for name in variant}:
+            values = {variant.get(option) for variant in variants}
+            if len(values) > 1 and all(value is None or _is_number(value) for value in values):
+                varied.add(option)
+    return varied.pop() if len(varied) == 1 else None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _name_default(folder: Path, option: str, frames: Sequence[pd.DataFrame]) -> None:
+    """Put a swept option into the label of the run whose value is the default, which labels do not show."""
+    value = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), f"method.{option}")
+    if value is None:
+        return
+    for frame in frames:
+        bare = (frame.eraser != tables.UNEDITED) & ~frame.eraser.str.contains(f" {option}=", regex=False)
+        frame.loc[bare, "eraser"] += f" {option}={value}"

@@ -1,0 +1,71 @@
+"""What is asked of a table beside its numbers: an order of rows, ranks, power, and the setting to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from erasebench.errors import UserError
+from erasebench.runs.sweep import command
+from erasebench.tables import columns, frontier, power
+from erasebench.tables import pairs as paired
+from erasebench.tables.layout import print_tables
+
+
+@dataclass(frozen=True)
+class View:
+    """How a table is shown.
+
+    Attributes:
+        sort: the column that orders the rows of printed tables, the best first.
+        power: also say how many prompts it takes to tell two erasers apart.
+        best: conditions, e.g. ``retained>=0.9``: also say which setting to take.
+    """
+
+    sort: str | None = None
+    power: bool = False
+    best: str | None = None
+
+    def check(self, measured: pd.DataFrame) -> None:
+        """Refuse what does not fit a table, before anything is written.
+
+        Raises:
+            UserError: an unknown column (with the nearest and all), or a condition that is none.
+        """
+        if self.sort and self.sort != "eraser":
+            columns.find(self.sort, measured, "--sort")
+        if self.best:
+            frontier.conditions(self.best, measured)
+
+    def show(self, measured: pd.DataFrame, pairs: pd.DataFrame, about: dict[str, str], console: Console) -> None:
+        """Print a table and what its pairs say."""
+        print_tables(columns.sort_rows(measured, self.sort) if self.sort else measured, about, console)
+        paired.print_ranks(pairs, console)
+        if self.power:
+            power.print_power(pairs, console)
+
+    def choose(self, measured: pd.DataFrame, folders: Sequence[Path], option: str | None, console: Console) -> None:
+        """Print the setting that ``best`` picks for each kind, and the command that runs it alone.
+
+        Raises:
+            UserError: no setting of a kind fulfils the conditions.
+        """
+        if not self.best:
+            return
+        wanted = frontier.conditions(self.best, measured)
+        for kind in dict.fromkeys(measured.task_kind):
+            choice = frontier.choose(measured, kind, wanted)
+            lines = [f"best of kind {kind} with {choice.wanted}: {choice.eraser} ({choice.text})"]
+            if choice.alike:
+                lines.append(f"  its interval does not tell it from: {', '.join(choice.alike)}")
+            try:
+                again = command(folders, choice.eraser, option)
+                lines.append(f"  {again or 'its eraser is none of the shipped configs: see config.yaml of its run'}")
+            except UserError as error:  # a config of an older version
+                lines.append(f"  its command cannot be given: {error}")
+            for line in lines:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Erasers whose edit is the solution of an equation: nothing is trained."""

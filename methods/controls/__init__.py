@@ -1,0 +1,1 @@
+"""Controls: no edit, an edit of nothing, a random edit."""

@@ -1,0 +1,65 @@
+"""Control: a random edit as large as another eraser's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from erasebench.concepts import ErasureTask
+from erasebench.edits.eraser import Change, Eraser
+from erasebench.errors import UserError
+from erasebench.models.targets import named_weight
+
+
+@dataclass(frozen=True)
+class RandomEdit(Eraser):
+    """Gaussian changes of the same rank and, weight by weight, the same Frobenius norm as another eraser's.
+
+    An eraser that does no better than this removes concepts by damage alone.
+
+    Attributes:
+        like: the eraser whose ranks and norms are taken.
+        seed: of the Gaussian numbers, 0 or above.
+
+    Raises:
+        UserError: ``like`` is not an eraser, or is ``none``; a negative seed.
+    """
+
+    name: ClassVar[str] = "random"
+    describe: ClassVar[str] = "control: a random edit of the same rank and norm as another eraser's"
+
+    like: Eraser
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.like, Eraser):
+            raise UserError(f"random: like is {self.like!r}, not an eraser; e.g. method/like=cure")
+        if self.seed < 0:
+            raise UserError(f"random: seed is {self.seed}; it must be 0 or above")
+        object.__setattr__(self, "unsupported", self.like.unsupported)
+
+    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+        """Random factors (or a dense matrix where the reference is dense), scaled weight by weight."""
+        reference, _ = self.like.changes(pipe, task)
+        if not reference:
+            raise UserError(f"random: eraser {self.like.name!r} changes nothing, so there is no norm to match")
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def gauss(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        made, norms = {}, {}
+        for name, change in reference.items():
+            weight = named_weight(pipe, name)
+            rows, width = weight.shape
+            norms[name] = change.norm(weight)
+            if change.right is None:
+                random = Change(delta=gauss(rows, width))
+                made[name] = Change(delta=random.delta * (norms[name] / random.norm(weight)))
+            else:
+                random = Change(left=gauss(rows, change.rank), right=gauss(change.rank, width))
+                scale = norms[name] / random.norm(weight) if change.rank else 0.0
+                made[name] = Change(left=random.left * scale, right=random.right)
+        return made, {"norms": norms}

@@ -1,0 +1,121 @@
+"""From an image back to all that is known of it, and forth."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from table_helpers import make_plan, make_scores, make_store
+
+from erasebench.commands.show import show
+from erasebench.edits.eraser import Change, Edit
+from erasebench.errors import UserError
+
+EDIT = "ab" * 16
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return make_plan(prompts=2)
+
+
+@pytest.fixture(scope="module")
+def store(plan, tmp_path_factory: pytest.TempPathFactory):
+    store = make_store(tmp_path_factory.mktemp("results"), plan)
+    for metric, scores in make_scores(plan).items():
+        store.put_scores(metric, scores)
+    changes = {
+        "unet.a.attn2.to_k.weight": Change(delta=torch.eye(3)),
+        "unet.b.attn2.to_v.weight": Change(delta=2 * torch.eye(3)),
+    }
+    store.put_edit(EDIT, Edit(changes, {"method": "cure", "settings": {"alpha": 2.0}}))
+    for name in ("objects-small-1", "objects-small-2"):
+        folder = store.run_folder(name)
+        manifest = {
+            "status": "ok",
+            "command": ["erasebench", "run", "task.erase=[church, gas pump]"],
+            "packages": {"x": "1"},
+        }
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        plan.to_parquet(folder / "plan.parquet")
+    (folder / "tables").mkdir()
+    (folder / "tables" / "object.md").write_text("table")
+    return store
+
+
+@pytest.fixture(scope="module")
+def row(plan):
+    return plan[(plan.eraser == "cure") & (plan.role == "erase") & (plan.task == "church")].iloc[0]
+
+
+def test_an_image_by_key_or_first_digits_says_everything(store, row) -> None:
+    text = show(store, row.key)
+    for said in (
+        row.key,
+        row.prompt,
+        str(row.seed),
+        row.edit_key,
+        row.original_key,
+        "church erased",
+        "nothing",
+        "classifier@1",
+    ):
+        assert said in text, said
+    assert str(store.image_path(row.key)) in text and "objects-small-2: cure" in text
+    assert show(store, row.key[:12]) == text and show(store, row.key[:12].upper()) == text
+
+
+def test_an_image_of_many_tasks_names_them_all(store, plan) -> None:
+    shared = plan[(plan.eraser == "none") & (plan.label == "tench")].iloc[0]
+    text = show(store, shared.key)
+    assert "church erased, retain tench" in text and "gas pump erased, retain tench" in text
+
+
+def test_a_png_that_was_moved_away_is_known_by_what_it_holds(store, row, tmp_path: Path) -> None:
+    moved = tmp_path / "my picture.png"
+    shutil.copy(store.image_path(row.key), moved)
+    text = show(store, str(moved))
+    assert row.prompt in text and "classifier@1" in text and str(moved) in text
+
+
+def test_an_edit_and_what_it_changes_most(store) -> None:
+    text = show(store, EDIT[:8])
+    assert "cure" in text and '"alpha": 2.0' in text
+    assert text.index("unet.b.attn2") < text.index("unet.a.attn2")
+
+
+def test_a_run_says_what_it_left_and_how_to_remake_it(store, plan) -> None:
+    text = show(store, "objects-small-2")
+    assert f"{plan.key.nunique()} images, 0 of them missing" in text
+    assert "tables/object.md" in text and "again: erasebench run 'task.erase=[church, gas pump]'" in text
+    assert "objects-small-1" in show(store, "objects-small-1")
+
+
+def test_names_that_fit_several_things_are_refused_with_all_of_them(store) -> None:
+    with pytest.raises(UserError, match="2 things begin so .*run objects-small-1, run objects-small-2"):
+        show(store, "objects")
+
+
+def test_what_is_not_there_is_answered_with_what_is_nearest(store, row) -> None:
+    wrong = row.key[:8] + ("0" if row.key[8] != "0" else "1") + row.key[9:]
+    with pytest.raises(UserError, match=f"Did you mean '{row.key}'"):
+        show(store, wrong)
+    with pytest.raises(UserError, match="Did you mean 'objects-small-[12]'.*Runs: objects-small-1, objects-small-2"):
+        show(store, "object-smal-1")
+    with pytest.raises(UserError, match="no image, edit or run"):
+        show(store, "../../etc/passwd")
+    with pytest.raises(UserError, match="no such file"):
+        show(store, "nowhere.png")
+
+
+def test_a_picture_from_elsewhere_is_refused_in_words(store, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "other.png")
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n")
+    for name, message in (("other.png", "holds no recipe of erasebench"), ("cut.png", "not a whole PNG")):
+        with pytest.raises(UserError, match=message):
+            show(store, str(tmp_path / name))

@@ -1,0 +1,132 @@
+"""The config tree: every option composes and builds, and what does not fit is refused by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import fields
+
+import pytest
+from omegaconf import OmegaConf
+
+from erasebench.concepts import KINDS
+from erasebench.config.build import build, places
+from erasebench.config.choices import groups
+from erasebench.config.compose import compose
+from erasebench.errors import UserError
+from erasebench.runs.tasks import TaskSettings, task_group
+
+NEEDS = {("model", "folder"): ["model.path=somewhere"], ("prompts", "file"): ["prompts.source=prompts.csv"]}
+"""Overrides that an option cannot be composed without."""
+
+
+def options() -> list[tuple[str, str]]:
+    return [(group, name) for group, names in groups().items() for name in names]
+
+
+@pytest.mark.parametrize(("group", "name"), options())
+def test_every_option_composes(group: str, name: str) -> None:
+    choice = f"{group}=[{name}]" if group == "metric" else f"{group}={name}"
+    config = compose([choice, *NEEDS.get((group, name), [])])
+    assert not OmegaConf.missing_keys(config)
+
+
+@pytest.mark.parametrize("name", groups()["method"])
+def test_every_eraser_builds_and_states_every_option(name: str) -> None:
+    for place, node in places(compose([f"method={name}"]).method, "method", "_target_").items():
+        eraser = build(node, place)
+        assert eraser.name and eraser.version and eraser.describe
+        assert {option.name for option in fields(eraser)} == set(node) - {"_target_", "_convert_"}, (
+            f"{place}: the yaml lists every option of the constructor"
+        )
+
+
+@pytest.mark.parametrize("name", groups()["metric"])
+def test_every_metric_builds(name: str) -> None:
+    nodes = compose([f"metric=[{name}]"]).metric
+    assert nodes
+    for key, node in nodes.items():
+        metric = build(node, f"metric.{key}")
+        assert metric.name and metric.version and metric.describe
+        assert set(metric.directions.values()) <= {"up", "down"}
+
+
+BY_FILE = ("artist_file", "celebrity_file")
+"""Tasks whose concepts are those of a prompt file; see test_experiments.py."""
+
+
+@pytest.mark.parametrize("name", [name for name in groups()["task"] if name not in ("main", *BY_FILE)])
+def test_every_task_builds(name: str) -> None:
+    group = task_group(compose([f"task={name}"]).task, "task")
+    assert sum(len(task.targets) for task in group.tasks) >= (3 if name in KINDS else 1)
+
+
+def test_a_model_chooses_protocol_and_metrics_and_the_command_line_overrules_it() -> None:
+    assert compose([]).protocol.name == "embedded"
+    assert compose(["model=sd14"]).protocol.name == "default"
+    assert compose(["model=sd14", "protocol=embedded"]).protocol.name == "embedded"
+    assert list(compose(["metric=[judge]"]).metric) == ["judge"]
+    assert list(compose(["metric=[]"]).metric) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "nearest"),
+    [
+        (["method=cuer"], "cure"),
+        (["modle=sd14"], "model"),
+        (["metric=[jugde]"], "judge"),
+        (["task=objekt"], "object"),
+        (["method=cure", "method.alhpa=3"], "method.alpha"),
+        (["protocol.stpes=3"], "protocol.steps"),
+        (["batchsize=3"], "batch_size"),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_the_nearest_one(overrides: list[str], nearest: str) -> None:
+    with pytest.raises(UserError, match=f"[Dd]id you mean '{nearest}'"):
+        compose(overrides)
+
+
+def node(**changes: object) -> dict[str, object]:
+    return {"kind": "object", "concepts": ["church", "tench"], "erase": ["church"]} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"erase": ["chruch"]}, "did you mean 'church'"),
+        ({"erase": []}, "the list is empty"),
+        ({"erase": ["church", "church"]}, "twice"),
+        ({"retain": ["Church"]}, "in the erase list and in the retain list"),
+        ({"retain": "otters"}, "neither others, none nor a list"),
+        ({"kind": "objekt"}, "did you mean 'object'"),
+        ({"jiont": True}, "did you mean 'joint'"),
+        ({"phrases": {"chapel": ["x"]}}, "not in task.concepts"),
+    ],
+)
+def test_a_wrong_task_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=f"(?i){message}"):
+        task_group(node(**changes), "task")
+
+
+def test_targets_outside_the_package_need_leave() -> None:
+    with pytest.raises(UserError, match=r"plugins=\[os\]"):
+        build({"_target_": "os.system", "command": "true"}, "method")
+    assert build({"_target_": "fractions.Fraction", "numerator": 1}, "method", ["fractions"]) == 1
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(UserError, match="Did you mean 'retain'"):
+        build({"_target_": "erasebench.runs.tasks.TaskSettings", "kind": "object", "retian": []}, "task")
+    assert TaskSettings(kind="object", concepts=[], erase=[]).retain == "others"
+
+
+@pytest.mark.parametrize("override", ["method=cuer", "task.object.erase=[chruch]", "protocol.steps=-1", "method.x=1"])
+def test_the_command_refuses_in_seconds(override: str, tmp_path) -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "erasebench", "run", override, f"store.dir={tmp_path}"], capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr and override.split("=")[0].split(".")[0] in done.stderr
+    assert time.monotonic() - started < 60, "the loose bound is for a busy machine; it takes about two seconds"

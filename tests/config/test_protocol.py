@@ -1,0 +1,252 @@
+"""Protocols: whole, cited, obeyed, hashed; and numbers of two of them never share a column."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
+from types import SimpleNamespace
+
+import diffusers
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+from table_helpers import ABOUT, finish, make_plan
+
+from erasebench.cli import main
+from erasebench.commands.protocol_page import page
+from erasebench.config.choices import CONFIG_MODULE, groups
+from erasebench.config.compose import compose
+from erasebench.config.protocol import (
+    OBEYED,
+    SAID,
+    changed,
+    check,
+    described,
+    differences,
+    dtype_of,
+    protocol_hash,
+    rng_of,
+    shipped,
+)
+from erasebench.config.settings import ProtocolSettings
+from erasebench.errors import UserError
+from erasebench.images.generate import generate
+from erasebench.images.scheduler import scheduler_identity
+from erasebench.models.load import Model
+from erasebench.recipe import Recipe
+from erasebench.runs.plan import drawn
+from erasebench.store import Store
+from erasebench.tables.comparable import alike, check_same, labels
+from erasebench.tables.tabulate import tabulate
+
+NAMES = groups()["protocol"]
+PAPERS = [name for name in NAMES if name not in ("default", "embedded", "flow", "flow_flux")]
+SENTENCES = ("differs", "unsure", "defects", "lacks", "cites", "name", "version")
+SD = SimpleNamespace(
+    scheduler=diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
+)
+
+
+def written(name: str) -> dict:
+    return yaml.safe_load(files(CONFIG_MODULE).joinpath("protocol", f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_protocols_of_the_field_are_there() -> None:
+    papers = [
+        "esd",
+        "uce2023",
+        "uce2025",
+        "rece",
+        "mace",
+        "speed",
+        "spm",
+        "safree",
+        "unlearndiffatk",
+        "cure",
+        "unlearncanvas",
+    ]
+    assert set(papers) <= set(NAMES)
+
+
+def test_every_key_of_the_schema_is_obeyed_said_or_explains() -> None:
+    assert {entry.name for entry in fields(ProtocolSettings)} == {*OBEYED, *SAID, *SENTENCES}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_choice_of_a_paper_is_cited(name: str) -> None:
+    node = written(name)
+    chosen = [key for key in (*OBEYED, "prompts", "metrics", "counting") if key in node and node[key] not in (None, {})]
+    lacking = [key for key in chosen if key not in node["cites"] and not (key == "prompt_size" and not node[key])]
+    lacking = [key for key in lacking if (key, node[key]) != ("images_per_prompt", 1)]
+    assert not lacking, f"{name}: no source for {lacking}"
+    known = {*OBEYED, *SAID, *node["counting"], *node["metrics"]}
+    assert set(node.get("unsure", {})) <= known, "what is unsure is a choice that exists"
+    for about in node.get("defects", {}).values():
+        assert set(about) == {"what", "read", "as_released"} and len(about["what"]) > 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_protocol_names_metrics_that_exist_and_passes_its_check(name: str) -> None:
+    protocol = shipped(name)
+    assert set(protocol["metrics"]) <= set(groups()["metric"])
+    check(protocol)
+    text = page(name)
+    assert protocol_hash(protocol) in text and f"protocol={name}" in text
+    for defect in protocol["defects"]:
+        assert defect in text
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_sampler_can_be_built_for_stable_diffusion_and_makes_its_steps(name: str) -> None:
+    protocol = shipped(name)
+    kind, settings = scheduler_identity(SD, protocol["scheduler"], protocol["scheduler_config"])
+    scheduler = getattr(diffusers, kind)(**json.loads(settings))
+    scheduler.set_timesteps(protocol["steps"])
+    assert len(scheduler.timesteps) >= protocol["steps"] and '"beta_start":0.00085' in settings
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_variant_of_a_release_composes_and_changes_something(name: str) -> None:
+    for about in shipped(name)["defects"].values():
+        if about["as_released"]:
+            plain = compose([f"protocol={name}", "model=sd14"])
+            variant = compose(["model=sd14", f"protocol={name}", *about["as_released"]])
+            assert (variant.protocol, variant.metric) != (plain.protocol, plain.metric)
+
+
+def test_the_hash_is_of_all_that_decides_a_number_and_of_nothing_else() -> None:
+    base = shipped("rece")
+    other = {
+        "scheduler": "DDIMScheduler", "scheduler_config": {}, "steps": 49, "guidance": 7.0, "prompt_guidance": False,
+        "prompt_size": False, "negative_prompt": "x", "size": 256, "seeding": "cpu", "seeds": [1],
+        "images_per_prompt": 2, "dtype": "float16", "prompts": {}, "metrics": [], "lacks": {}, "counting": {},
+        "version": 2,
+    }  # fmt: skip
+    assert set(other) == {*OBEYED, *SAID, "version"}
+    hashes = {protocol_hash(base | {key: value}) for key, value in other.items()}
+    assert len(hashes) == len(other) and protocol_hash(base) not in hashes
+    assert protocol_hash(base | {"cites": {}, "unsure": {}, "defects": {}, "name": "x"}) == protocol_hash(base)
+    assert len({protocol_hash(shipped(name)) for name in NAMES}) == len(NAMES)
+
+
+def test_what_was_changed_on_the_command_line_is_said() -> None:
+    protocol = compose(["model=sd14", "protocol=cure", "protocol.steps=20"]).protocol
+    assert changed(protocol) == {"steps": (20, 50)}
+    assert "changed: steps 20 instead of 50" in described(protocol)
+    assert "changed" not in described(compose(["protocol=cure"]).protocol)
+
+
+def test_the_gpu_draws_only_where_there_is_one_and_that_is_said() -> None:
+    rece = shipped("rece")
+    assert (rng_of(rece, "cuda:0"), rng_of(rece, "cpu"), rng_of(shipped("cure"), "cuda")) == ("cuda", "cpu", "cpu")
+    assert "seeding" in differences(rece, "cpu", "float32") and "seeding" not in differences(rece, "cuda", "float32")
+    assert "seeding differs" in described(rece, differences(rece, "cpu", "float32"))
+
+
+def test_the_type_is_the_protocols_unless_another_is_asked_for() -> None:
+    speed = shipped("speed")
+    assert dtype_of("auto", speed, "cuda") == "float16" and dtype_of("auto", speed, "cpu") == "float32"
+    assert dtype_of("bfloat16", speed, "cuda") == "bfloat16" and dtype_of("auto", shipped("default"), "cuda") == "auto"
+    assert differences(speed, "cpu", "float32")["dtype"] == "float32 here, float16 in the release"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeding": "devise"}, "Did you mean 'device'"),
+        ({"seeds": []}, "different whole numbers"),
+        ({"seeds": [1, 1]}, "different whole numbers"),
+        ({"seeds": [1, 2], "images_per_prompt": 2}, "one image a seed"),
+        ({"images_per_prompt": 0}, "images_per_prompt=0: must be 1 or more"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check(shipped("default") | change)
+
+
+def test_seeds_of_a_protocol_and_images_of_a_prompt() -> None:
+    rows = pd.DataFrame({"prompt_id": ["a", "b"], "seed": [5, 90], "prompt": ["x", "y"]})
+    canvas = drawn(rows, compose(["protocol=unlearncanvas"]).protocol)
+    assert canvas.seed.tolist() == [188, 288, 588, 688, 888] * 2 and canvas.prompt_id.is_unique
+    three = drawn(rows, compose(["protocol=default", "protocol.images_per_prompt=3"]).protocol)
+    assert three.seed.tolist() == [5, 6, 7, 90, 91, 92] and three.seed.dtype == "int64"
+    assert drawn(rows, compose(["protocol=default"]).protocol) is rows
+
+
+def test_noise_of_a_gpu_is_another_image_and_is_refused_without_one(tiny_random_pipe, tmp_path: Path) -> None:
+    base = {
+        "model": "m", "revision": "r", "edit": "", "prompt": "p", "negative_prompt": "", "seed": 1, "steps": 1,
+        "guidance": 1.0, "width": 64, "height": 64, "scheduler": "DDIMScheduler", "dtype": "float32",
+        "scheduler_config": scheduler_identity(tiny_random_pipe, "DDIM", {})[1],
+    }  # fmt: skip
+    assert Recipe(**base, rng="cuda").key != Recipe(**base).key
+    model = Model("m", "m", "r", tiny_random_pipe, "sd1", 64, "float32", "cpu")
+    with pytest.raises(UserError, match="drawn on an NVIDIA GPU"):
+        generate(model, [Recipe(**base, rng="cuda")], Store(tmp_path))
+
+
+def test_the_page_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "protocol", "unlearndiffatk"]) == 0
+    text = capsys.readouterr().out
+    assert "threshold_without_effect" in text and "[released code" in text and "(unsure)" not in text
+    assert main(["show", "protocol", "uce"]) == 2
+    assert "Did you mean 'uce20" in capsys.readouterr().err
+    assert main(["show", "a", "b"]) == 2
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    plan = make_plan(prompts=2)
+    for name, protocol in (("one", "esd v1 (LMS; hash 11111111)"), ("two", "mace v1 (DDIM; hash 22222222)")):
+        finish(store, name, plan, about=ABOUT | {"protocol": protocol})
+    return store
+
+
+def test_two_protocols_in_one_column_are_refused_with_what_differs(mixed: Store) -> None:
+    with pytest.raises(UserError, match=r"protocol differs \(esd v1.*and mace v1.*--allow-mixed"):
+        tabulate(["one", "two"], str(mixed.root), console=quiet())
+
+
+def test_two_versions_of_a_metric_or_reference_sets_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("old", "new"):
+        folder = finish(store, name, make_plan(prompts=1))
+        manifest = folder / "manifest.json"
+        if name == "old":
+            manifest.write_text(manifest.read_text().replace("change@1", "change@0-otherreference"))
+    folders = [store.root / "runs" / name for name in ("old", "new")]
+    with pytest.raises(UserError, match="version or reference set of metric change differs .0-otherreference and 1"):
+        check_same(folders)
+    assert labels(alike(folders)) == ["change@0-otherreference", "change@1"]
+
+
+def test_allowed_mixing_gives_each_protocol_columns_of_its_own(mixed: Store, capsys) -> None:
+    console = quiet()
+    measured = tabulate(["one", "two"], str(mixed.root), console=console, allow_mixed=True)
+    assert set(measured.metric[measured.metric.str.startswith("classifier")]) == {
+        "classifier [esd v1]@1", "classifier [mace v1]@1",
+    }  # fmt: skip
+    text = next(mixed.root.glob("tables/*/object.md")).read_text()
+    assert "classifier [esd v1] % erased" in text and "classifier [mace v1] % erased" in text
+    assert "[esd v1] esd v1 (LMS" in text and "[mace v1] mace v1 (DDIM" in text
+    single = tabulate(["one"], str(mixed.root), console=quiet())
+    ours = measured[measured.metric == "classifier [esd v1]@1"]
+    theirs = single[single.metric == "classifier@1"]
+    assert ours.value.tolist() == theirs.value.tolist()
+
+
+def test_runs_that_agree_need_no_labels_even_if_mixing_is_allowed(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), make_plan(prompts=1)
+    finish(store, "a", plan)
+    finish(store, "b", plan)
+    assert "classifier@1" in set(tabulate(["a", "b"], str(tmp_path), console=quiet(), allow_mixed=True).metric)

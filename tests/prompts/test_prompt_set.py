@@ -1,0 +1,207 @@
+"""Prompt sets: what a set promises, our own prompts, and which rows a task is measured on."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from erasebench.concepts import KINDS, Concept, ErasureTask
+from erasebench.errors import UserError
+from erasebench.prompts.builtin import builtin
+from erasebench.prompts.choose import from_config
+from erasebench.prompts.prompt_set import DTYPES, PromptSet
+from erasebench.prompts.templates import COLOURS, concept_prompt, general_prompt, with_article
+from erasebench.tiny import world
+
+OBJECTS = [Concept(name, "object") for name in ("church", "gas pump", "English springer")]
+WEAPONS = [Concept("knife", "unsafe", ("dagger", "a steel blade")), Concept("pistol", "unsafe")]
+
+
+def prompt_set(**columns: list) -> PromptSet:
+    length = len(next(iter(columns.values())))
+    row = {"prompt": "x", "negative_prompt": "", "seed": 0, "guidance": None, "width": None, "height": None}
+    row |= {"label": "", "kind": "object", "role": ""}
+    values = {name: [value] * length for name, value in row.items()} | {"prompt_id": [str(n) for n in range(length)]}
+    return PromptSet("set", "1", pd.DataFrame(values | columns), "test")
+
+
+def test_rows_have_the_declared_columns_and_types():
+    rows = builtin("object", OBJECTS).rows
+    assert list(rows.columns) == list(DTYPES)
+    assert rows.seed.dtype == "int64" and rows.width.dtype == "Int64" and rows.guidance.isna().all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(KINDS), st.integers(1, 30), st.integers(1, 30), st.integers(0, 5))
+def test_a_shorter_builtin_set_is_the_start_of_a_longer_one(kind, few, more, seed):
+    concepts = [Concept("one", kind, ("a first thing",)), Concept("two", kind)]
+    short = builtin(kind, concepts, per_concept=min(few, more), general=2, seed=seed).rows
+    long = builtin(kind, concepts[::-1], per_concept=max(few, more), general=9, seed=seed).rows
+    found = short.merge(long, on=["prompt_id", "prompt", "seed", "label", "kind", "role"])
+    assert len(found) == len(short)
+
+
+def test_builtin_generations_are_distinct_and_follow_the_seed():
+    first, again, other = (builtin("artist", [Concept("Monet", "artist")], seed=seed) for seed in (0, 0, 1))
+    assert first.hash == again.hash != other.hash
+    assert first.counts()["distinct"] == len(first.rows) == 36
+    assert first.rows.seed.nunique() == 36 and first.rows.seed.between(0, 2**31 - 1).all()
+    assert not set(first.rows.seed) & set(other.rows.seed)
+    assert (first.rows.prompt == other.rows.prompt).all()
+
+
+def test_every_prompt_of_a_concept_asks_for_it_and_general_prompts_ask_for_none():
+    rows = builtin("unsafe", [*WEAPONS, *OBJECTS], per_concept=12).rows
+    worded = {concept.name: concept.phrases for concept in [*WEAPONS, *OBJECTS]}
+    for row in rows.itertuples():
+        if row.role == "general":
+            names = [*world.OBJECTS, *world.PEOPLE, *world.UNSAFE, *world.ARTISTS]
+            assert not any(re.search(rf"\b{name}\b", row.prompt, re.IGNORECASE) for name in names)
+        else:
+            phrases = worded[row.label] if row.kind == "unsafe" else [row.label]
+            assert any(phrase in row.prompt for phrase in phrases), row.prompt
+    knife = rows.prompt[rows.label == "knife"]
+    assert all(knife.str.contains(phrase).sum() == 4 for phrase in worded["knife"])
+    assert rows.kind[rows.label == "church"].eq("object").all()
+
+
+def test_words_of_our_templates_are_words_of_the_embedded_world():
+    known = {word for seed in range(3000) for word in re.findall(r"[a-z]+", world.scene(seed).caption.lower())}
+    made = [concept_prompt(kind, ("church",), index) for kind in KINDS for index in range(60)]
+    made += [general_prompt(index) for index in range(60)]
+    assert set(re.findall(r"[a-z]+", " ".join(made).lower())) - {"church"} <= known
+    assert set(COLOURS) <= set(world.BACKGROUNDS)
+
+
+@pytest.mark.parametrize(
+    ("noun", "worded"),
+    [
+        ("church", "a church"),
+        ("English springer", "an English springer"),
+        ("Snoopy", "Snoopy"),
+        ("apple", "an apple"),
+        ("unicorn", "a unicorn"),
+        ("hourglass", "an hourglass"),
+        ("the gun", "the gun"),
+        ("weapons", "weapons"),
+        ("glass", "a glass"),
+        ("nudity", "nudity"),
+    ],
+)
+def test_articles(noun, worded):
+    assert with_article(noun) == worded
+
+
+def test_the_task_decides_the_roles():
+    prompts = prompt_set(label=["Church", "gas pump", "", ""], role=["", "", "", "erase"])
+    rows = prompts.for_task(ErasureTask((Concept("church", "object"),)))
+    assert list(rows.role) == ["erase", "retain", "general", "erase"]
+
+
+def test_a_files_erase_role_does_not_make_a_kept_concept_an_erased_one():
+    prompts = prompt_set(label=["church", "gas pump"], role=["retain", "erase"])
+    assert list(prompts.for_task(ErasureTask((Concept("church", "object"),))).role) == ["erase", "retain"]
+
+
+def test_roles_that_hold_are_not_changed_by_the_task():
+    fixed = prompt_set(label=["Vincent van Gogh", "Monet"], role=["erase", "retain"])
+    fixed = PromptSet("set", "1", fixed.rows, "test", roles="rows")
+    assert list(fixed.for_task(ErasureTask((Concept("van Gogh", "artist"),))).role) == ["erase", "retain"]
+
+
+def test_a_task_without_prompts_is_refused_with_the_nearest_label():
+    prompts = prompt_set(label=["church", "gas pump"])
+    with pytest.raises(UserError, match=r"no prompt has the label 'chruch'. Did you mean 'church'\?.*prompts.role"):
+        prompts.for_task(ErasureTask((Concept("chruch", "object"),)))
+
+
+def test_take_takes_the_first_rows_of_each_label():
+    small = builtin("object", OBJECTS, per_concept=6, general=4).take(["Church"], 6, 2, 3)
+    assert small.rows.groupby("label").size().to_dict() == {"": 3, "church": 6, "gas pump": 2, "English springer": 2}
+    assert list(small.rows.prompt_id[small.rows.label == "gas pump"]) == ["object/gas pump/000", "object/gas pump/001"]
+    with pytest.raises(UserError, match="6 prompts of 'gas pump', 7 asked for"):
+        builtin("object", OBJECTS, per_concept=6).take(["church"], 6, 7, 3)
+    with pytest.raises(UserError, match="no prompts for 'churc'.*church"):
+        builtin("object", OBJECTS).take(["churc"], 1, 1, 1)
+
+
+def test_a_config_gives_each_task_its_budget():
+    prompts = from_config({"source": "builtin", "per_erased": 7, "per_retained": 2, "general": 3}, "object", OBJECTS)
+    for name in ("church", "gas pump"):
+        rows = prompts.for_task(ErasureTask((Concept(name, "object"),)))
+        assert rows.role.value_counts().to_dict() == {"erase": 7, "retain": 4, "general": 3}
+        assert set(rows.label[rows.role == "erase"]) == {name}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"source": "builtin", "per_erasd": 3}, "prompts.per_erasd.*Did you mean 'per_erased'"),
+        ({"source": "x.csv", "limt": 3}, "prompts.limt.*Did you mean 'limit'"),
+        ({"source": "builtin", "per_erased": 0}, "per_erased=0: give a whole number of 1 or more"),
+        ({"source": "builtin", "general": -1}, "general=-1"),
+        ({"source": "builtin", "seed": 1.5}, "seed=1.5"),
+    ],
+)
+def test_a_bad_config_is_refused(config, message):
+    with pytest.raises(UserError, match=message):
+        from_config(config, "object", OBJECTS)
+
+
+def test_a_concept_listed_twice_is_refused():
+    with pytest.raises(UserError, match="'Church' is listed twice|'church' is listed twice"):
+        builtin("object", [Concept("church", "object"), Concept("Church", "object")])
+
+
+def test_the_hash_sees_every_cell_and_no_name():
+    base = {"prompt": ["a", "b"], "seed": [1, 2]}
+    hashes = {
+        prompt_set(**base, **{name: [value] * 2}).hash
+        for name, value in [
+            ("negative_prompt", "no"),
+            ("guidance", 7.0),
+            ("width", 512),
+            ("label", "l"),
+            ("role", "erase"),
+        ]
+    }
+    hashes |= {prompt_set(**base).hash, prompt_set(prompt=["a", "b"], seed=[1, 2**63 - 1]).hash}
+    hashes |= {prompt_set(prompt=["a", ""], seed=[1, 2]).hash}
+    assert len(hashes) == 8
+    renamed = PromptSet("other", "2", prompt_set(**base).rows, "elsewhere", notes=("n",))
+    assert renamed.hash == prompt_set(**base).hash and len(renamed.hash) == 64
+
+
+def test_counts_tell_generations_from_rows_and_print_as_a_sentence():
+    prompts = prompt_set(
+        prompt=["a", "a", "a", "", "two\nlines"],
+        seed=[1, 1, 2, 3, 4],
+        label=["x", "x", "x", "", ""],
+        role=["", "", "", "general", "general"],
+    )
+    counts = prompts.counts()
+    assert counts == {
+        "rows": 5, "distinct": 4, "labels": {"x": 3}, "roles": {"general": 2}, "empty": 1, "multiline": 1,
+    }  # fmt: skip
+    assert str(counts) == (
+        "5 prompts, 4 distinct generations (prompt, seed, guidance, size); x 3; roles general 2; 1 empty; "
+        "1 over several lines"
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"prompt_id": ["1", "1"]}, "prompt_id '1' comes twice"),
+        ({"role": ["eraze", ""]}, "role 'eraze' is not one of"),
+        ({"seed": [0, -1]}, "seed -1"),
+        ({"prompt": []}, "no prompt"),
+    ],
+)
+def test_a_wrong_set_cannot_be_made(columns, message):
+    with pytest.raises(UserError, match=message):
+        prompt_set(**columns)

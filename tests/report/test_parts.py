@@ -1,0 +1,142 @@
+"""The parts of a report: outcomes, answers of metrics, names of files, notes of edits."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from table_helpers import METRICS, Accuracy, make_plan, make_scores
+
+from erasebench.metrics.judge import Judge
+from erasebench.metrics.nudenet import NudeNet
+from erasebench.report.browser import make_rows
+from erasebench.report.charts import charts, inline
+from erasebench.report.html_tables import headline, html_table
+from erasebench.report.methods import _series, short_name
+from erasebench.report.names import Names
+from erasebench.report.outcomes import OUTCOMES, outcomes, seen
+from erasebench.scores.metric import with_chance
+from erasebench.tables import measure as tables
+from erasebench.tables.columns import aims
+
+
+def signs_of(recognised: dict[tuple[str, str], float]) -> dict[tuple[str, str], str]:
+    """The signs of one prompt by (eraser, role), from what is recognised."""
+    rows = [
+        {"task_kind": "object", "task": "church", "prompt_id": role, "role": role, "eraser": eraser, "value": value}
+        for (eraser, role), value in recognised.items()
+    ]
+    plan = pd.DataFrame(rows)
+    found = outcomes(plan, plan.value)
+    assert set(found) <= set(OUTCOMES)
+    return dict(zip(recognised, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("role", "before", "after", "signs"),
+    [
+        ("erase", 1, 1, "rf"),
+        ("erase", 1, 0, "rg"),
+        ("erase", 0, 1, "nf"),
+        ("retain", 1, 1, "rk"),
+        ("retain", 1, 0, "rl"),
+        ("retain", 0, 0, "nn"),
+        ("retain", 0, 1, "nk"),
+        ("retain", math.nan, 0, "?l"),
+        ("erase", math.nan, math.nan, "??"),
+        ("general", 1, 0, "??"),
+    ],
+)
+def test_an_outcome_is_told_from_role_and_verdicts(role: str, before: float, after: float, signs: str) -> None:
+    assert "".join(signs_of({("none", role): before, ("cure", role): after}).values()) == signs
+
+
+def test_the_unedited_image_is_looked_up_wherever_its_row_stands() -> None:
+    assert signs_of({("cure", "retain"): 0.0, ("none", "retain"): 0.0})["cure", "retain"] == "n"
+
+
+def test_the_first_metric_that_can_tell_is_asked() -> None:
+    plan = make_plan(prompts=2)
+    names, found = seen(plan, make_scores(plan), METRICS)
+    assert names == ["classifier"] and list(found.index) == list(plan.index)
+    gone = (plan.eraser == "cure") & (plan.role == "erase")
+    assert (found.recognised[gone] == 0).all() and (found.recognised[~gone & (plan.role != "general")] == 1).all()
+    assert found.recognised[plan.role == "general"].isna().all()
+    assert (found.answer[gone] == "nothing").all()
+    assert seen(plan, {}, METRICS)[0] == []
+
+
+def test_rows_stand_side_by_side_with_the_unedited_model_first() -> None:
+    plan = make_plan(("cure", "none"), prompts=2)
+    rows = make_rows(plan, pd.Series("", index=plan.index), pd.Series("?", index=plan.index))
+    assert rows.erasers == ["none", "cure"] and len(rows.signs) == 2 * 5 * 2
+    for place, row in enumerate(rows.frame.itertuples()):
+        same = plan[(plan.task == row.task) & (plan.prompt_id == row.prompt_id)].set_index("eraser")
+        assert rows.keys[place] == [same.key["none"], same.key["cure"]]
+
+
+def test_metrics_say_what_they_saw() -> None:
+    assert with_chance("church", 0.984) == "church 98\u00a0%" and with_chance("", 0.5) == ""
+    rows = pd.DataFrame({"answer": ["church", None], "answer_p": [0.5, np.nan]})
+    assert list(Accuracy().answers(rows)) == ["church 50\u00a0%", ""]
+    heads = {"object": "tench", "object_p": 0.9, "artist": "none", "artist_p": 0.7, "person": "x", "person_p": 1.0}
+    judged = pd.DataFrame(
+        [heads | {"unsafe": "none", "unsafe_p": 1.0, "kind": kind} for kind in ("object", "artist", "")]
+    )
+    assert list(Judge().answers(judged)) == ["tench 90\u00a0%", "none 70\u00a0%", ""]
+    boxes = [
+        ["BELLY_EXPOSED", 0.7, []],
+        ["BELLY_EXPOSED", 0.9, []],
+        ["FEET_EXPOSED", 0.3, []],
+        ["FACE_FEMALE", 1.0, []],
+    ]
+    detected = pd.DataFrame({"detections": [json.dumps(boxes), "[]"]})
+    assert list(NudeNet().answers(detected)) == ["belly exposed 0.90", "nothing counted"]
+
+
+def test_file_names_are_safe_and_never_the_same() -> None:
+    names = Names("index")
+    found = [
+        names(("a", i), text) for i, text in enumerate(["Index", "index", "../../etc", "教会", "x" * 500, "x" * 500])
+    ]
+    assert len(set(found)) == len(found) and "index" not in found
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") and 0 < len(name) < 70 for name in found)
+    assert names(("a", 0), "Index") == found[0]
+
+
+def test_notes_of_edits_are_read_however_they_nest() -> None:
+    assert short_name("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight") == "mid 0 attn2 to_k"
+    assert _series({"forget": [[0.9, 0.1], [1.0]], "retain": []}) == [("forget 1", [0.9, 0.1]), ("forget 2", [1.0])]
+    assert _series([0.5, 0.5]) == [("energies", [0.5, 0.5])] and _series(None) == []
+
+
+def measured(*erasers: str) -> pd.DataFrame:
+    plan = make_plan(("none", *erasers), ("church",), 3)
+    return tables.measure(plan, make_scores(plan), METRICS)
+
+
+def test_tables_of_a_page_have_the_texts_of_the_other_tables() -> None:
+    table = html_table(measured("cure", "uce"), "object")
+    assert [name for name, _ in table.rows] == ["unedited model", "cure", "uce"]
+    assert table.heads[1].text == "classifier % erased" and table.heads[1].meaning == "lower is better"
+    cell = table.rows[1][1][0]
+    assert (cell.text, cell.sort, cell.best) == ("0.0", "0.0", True) and cell.interval.startswith("0.0–")
+    assert html_table(measured("cure"), "artist") is None
+    first = headline(measured("cure", "uce"), ["object"])
+    assert [head.text for head in first.heads] == ["eraser", "erased", "retained", "both (H)"]
+    assert headline(measured().query("unit != '%'"), ["object"]) is None
+
+
+def test_figures_need_both_aims_and_take_any_name() -> None:
+    numbers = measured("a_$b$ <i>&")
+    assert aims(numbers[numbers.task == tables.POOLED]) == (("erase", "classifier@1"), ("retain", "classifier@1"))
+    drawn = inline(charts(numbers, "object", None)[0])
+    assert (
+        drawn.startswith("<svg") and "a_$b$ &lt;i&gt;&amp;" in drawn and "<i>" not in drawn and "currentColor" in drawn
+    )
+    kept = numbers[(numbers.metric != "classifier@1") | (numbers.role == "erase")]
+    assert aims(kept[kept.task == tables.POOLED])[1] == ("retain", "text_match@2-a_b")
+    assert charts(numbers[numbers.role == "general"], "object", None) == []

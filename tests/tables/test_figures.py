@@ -1,0 +1,161 @@
+"""The grid shows the right image in the right place; the plot shows what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from table_helpers import METRICS, colour, make_plan, make_scores, make_store
+
+from erasebench.tables import figures
+from erasebench.tables import measure as tables
+from erasebench.tables.figures import CELL, GAP, GREEN, RED, SIDE
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return make_plan(tasks=("church", "gas pump", "tench"), prompts=3)
+
+
+@pytest.fixture(scope="module")
+def store(plan, tmp_path_factory: pytest.TempPathFactory):
+    return make_store(tmp_path_factory.mktemp("results"), plan)
+
+
+def bands(image: Image.Image) -> list[tuple[int, tuple[int, int, int]]]:
+    """Top and colour of every row's band, from the picture."""
+    pixels = np.asarray(image)[:, figures.MARGIN]
+    found, last = [], None
+    for y, pixel in enumerate(map(tuple, pixels.tolist())):
+        if pixel in (RED, GREEN) and last is None:
+            found.append((y, pixel))
+        last = pixel if pixel in (RED, GREEN) else None
+    return found
+
+
+def test_a_row_is_a_prompt_a_column_an_eraser_and_small_images_keep_their_pixels(plan, store, tmp_path: Path) -> None:
+    image = Image.open(figures.grid(plan, store, "object", tmp_path / "grid.png"))
+    rows = bands(image)
+    assert [band for _, band in rows] == [RED, RED, GREEN] * 3
+    by_original = {colour(key): (key, task) for key, task in zip(plan.original_key, plan.task, strict=True)}
+    labels = []
+    for top, band in rows:
+        row = [image.getpixel((SIDE + column * (CELL + GAP) + 3, top + 3)) for column in range(3)]
+        original, _ = by_original[row[0]]
+        same = plan[plan.original_key == original]
+        role = "erase" if band == RED else "retain"
+        matching = [
+            task for task in same.task.unique()
+            if [colour(key) for key in same[(same.task == task) & (same.role == role)].key] == row
+        ]  # fmt: skip
+        assert len(matching) == 1, "all images of a row are of one prompt, one seed and one task, in the plan's order"
+        labels.append(same.label.iloc[0])
+        cell = np.asarray(image)[top : top + CELL, SIDE : SIDE + CELL].reshape(-1, 3)
+        assert len(np.unique(cell, axis=0)) == 1, "whole factors: 64 pixels fill a cell"
+    assert labels[:2] == ["church", "church"] and labels[2] != "church"
+
+
+def test_marks_say_whether_the_classifier_agrees(plan, store, tmp_path: Path) -> None:
+    name, seen = tables.recognised(plan, make_scores(plan), METRICS)
+    path = figures.grid(plan, store, "object", tmp_path / "grid.png", seen=seen, seen_by=name)
+    image = Image.open(path)
+    marks = []
+    for top, _ in bands(image)[:3]:
+        corners = [(SIDE + column * (CELL + GAP) + CELL - 2, top + CELL - 19) for column in range(3)]
+        marks.append([{RED: "cross", GREEN: "tick"}.get(image.getpixel(corner), "") for corner in corners])
+    # cure erases and keeps all, uce erases nothing; the original is not judged.
+    assert marks == [["", "tick", "cross"], ["", "tick", "cross"], ["", "tick", "tick"]]
+
+
+def test_only_what_was_to_be_erased_is_blurred(plan, store, tmp_path: Path) -> None:
+    few = plan[plan.task == "church"]
+    key = few.key[(few.eraser == "none") & (few.role == "erase")].iloc[0]
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::4] = 255
+
+    class Striped:
+        def image(self, wanted: str) -> Image.Image:
+            return Image.fromarray(stripes)
+
+    contrast = {}
+    for blur in (True, False):
+        image = Image.open(figures.grid(few, Striped(), "object", tmp_path / f"{blur}.png", blur=blur))
+        for top, band in bands(image):
+            cell = np.asarray(image.convert("L"))[top + 40 : top + 80, SIDE + 40 : SIDE + 80]
+            contrast.setdefault((blur, band), []).append(int(np.ptp(cell)))
+    assert key and max(contrast[True, RED]) < 20
+    assert min(contrast[True, GREEN] + contrast[False, RED] + contrast[False, GREEN]) == 255
+
+
+@pytest.mark.parametrize("size", [(512, 512), (512, 768), (24, 16)])
+def test_images_of_any_size_fit(size: tuple[int, int], tmp_path: Path) -> None:
+    class Large:
+        def image(self, key: str) -> Image.Image:
+            return Image.new("RGB", size, (200, 30, 60))
+
+    plan = make_plan(erasers=("none", "cure template=" + "x" * 90), tasks=("church",), prompts=1)
+    plan["prompt"] = "an endless word " + "y" * 400 + " " + "und so weiter " * 60
+    image = Image.open(figures.grid(plan, Large(), "object", tmp_path / "grid.png"))
+    right = np.asarray(image)[:, -figures.MARGIN // 2 :]
+    assert (right == 255).all(), "nothing runs out of the sheet"
+    cell = max(CELL, (2 * CELL if size[0] > CELL else CELL))
+    tops = [top for top, _ in bands(image)]
+    assert all(b - a >= cell + GAP for a, b in zip(tops, tops[1:], strict=False))
+
+
+def test_a_kind_without_prompts_still_gives_a_picture(plan, store, tmp_path: Path) -> None:
+    assert Image.open(figures.grid(plan, store, "artist", tmp_path / "grid.png")).width > 100
+
+
+def test_strength_plot_has_every_setting_with_its_interval(tmp_path: Path, monkeypatch) -> None:
+    plan = make_plan(erasers=("none", "cure alpha=10", "cure alpha=1", "cure alpha=2"))
+    measured = tables.measure(plan, make_scores(plan), METRICS)
+    drawn = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, file, **kw: (drawn.append(self), file.write(b"x")))
+    figures.strength(measured, "object", "alpha", tmp_path / "plot.png")
+    (axis,) = drawn[0].axes
+    assert [container.get_label() for container in axis.containers] == ["erased ↓", "retained ↑"]
+    for container, role in zip(axis.containers, ("erase", "retain"), strict=True):
+        line, _, (bars,) = container.lines
+        assert list(line.get_xdata()) == [1, 2, 10]
+        pooled = measured[(measured.task == "all") & (measured.role == role) & (measured.metric == "classifier@1")]
+        for (x, y), segment in zip(line.get_xydata(), bars.get_segments(), strict=True):
+            row = pooled[pooled.eraser == f"cure alpha={x:g}"].iloc[0]
+            np.testing.assert_allclose(
+                [y, segment[0][1], segment[1][1]], [100 * row.value, 100 * row.low, 100 * row.high]
+            )
+    assert axis.get_xlabel() == "alpha"
+
+
+def test_strength_plot_is_written_as_png_and_svg(tmp_path: Path) -> None:
+    plan = make_plan(erasers=("none", "cure alpha=1", "cure alpha=100"))
+    figures.strength(tables.measure(plan, make_scores(plan), METRICS), "object", "alpha", tmp_path / "plot.png")
+    assert Image.open(tmp_path / "plot.png").width > 500 and b"<svg" in (tmp_path / "plot.svg").read_bytes()[:500]
+
+
+def test_labels_that_differ_in_more_than_the_option_are_lines_of_their_own(tmp_path: Path, monkeypatch) -> None:
+    plan = make_plan(erasers=("none", *(f"cure alpha={a} rule={rule}" for a in (1, 2) for rule in ("all", "mean"))))
+    drawn = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, file, **kw: (drawn.append(self), file.write(b"x")))
+    figures.strength(tables.measure(plan, make_scores(plan), METRICS), "object", "alpha", tmp_path / "plot.png")
+    lines = {container.get_label(): list(container.lines[0].get_xdata()) for container in drawn[0].axes[0].containers}
+    assert lines == {
+        f"{role} cure rule={rule}": [1, 2] for role in ("erased ↓", "retained ↑") for rule in ("all", "mean")
+    }
+
+
+def test_an_image_that_is_gone_leaves_its_place_empty(plan, store, tmp_path: Path) -> None:
+    gone = plan.key[(plan.eraser == "cure") & (plan.role == "erase")].iloc[0]
+
+    class Lossy:
+        def image(self, key: str) -> Image.Image:
+            if key == gone:
+                raise KeyError(key)
+            return store.image(key)
+
+    image = Image.open(figures.grid(plan, Lossy(), "object", tmp_path / "grid.png"))
+    top = bands(image)[0][0]
+    assert image.getpixel((SIDE + CELL + GAP + 3, top + 3)) == (255, 255, 255)
+    assert image.getpixel((SIDE + 3, top + 3)) != (255, 255, 255)

@@ -1,0 +1,291 @@
+"""Records to numbers: what is pooled, paired, left out and refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from table_helpers import METRICS, Accuracy, TextMatch, make_costs, make_plan, make_scores
+
+from erasebench.errors import UserError
+from erasebench.scores.metric import Metric
+from erasebench.scores.stats import mean_estimate, wilson
+from erasebench.tables import measure as tables
+
+
+@pytest.fixture(scope="module")
+def plan() -> pd.DataFrame:
+    return make_plan()
+
+
+@pytest.fixture(scope="module")
+def measured(plan: pd.DataFrame) -> pd.DataFrame:
+    return tables.measure(plan, make_scores(plan), METRICS, costs=make_costs(plan))
+
+
+def one(measured: pd.DataFrame, **where: str) -> pd.Series:
+    for column, value in where.items():
+        measured = measured[measured[column] == value]
+    assert len(measured) == 1, measured
+    return measured.iloc[0]
+
+
+def test_erased_and_retained_accuracy_with_wilson_intervals(measured: pd.DataFrame) -> None:
+    for eraser, successes in (("none", 10), ("cure", 0), ("uce", 10)):
+        row = one(measured, eraser=eraser, task="all", role="erase", metric="classifier@1")
+        expected = wilson(successes, 10)
+        assert (row.value, row.low, row.high, row.n, row.how) == (
+            expected.value, expected.low, expected.high, 10, "wilson"
+        )  # fmt: skip
+        assert row.direction == "down" and row.unit == "%"
+    assert one(measured, eraser="cure", task="church", role="erase", metric="classifier@1").n == 5
+
+
+def test_pooled_rows_that_show_one_image_count_once(measured: pd.DataFrame, plan: pd.DataFrame) -> None:
+    retained = plan[plan.role == "retain"]
+    for eraser in ("none", "cure"):
+        row = one(measured, eraser=eraser, task="all", role="retain", metric="classifier@1")
+        assert row.n == retained.key[retained.eraser == eraser].nunique()
+    none, cure = (
+        one(measured, eraser=eraser, task="all", role="general", metric="text_match@2-a_b").n
+        for eraser in ("none", "cure")
+    )
+    assert (none, cure) == (5, 10), "the unedited model draws a general prompt once for both tasks"
+
+
+def test_values_equal_a_plain_mean_over_the_images(measured: pd.DataFrame, plan: pd.DataFrame) -> None:
+    scores = make_scores(plan)["text_match@2-a_b"].set_index("key").value
+    keys = plan.key[(plan.eraser == "uce") & (plan.task == "church") & (plan.role == "general")]
+    row = one(measured, eraser="uce", task="church", role="general", metric="text_match@2-a_b")
+    assert row.value == pytest.approx(scores[keys].mean(), rel=1e-12)
+    assert row.low < row.value < row.high
+
+
+def test_differences_are_paired_with_the_unedited_image_of_the_same_prompt(plan: pd.DataFrame) -> None:
+    scores = make_scores(plan)
+    table = scores["text_match@2-a_b"]
+    by_key = table.set_index("key").value
+    original = dict(zip(plan.key, plan.original_key, strict=True))
+    # Every edited image is exactly 0.01 below its own original, whose values differ widely.
+    shift = [by_key[original[key]] - 0.01 * (original[key] != key) for key in table.key]
+    scores["text_match@2-a_b"] = table.assign(value=shift).sample(frac=1, random_state=0)
+    measured = tables.measure(plan.sample(frac=1, random_state=1), scores, [TextMatch()])
+    for eraser in ("cure", "uce"):
+        row = one(measured, eraser=eraser, task="all", role="general")
+        np.testing.assert_allclose([row.difference, row.difference_low, row.difference_high], -0.01, rtol=1e-9)
+        assert row.high - row.low > 0.01, "the interval of the value itself is wide"
+    assert math.isnan(one(measured, eraser="none", task="all", role="general").difference)
+
+
+def test_pairs_of_one_original_count_once_in_the_interval_of_a_difference() -> None:
+    few, many = make_plan(tasks=("church",), prompts=8), make_plan(tasks=("church", "gas pump", "tench"), prompts=8)
+    width = {}
+    for name, plan in (("few", few), ("many", many)):
+        scores = make_scores(plan)
+        # What an edit does to a general prompt depends on the prompt alone, whatever the task.
+        effect = plan.drop_duplicates("key").set_index("key")
+        value = np.where(effect.eraser == "none", 0.0, effect.seed % 100 / 10)
+        scores["text_match@2-a_b"] = pd.DataFrame(
+            {"key": effect.index, "prompt": effect.prompt.to_numpy(), "value": value}
+        )
+        row = one(tables.measure(plan, scores, [TextMatch()]), eraser="uce", task="all", role="general")
+        width[name] = row.difference_high - row.difference_low
+    assert width["many"] == pytest.approx(width["few"], rel=1e-9), "three edits are not three times as many prompts"
+
+
+def test_harmonic_mean_of_what_is_gone_and_what_is_kept(measured: pd.DataFrame) -> None:
+    assert one(measured, eraser="cure", task="all", metric="H classifier@1").value == 1
+    row = one(measured, eraser="uce", task="all", metric="H classifier@1")
+    assert row.value == 0 and row.role == "both" and row.direction == "up"
+    assert not (measured.metric == "H text_match@2-a_b").any()
+
+
+def test_the_unedited_model_is_not_compared_with_itself(measured: pd.DataFrame) -> None:
+    change = measured[measured.metric == "change@1"]
+    assert set(change.eraser) == {"cure", "uce"} and (change.value == 0.5).all()
+
+
+def test_costs_are_rows_of_their_own(measured: pd.DataFrame) -> None:
+    row = one(measured, eraser="cure", metric="edit_seconds")
+    assert (row.value, row.n, row.role, row.direction) == (1.5, 2, "cost", "down")
+
+
+def test_not_run_is_a_row_with_a_reason_and_no_number(plan: pd.DataFrame) -> None:
+    scores = make_scores(plan)
+    measured = tables.measure(plan, scores, METRICS, not_run_because={"classifier@1": "weights are absent"})
+    rows = measured[measured.metric.isin(["classifier@1", "H classifier@1"])]
+    assert len(rows) and rows.value.isna().all() and (rows.n == 0).all()
+    assert set(rows.reason) == {"weights are absent"} and set(rows.how) == {"not run"}
+    assert measured.value[measured.metric == "text_match@2-a_b"].notna().all()
+
+
+def test_a_mean_over_only_some_of_the_images_is_not_given(plan: pd.DataFrame) -> None:
+    scores = make_scores(plan)
+    lost = plan.key[(plan.eraser == "uce") & (plan.role == "erase") & (plan.task == "church")].iloc[:2]
+    scores["classifier@1"] = scores["classifier@1"][~scores["classifier@1"].key.isin(lost)]
+    measured = tables.measure(plan, scores, [Accuracy()])
+    row = one(measured, eraser="uce", task="church", role="erase")
+    assert math.isnan(row.value) and "2 of 5 rows have no score" in row.reason
+    assert math.isnan(one(measured, eraser="uce", task="church", role="both").value)
+    assert one(measured, eraser="uce", task="gas pump", role="erase").value == 1, "other slices are whole"
+    assert tables.measure(plan, {}, [Accuracy()]).value.isna().all()
+
+
+def test_two_versions_of_a_metric_do_not_meet(plan: pd.DataFrame) -> None:
+    newer = Accuracy()
+    newer.version = "2"
+    with pytest.raises(UserError, match=r"metric classifier: versions 1 and 2"):
+        tables.measure(plan, make_scores(plan), [Accuracy(), newer])
+
+
+def test_a_score_column_may_not_hide_a_column_of_the_plan(plan: pd.DataFrame) -> None:
+    scores = {"classifier@1": make_scores(plan)["classifier@1"].assign(label="church")}
+    with pytest.raises(ValueError, match="label"):
+        tables.measure(plan, scores, [Accuracy()])
+
+
+class SetDistance(Metric):
+    """A metric of two sets, as FID is one: no number for a single image."""
+
+    name, version = "set_distance", "1"
+    directions = {"general": "down"}
+
+    def score(self, images, rows, originals=None):
+        raise NotImplementedError
+
+    def values(self, rows: pd.DataFrame) -> pd.Series:
+        return pd.Series(np.nan, index=rows.index)
+
+    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None):
+        assert list(rows.prompt_id) == list(original.prompt_id) and list(rows.task) == list(original.task)
+        assert list(rows.original_key) == list(original.key)
+        return mean_estimate([abs(rows.feature.mean() - original.feature.mean())])
+
+
+def test_a_metric_of_sets_gets_the_unedited_rows_in_the_same_order(plan: pd.DataFrame) -> None:
+    images = plan.drop_duplicates("key")
+    features = pd.DataFrame({"key": images.key, "feature": np.where(images.eraser == "cure", 3.0, 1.0)})
+    measured = tables.measure(plan.sample(frac=1, random_state=3), {"set_distance@1": features}, [SetDistance()])
+    assert one(measured, eraser="cure", task="all").value == 2
+    assert one(measured, eraser="none", task="all").value == 0
+    assert measured.difference.isna().all()
+
+
+def test_kinds_and_roles_that_a_metric_does_not_know_are_skipped(plan: pd.DataFrame) -> None:
+    artists = Accuracy()
+    artists.kinds = ("artist",)
+    assert not len(tables.measure(plan, make_scores(plan), [artists]))
+    assert not (tables.measure(plan, make_scores(plan), [TextMatch()]).role == "erase").any()
+
+
+def test_wide_has_the_unedited_model_first_and_roles_in_order(measured: pd.DataFrame) -> None:
+    shuffled = measured.sort_values("eraser", ascending=False)
+    wide = tables.wide(shuffled, "object")
+    assert wide.index[0] == "none" and set(wide.index[1:]) == {"cure", "uce"}
+    assert [role for role, _ in wide.columns] == [
+        *("erase", "retain", "both"),  # of the accuracy, which comes first
+        *("retain", "retain", "general"),
+        *("cost", "cost"),
+    ]
+    assert wide.loc["none", ("cost", "edit_seconds")] is None
+    assert tables.wide(measured, "object", "church").loc["cure", ("erase", "classifier@1")]["n"] == 5
+
+
+def cell(eraser: str, value: float, low: float, high: float, direction: str = "down") -> dict:
+    return {"eraser": eraser, "value": value, "low": low, "high": high, "direction": direction}
+
+
+def test_best_are_all_that_the_interval_does_not_tell_from_the_best() -> None:
+    cells = [cell("none", 0, 0, 0), cell("a", 1, 0.5, 1.5), cell("b", 1.4, 1, 2), cell("c", 3, 2.5, 4)]
+    assert tables.best(cells) == [False, True, True, False]
+    assert tables.best([entry | {"direction": "up"} for entry in cells]) == [False, False, False, True]
+
+
+def test_nothing_is_best_alone_or_without_an_interval() -> None:
+    assert tables.best([cell("none", 0, 0, 0), cell("a", 1, 0.5, 1.5), None]) == [False] * 3
+    nan = math.nan
+    assert tables.best([cell("a", nan, nan, nan), cell("b", 1, nan, nan), cell("c", 2, 1, 3)]) == [False] * 3
+
+
+def test_recognised_says_what_the_first_accuracy_metric_sees(plan: pd.DataFrame) -> None:
+    name, seen = tables.recognised(plan, make_scores(plan), METRICS)
+    gone = plan[(plan.eraser == "cure") & (plan.role == "erase")].key
+    assert name == "classifier" and set(seen) == set(plan.key[plan.role != "general"])
+    assert {key for key, there in seen.items() if not there} == set(gone)
+    assert tables.recognised(plan, {}, METRICS) == ("", {})
+
+
+def test_pooled_is_the_reduction_of_all_rows_together(plan: pd.DataFrame) -> None:
+    scores = make_scores(plan)
+    by_key = scores["text_match@2-a_b"].set_index("key").value
+    for eraser in ("none", "uce"):
+        for role in ("retain", "general"):
+            rows = plan[(plan.eraser == eraser) & (plan.role == role)]
+            direct = mean_estimate(rows.key.map(by_key), groups=rows.key, clusters=rows.original_key)
+            found = one(tables.measure(plan, scores, [TextMatch()]), eraser=eraser, task="all", role=role)
+            assert (found.value, found.low, found.high, found.n) == (direct.value, direct.low, direct.high, direct.n)
+
+
+def test_the_harmonic_mean_equals_its_formula(plan: pd.DataFrame) -> None:
+    table = make_scores(plan)["classifier@1"]
+    wrong = np.random.default_rng(5).random(len(table)) < 0.4
+    scores = {"classifier@1": table.assign(answer=table.answer.where(~wrong, "other"))}
+    measured = tables.measure(plan, scores, [Accuracy()])
+    for eraser in ("none", "uce"):
+        for task in ("all", "church", "gas pump"):
+            erased, kept = (one(measured, eraser=eraser, task=task, role=role).value for role in ("erase", "retain"))
+            assert 0 < erased < 1 and 0 < kept < 1
+            row = one(measured, eraser=eraser, task=task, role="both")
+            assert row.value == pytest.approx(2 / (1 / (1 - erased) + 1 / kept), rel=1e-12)
+            assert row.low <= row.value <= row.high
+
+
+def test_scores_of_other_images_only_are_no_scores(plan: pd.DataFrame) -> None:
+    table = make_scores(plan)["classifier@1"]
+    elsewhere = {"classifier@1": table.assign(key=[f"{i:032x}" for i in range(len(table))])}
+    measured = tables.measure(plan, elsewhere, [Accuracy()])
+    assert len(measured) and measured.value.isna().all() and (measured.how == "not run").all()
+    assert measured.reason.str.contains("have no score").all()
+
+
+def test_without_scored_originals_a_set_is_not_its_own_reference(plan: pd.DataFrame) -> None:
+    edited = plan[plan.eraser != "none"].drop_duplicates("key")
+    features = pd.DataFrame({"key": edited.key, "feature": 1.0})
+    measured = tables.measure(plan, {"set_distance@1": features}, [SetDistance()])
+    assert (measured.how == "not run").all() and measured.reason.str.contains("no score").all()
+
+
+def test_labels_that_a_metric_does_not_know_are_not_run_for_that_reason(plan: pd.DataFrame) -> None:
+    class Unknowing(Accuracy):
+        def values(self, rows: pd.DataFrame) -> pd.Series:
+            return pd.Series(np.nan, index=rows.index)
+
+    measured = tables.measure(plan, make_scores(plan), [Unknowing()])
+    assert measured.value.isna().all() and set(measured.reason) == {tables.NO_NUMBER}
+
+
+def test_one_task_stands_under_its_name_and_pooled() -> None:
+    plan = make_plan(tasks=("church",))
+    measured = tables.measure(plan, make_scores(plan), METRICS, costs=make_costs(plan))
+    numbers = measured[measured.role != "cost"]
+    one_task, pooled = (
+        numbers[numbers.task == task].drop(columns="task").reset_index(drop=True) for task in ("church", "all")
+    )
+    pd.testing.assert_frame_equal(one_task, pooled)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.3)), min_size=2, max_size=6), st.sampled_from(["up", "down"]))
+@settings(max_examples=60, deadline=None)
+def test_best_holds_the_best_and_exactly_what_it_overlaps(values: list[tuple[float, float]], direction: str) -> None:
+    cells = [cell(f"e{i}", value, value - half, value + half, direction) for i, (value, half) in enumerate(values)]
+    found = tables.best([cell("none", 0.5, 0.0, 1.0, direction), *cells])
+    numbers = [value for value, _ in values]
+    top = int(np.argmax(numbers) if direction == "up" else np.argmin(numbers))
+    assert not found[0] and found[1 + top]
+    for mark, (value, half) in zip(found[1:], values, strict=True):
+        gap = abs(value - numbers[top]) - half - values[top][1]
+        assert mark if gap < -1e-12 else not mark if gap > 1e-12 else True

@@ -1,0 +1,222 @@
+"""Published numbers: whole, sourced, known by name; and compared only where they can be."""
+
+from __future__ import annotations
+
+import io
+import math
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from erasebench.config.choices import groups
+from erasebench.config.compose import compose
+from erasebench.edits.label import eraser_label
+from erasebench.errors import UserError
+from erasebench.runs.plan import prepare
+from erasebench.tables.measure import COLUMNS as MEASURED
+from erasebench.tables.published import COLUMNS, beside, load, of_experiment, print_beside, texts, write_beside
+
+DATA = files("erasebench").joinpath("data")
+
+
+@cache
+def config_of(*overrides: str):
+    return compose(overrides)
+
+
+def cell(eraser: str, task: str, role: str, metric: str, value: float, **more) -> dict:
+    row = dict.fromkeys(MEASURED, math.nan) | {
+        "task_kind": "object", "eraser": eraser, "task": task, "role": role, "metric": metric, "unit": "%",
+        "direction": "down", "value": value, "low": value - 0.01, "high": value + 0.01, "n": 500, "how": "wilson",
+        "reason": "",
+    }  # fmt: skip
+    return row | more
+
+
+MADE = pd.DataFrame(
+    [
+        cell("cure", "church", "erase", "classifier@1-x", 0.052),
+        cell("cure", "all", "erase", "classifier@1-x", 0.01),
+        cell("cure", "all", "retain", "classifier@1-x", 0.8),
+        cell("uce", "all", "erase", "classifier@1-x", 0.3),
+    ]
+)
+
+
+def test_every_number_is_whole_and_sourced() -> None:
+    table = load()
+    assert len(table) > 500 and set(table.obtained) == {"authors", "quoted"}
+    assert (table.source.str.len() > 10).all() and table.value.notna().all()
+    assert set(table.direction) == {"up", "down"}
+    for text in table.source:
+        assert "/work" not in text and "/tmp" not in text
+    cure = table[(table.paper == "CURE") & (table.split == "church")].iloc[0]
+    assert (cure.value, cure.obtained, cure.ours, cure.eraser) == (4.2, "quoted", "classifier", "cure")
+
+
+def test_every_counterpart_exists_among_our_metrics_protocols_and_erasers(tmp_path: Path) -> None:
+    table = load()
+    protocols = set(table.protocol) - {""}
+    assert protocols <= set(groups()["protocol"])
+    names = {"edit_seconds"}
+    options = set(table.ours) - {"", "edit_seconds"}
+    for option in groups()["metric"]:
+        if option in options or option.endswith("_parts"):
+            from erasebench.config.build import build
+
+            names |= {build(node, "metric").name for node in compose([f"metric=[{option}]"]).metric.values()}
+    assert options <= names, options - names
+    prepared = prepare(compose(["method=with_speed", f"store.dir={tmp_path}"]))
+    assert set(table.eraser) - {""} <= {*prepared.erasers, "speed params=K", "speed params=KV"}
+    from erasebench.config.build import build
+
+    for params in ("K", "KV"):
+        speed = build(compose(["method=speed", f"method.params={params}"]).method, "method")
+        assert eraser_label("speed", speed) == f"speed params={params}"
+    assert not table[(table.ours == "") & (table.why == "")].any(axis=None), "what has no counterpart says why"
+
+
+@pytest.mark.parametrize("name", groups()["experiment"])
+def test_every_experiment_finds_its_numbers(name: str) -> None:
+    import yaml
+
+    text = files("erasebench.conf").joinpath("experiment", f"{name}.yaml").read_text(encoding="utf-8")
+    about = yaml.safe_load(text)["experiment"]
+    rows = of_experiment(about)
+    assert bool(len(rows)) == bool(about["published"])
+    assert len(rows) or about["note"], "a table without numbers says so"
+
+
+def faulty(tmp_path: Path, change) -> Path:
+    for name in ("published.csv", "published_metrics.csv", "published_methods.csv"):
+        table = pd.read_csv(DATA.joinpath(name).open(encoding="utf-8"), dtype=str, keep_default_na=False)
+        if name == "published.csv":
+            table = change(table.head(3).copy())
+        table.to_csv(tmp_path / name, index=False)
+    return tmp_path
+
+
+def put(column: str, value: str):
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        table.loc[1, column] = value
+        return table
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("method", "EraseDif"), "row 3: method 'EraseDif' is unknown. Did you mean 'EraseDiff'"),
+        (put("metric", "Pre-ASR"), "row 3: metric 'Pre-ASR' of UnlearnDiffAtk benchmark is unknown.* 'Pre-ASR %'"),
+        (put("value", "about 4"), "row 3: 'about 4' is not a number"),
+        (put("value", "nan"), "row 3: 'nan' is not a number"),
+        (put("source", ""), "row 3: needs a source"),
+        (put("obtained", "memory"), "obtained must be one of authors, quoted"),
+        (lambda table: pd.concat([table, table.head(1)]), "EraseDiff, Pre-ASR % .* is there twice"),
+        (lambda table: table.drop(columns="source"), "published.csv: no column source"),
+    ],
+)
+def test_a_faulty_row_is_refused_by_name(change, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load(faulty(tmp_path, change))
+
+
+def test_an_experiment_that_asks_for_nothing_known_is_refused() -> None:
+    with pytest.raises(UserError, match="experiment x: no published number with .*Table 99"):
+        of_experiment({"name": "x", "published": [{"paper": "CURE", "table": "Table 99"}]})
+
+
+def row_of(table: pd.DataFrame, **wanted: str) -> pd.Series:
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def test_a_difference_is_taken_where_everything_matches() -> None:
+    table = beside(MADE, config_of("experiment=cure_objects"))
+    church = row_of(table, split="church")
+    assert (church.measured, church.published) == (pytest.approx(5.2), 4.2)
+    assert church.difference == pytest.approx(1.0) and church.note == "" and church.n == 500
+    assert (church.low, church.high) == (pytest.approx(4.2), pytest.approx(6.2))
+    horn = row_of(table, split="French horn")
+    assert math.isnan(horn.measured) and math.isnan(horn.difference), "not run stays not run"
+    unrelated = row_of(table, split="average")
+    assert unrelated.measured == pytest.approx(80) and math.isnan(unrelated.difference)
+    assert unrelated.note == "approximate in its source"
+    extra = row_of(table, method="uce")
+    assert extra.measured == pytest.approx(30) and math.isnan(extra.published) and extra.source == ""
+
+
+@pytest.mark.parametrize(
+    ("override", "note"),
+    [
+        ("protocol.steps=20", "protocol changed: steps"),
+        ("protocol=esd", "protocol esd, not cure"),
+        ("model=sd21", "model sd21, not SD v1.4"),
+        ("prompts.limit=10", "other prompts than the experiment's"),
+        ("prompts=artists_famous", "other prompts than the experiment's"),
+    ],
+)
+def test_no_difference_is_taken_where_something_does_not_match(override: str, note: str) -> None:
+    table = beside(MADE, config_of("experiment=cure_objects", override))
+    church = row_of(table, split="church")
+    assert church.measured == pytest.approx(5.2) and math.isnan(church.difference) and note in church.note
+
+
+def test_another_setting_of_an_eraser_is_not_the_published_one() -> None:
+    table = beside(MADE.assign(eraser="cure alpha=9.0"), config_of("experiment=cure_objects"))
+    assert math.isnan(row_of(table, split="church").measured)
+
+
+def test_totals_are_sums_over_images() -> None:
+    made = pd.DataFrame([cell("none", "all", "erase", "nudenet_mace@1-3", 0.5, task_kind="unsafe", unit="", n=4703)])
+    table = beside(made, config_of("experiment=mace_explicit"))
+    ours = table[table.method.isin(["SD v1.4"]) & table.metric.str.endswith("Total") & table.measured.notna()]
+    assert len(ours) and ours.measured.tolist() == pytest.approx([0.5 * 4703] * len(ours))
+    assert ours.difference.isna().all() and ours.note.str.contains("does not say the value").any()
+
+
+def test_the_table_marks_what_is_quoted_and_names_its_source(tmp_path: Path) -> None:
+    config = config_of("experiment=cure_objects")
+    table = beside(MADE, config)
+    heads, rows, below = texts(table)
+    church = next(row for row in rows if row[2] == "church")
+    assert church[heads.index("published")] == "4.2~" and church[heads.index("difference")] == "+1"
+    assert church[heads.index("measured")] == "5.2 [4.2, 6.2]"
+    assert any("PAPER_PROMPTS.md" in text for text in below)
+    about = {"model": "sd14 (abc)", "protocol": "cure v1", "note": ""}
+    write_beside(table, tmp_path, config.experiment, about)
+    text = (tmp_path / "published.md").read_text(encoding="utf-8")
+    assert "not run" in text and "~ quoted by somebody else" in text and "model sd14 (abc)" in text
+    assert list(pd.read_csv(tmp_path / "published.csv").columns) == list(table.columns)
+    console = Console(file=io.StringIO(), width=200)
+    print_beside(table, config.experiment, about, console)
+    assert "4.2~" in console.file.getvalue()
+
+
+def test_a_table_without_published_numbers_says_so() -> None:
+    config = config_of("experiment=uce_objects")
+    console = Console(file=io.StringIO(), width=200)
+    table = beside(MADE, config)
+    assert table.empty
+    print_beside(table, config.experiment, {}, console)
+    assert "no number of this table was found" in " ".join(console.file.getvalue().split())
+
+
+def test_a_long_table_is_cut_in_the_terminal_only(tmp_path: Path) -> None:
+    config = config_of("experiment=mace_explicit")
+    table = beside(MADE, config)
+    console = Console(file=io.StringIO(), width=200)
+    print_beside(table, config.experiment, {}, console)
+    assert "more published numbers are in published.md" in console.file.getvalue()
+    assert len(table) == len(of_experiment(config.experiment))
+
+
+def test_the_columns_are_documented() -> None:
+    assert set(COLUMNS) <= set(load().columns) | {"value"}

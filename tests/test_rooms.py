@@ -1,0 +1,127 @@
+"""The rooms of the house: which may import which, what a plugin may see, and what is promised to people outside."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ORDER = [
+    "errors",
+    "files",
+    "progress",
+    "concepts",
+    "recipe",
+    "config",
+    "prompts",
+    "models",
+    "edits",
+    "store",
+    "images",
+    "scores",
+    "runs",
+    "tables",
+    "run",
+    "export",
+    "report",
+    "tiny",
+    "commands",
+    "cli",
+    "__main__",
+]
+"""A room imports itself and what stands before it."""
+
+PLUGINS = {
+    "methods": {"concepts", "edits", "errors", "files", "models", "progress", "prompts"},
+    "metrics": {"concepts", "scores", "errors", "tiny"},
+}
+"""What an eraser, and what a metric, may see of the core."""
+
+FACES = {
+    "erasebench": {"__version__"},
+    "erasebench.edits": {"Change", "Edit", "Eraser"},
+    "erasebench.models": {"Model", "load_model", "text_inputs"},
+    "erasebench.scores": {"Estimate", "Metric"},
+}
+"""What may be relied upon from outside; everything else may move."""
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of each module of ours that a file imports, lazily or not, but not for types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name.startswith("erasebench."))
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            if node.module == "erasebench":
+                yield from ((node.lineno, f"erasebench.{alias.name}") for alias in node.names)
+            elif node.module.startswith("erasebench."):
+                yield node.lineno, node.module
+
+
+def core() -> list[Path]:
+    return sorted(path for path in (ROOT / "erasebench").rglob("*.py") if path != ROOT / "erasebench/__init__.py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "erasebench").parts[0].removesuffix(".py")
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    assert {room_of(path) for path in core()} == set(ORDER)
+
+
+def test_no_room_imports_one_that_stands_behind_it() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in core()
+        for line, name in imported(path)
+        if (to := name.split(".")[1]) in ORDER and ORDER.index(to) > ORDER.index(room_of(path))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_core_imports_no_plugin() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in core()
+        for line, name in imported(path)
+        if name.split(".")[1] in PLUGINS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("folder", sorted(PLUGINS))
+def test_a_plugin_sees_only_what_it_needs(folder: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, name in imported(path)
+        if name.split(".")[1] not in PLUGINS[folder] | {folder}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", sorted(FACES))
+def test_the_public_face_is_what_is_promised(name: str) -> None:
+    module = importlib.import_module(name)
+    assert set(module.__all__) == FACES[name]
+    for entry in module.__all__:
+        assert getattr(module, entry) is not None
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "erasebench" / "py.typed").is_file()
