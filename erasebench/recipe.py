@@ -144,7 +144,7 @@ def _integer(name: str, value: Any) -> int:
     raise UserError(f"{name}: {value!r} is not a whole number")
 
 
-def _number(name: str, value: Any) -> float:
+def _checked_float(name: str, value: Any) -> float:
     try:
         if not isinstance(value, bool | str):
             return float(value) + 0.0  # -0.0 becomes 0.0: one value, one key
@@ -153,4 +153,4 @@ def _number(name: str, value: Any) -> float:
     raise UserError(f"{name}: {value!r} is not a number")
 
 
-_CHECKS = {"str": _text, "int": _integer, "float": _number}
+_CHECKS = {"str": _text, "int": _integer, "float": _checked_float}

@@ -41,7 +41,7 @@ from erasebench.store import Store
 from erasebench.tables.tabulate import reduce_and_write
 
 SHOWN_WARNINGS = 5
-COSTS = ("eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share")
+COST_COLUMNS = ("eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     }
     write_json(folder / "manifest.json", manifest)
     # The plan first: a run that is killed can then say what it lacks.
-    write_plan(folder, plan.rows, pd.DataFrame(columns=list(COSTS)), about(prepared, model))
+    write_plan(folder, plan.rows, pd.DataFrame(columns=list(COST_COLUMNS)), about(prepared, model))
     try:
         costs = _erase_and_generate(prepared, model, plan, set(missing), console)
         ready = [metric for metric in prepared.metrics if metric.id not in prepared.not_run]
@@ -221,7 +221,7 @@ def _erase_and_generate(
             made |= {recipe.key for recipe in recipes}
     for text in warnings:
         console.print(f"[yellow]warning[/] {escape(text)}", highlight=False)
-    return pd.DataFrame(costs, columns=list(COSTS))
+    return pd.DataFrame(costs, columns=list(COST_COLUMNS))
 
 
 def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTask) -> Edit:

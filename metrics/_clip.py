@@ -105,7 +105,7 @@ def fingerprint(backbone: str, revision: str | None) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def load(backbone: str, revision: str | None, device_name: str, batch_size: int) -> Clip:
+def load_clip(backbone: str, revision: str | None, device_name: str, batch_size: int) -> Clip:
     """Load a backbone from this machine's cache or from the package.
 
     Raises:

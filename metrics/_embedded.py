@@ -53,7 +53,7 @@ def load_judge(folder: Path, device_name: str) -> torch.nn.Module:
     reason = unavailable(folder)
     if reason:
         raise UserError(reason)
-    return judge.load(folder).to(device(device_name))
+    return judge.read_judge(folder).to(device(device_name))
 
 
 @torch.inference_mode()

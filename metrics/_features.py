@@ -182,7 +182,7 @@ class FeatureMetric(Metric):
 
     def _reference_features(self) -> np.ndarray:
         """Features of the real images, made once and kept in the user's cache folder."""
-        kept = cache_folder() / f"{self.records_id}-{self._reference_hash}.safetensors"
+        kept = reference_cache_folder() / f"{self.records_id}-{self._reference_hash}.safetensors"
         if kept.exists():
             return load_file(kept)["features"]
         files = _image_files(self.reference)
@@ -216,7 +216,7 @@ def stack(features: pd.Series) -> np.ndarray:
     return np.stack([np.asarray(row, dtype=np.float64) for row in features]) if len(features) else np.empty((0, 0))
 
 
-def cache_folder() -> Path:
+def reference_cache_folder() -> Path:
     """Where features of real images are kept: below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "erasebench"
 

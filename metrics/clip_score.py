@@ -112,7 +112,7 @@ class ClipScore(Metric):
     def score(
         self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None
     ) -> pd.DataFrame:
-        clip = _clip.load(self._variant.backbone, self.revision, self.device, self.batch_size)
+        clip = _clip.load_clip(self._variant.backbone, self.revision, self.device, self.batch_size)
         return pd.DataFrame({"cosine": cosines(clip, images, self._texts(rows))})
 
     def _texts(self, rows: pd.DataFrame) -> list[str]:

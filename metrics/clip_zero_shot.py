@@ -16,7 +16,7 @@ from erasebench.metrics._common import text_hash
 from erasebench.scores.metric import Metric
 from erasebench.tiny.world import HEADS
 
-TEMPLATES = {
+CLASS_TEMPLATES = {
     "object": "a photo of a {}",
     "artist": "a painting in the style of {}",
     "celebrity": "a photo of {}",
@@ -41,7 +41,7 @@ class ClipZeroShot(Metric):
     Attributes:
         backbone: one of :data:`erasebench.metrics._clip.BACKBONES`.
         candidates: names by kind. Not given: the names of the embedded world.
-        templates: text by kind with ``{}`` for the name; those not given are :data:`TEMPLATES`.
+        templates: text by kind with ``{}`` for the name; those not given are :data:`CLASS_TEMPLATES`.
         report: ``top1`` or ``probability``.
         revision: commit of the backbone's repository.
         device: where it runs.
@@ -69,7 +69,7 @@ class ClipZeroShot(Metric):
             raise UserError(f"clip_zero_shot.report: {self.report!r} is not one of {', '.join(REPORTS)}")
         given = _world() if self.candidates is None else self.candidates
         self._names = {kind: tuple(dict.fromkeys(names)) for kind, names in given.items()}
-        self._templates = {**TEMPLATES, **self.templates}
+        self._templates = {**CLASS_TEMPLATES, **self.templates}
         for kind in (*self._names, *self.templates):
             if kind not in KINDS:
                 raise UserError(f"clip_zero_shot: no kind {kind!r}.{suggest(kind, KINDS)} Known: {', '.join(KINDS)}")
@@ -105,7 +105,7 @@ class ClipZeroShot(Metric):
     def score(
         self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None
     ) -> pd.DataFrame:
-        clip = _clip.load(self.backbone, self.revision, self.device, self.batch_size)
+        clip = _clip.load_clip(self.backbone, self.revision, self.device, self.batch_size)
         encoded = clip.image(images).double()
         found = pd.DataFrame({"answer": "", "answer_p": float("nan"), "label_p": float("nan")}, index=range(len(rows)))
         for kind, names in self._names.items():

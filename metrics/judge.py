@@ -14,10 +14,7 @@ from PIL import Image
 from erasebench.metrics import _embedded
 from erasebench.metrics._common import batches, device, image_tensor
 from erasebench.scores.metric import Metric, with_chance
-from erasebench.tiny.world import HEADS, SIZE
-
-HEAD_OF_KIND = {"object": "object", "artist": "artist", "celebrity": "person", "unsafe": "unsafe"}
-"""Which head of the judge is asked about a kind of concept."""
+from erasebench.tiny.world import HEAD_OF_KIND, HEADS, SIZE
 
 NONE = "none"
 """What a head answers if it sees none of its classes."""

@@ -19,7 +19,7 @@ from erasebench.recipe import Recipe
 from erasebench.runs.folder import write_plan
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
-from erasebench.tables.measure import COLUMNS
+from erasebench.tables.measure import MEASURED_COLUMNS
 
 POINTS = {"none": (0.95, 0.97), "cure alpha=1": (0.6, 0.95), "cure alpha=2": (0.3, 0.93), "cure alpha=5": (0.1, 0.7),
           "cure alpha=10": (0.2, 0.4)}  # fmt: skip
@@ -197,4 +197,4 @@ def table(points: dict[str, tuple[float, float]] = POINTS, kind: str = "object",
                     "reason": "",
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(MEASURED_COLUMNS))

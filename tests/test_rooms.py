@@ -125,3 +125,21 @@ def test_the_public_face_is_what_is_promised(name: str) -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (ROOT / "erasebench" / "py.typed").is_file()
+
+
+def test_names_can_be_searched() -> None:
+    """A name at the top of a module says what it is: it is not also that of four other things."""
+    places: dict[str, list[str]] = {}
+    for path in [*core(), *(ROOT / "methods").rglob("*.py"), *(ROOT / "metrics").rglob("*.py")]:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names = [node.name]
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            else:
+                continue
+            for name in names:
+                places.setdefault(name, []).append(path.relative_to(ROOT).as_posix())
+    same_by_nature = {"main", "log", "__all__", "__getattr__", "_HOME"}
+    assert {name: at for name, at in places.items() if len(at) > 3 and name not in same_by_nature} == {}

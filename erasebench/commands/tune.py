@@ -246,14 +246,14 @@ def _space(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 def _first(sweep: Any) -> Any:
     """One value of a sweep, to try whether it composes."""
     if isinstance(sweep, ChoiceSweep):
-        return _plain(sweep.list[0])
+        return _unquoted(sweep.list[0])
     return sweep.start
 
 
 def _suggest(trial: Any, name: str, sweep: Any) -> Any:
     """Ask Optuna for a value: of a list, a whole or broken number of a range, or any of an interval."""
     if isinstance(sweep, ChoiceSweep):
-        return trial.suggest_categorical(name, [_plain(value) for value in sweep.list])
+        return trial.suggest_categorical(name, [_unquoted(value) for value in sweep.list])
     log = "log" in sweep.tags
     if isinstance(sweep, RangeSweep):
         last = sweep.stop - sweep.step if isinstance(sweep.step, int) else sweep.stop
@@ -263,6 +263,6 @@ def _suggest(trial: Any, name: str, sweep: Any) -> Any:
     return trial.suggest_float(name, sweep.start, sweep.end, log=log)
 
 
-def _plain(value: Any) -> Any:
+def _unquoted(value: Any) -> Any:
     """A value of a list as Python has it; a quoted one is its text."""
     return getattr(value, "text", value)

@@ -37,7 +37,7 @@ def protocol_hash(protocol: Mapping[str, Any] | DictConfig) -> str:
 
     Names, citations and comments are not part of it.
     """
-    values = _plain(protocol)
+    values = _protocol_values(protocol)
     text = json.dumps({key: values[key] for key in ("version", *OBEYED, *SAID)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -47,12 +47,12 @@ def shipped(name: str) -> dict[str, Any] | None:
     """The protocol of this name as it is shipped (not to be changed); ``None`` if there is none."""
     if name not in groups()["protocol"]:
         return None
-    return _plain(compose([f"protocol={name}"]).protocol)
+    return _protocol_values(compose([f"protocol={name}"]).protocol)
 
 
 def changed(protocol: Mapping[str, Any] | DictConfig) -> dict[str, tuple[Any, Any]]:
     """The deciding keys that are not as the shipped protocol of that name has them: ``(here, shipped)`` by key."""
-    values, known = _plain(protocol), shipped(protocol["name"])
+    values, known = _protocol_values(protocol), shipped(protocol["name"])
     if known is None:
         return {}
     return {key: (values[key], known[key]) for key in (*OBEYED, *SAID) if values[key] != known[key]}
@@ -133,7 +133,7 @@ def described(protocol: Mapping[str, Any] | DictConfig, differs: Mapping[str, st
     return base + "".join(f"; {subject} differs: {text}" for subject, text in (differs or {}).items())
 
 
-def _plain(protocol: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
+def _protocol_values(protocol: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     """A protocol as plain values with every key of the schema."""
     full = OmegaConf.merge(OmegaConf.structured(ProtocolSettings), protocol)
     values = OmegaConf.to_container(full, resolve=True)

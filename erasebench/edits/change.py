@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK = 320
+WEIGHT_ROWS_AT_ONCE = 320
 """Rows of a weight that are worked on at a time: a float64 copy of them stays in the processor's cache."""
 
 
@@ -114,13 +114,13 @@ class Change:
         """
         lost = size = 0.0
         measured = weight.element_size() < 4
-        for start in range(0, weight.shape[0], CHUNK):
-            part = weight[start : start + CHUNK]
+        for start in range(0, weight.shape[0], WEIGHT_ROWS_AT_ONCE):
+            part = weight[start : start + WEIGHT_ROWS_AT_ONCE]
             new = part.detach().to("cpu", torch.float64, copy=True)
             if self.delta is not None:
-                new += self.delta[start : start + CHUNK]
+                new += self.delta[start : start + WEIGHT_ROWS_AT_ONCE]
             elif self.left is not None:
-                new.addmm_(self.left[start : start + CHUNK].double(), self.right.double())
+                new.addmm_(self.left[start : start + WEIGHT_ROWS_AT_ONCE].double(), self.right.double())
             elif self.right is not None:
                 thin = (
                     self.token.double().T @ new.T

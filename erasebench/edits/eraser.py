@@ -91,7 +91,7 @@ class Eraser(ABC):
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments as JSON values."""
         names = [entry.name for entry in fields(self)] if is_dataclass(self) else list(vars(self))
-        return {name: _plain(getattr(self, name)) for name in names if not name.startswith("_")}
+        return {name: _setting_value(getattr(self, name)) for name in names if not name.startswith("_")}
 
     def key(self, model_identity: str, task: ErasureTask) -> str:
         """Hash of all that decides the edit: model, task, method, version and settings. 32 hex digits."""
@@ -111,13 +111,13 @@ def _share(pipe: Any, changes: Mapping[str, Change]) -> float:
     return sum(named_weight(pipe, name).numel() for name in changes) / total if total else 0.0
 
 
-def _plain(value: Any) -> Any:
+def _setting_value(value: Any) -> Any:
     if isinstance(value, Eraser):
         return {"name": value.name, "version": value.version, "settings": value.settings}
     if is_dataclass(value):
-        return {key: _plain(item) for key, item in vars(value).items()}
+        return {key: _setting_value(item) for key, item in vars(value).items()}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _setting_value(item) for key, item in value.items()}
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    return [_plain(item) for item in value]
+    return [_setting_value(item) for item in value]

@@ -74,17 +74,17 @@ def scheduler_identity(pipe: Any, name: str, config: Mapping[str, Any]) -> tuple
     scheduler = make_scheduler(name, config, pipe)
     # A config also carries settings of the class it came from, which decide nothing here.
     effective = {setting: scheduler.config[setting] for setting in _settings(type(scheduler))}
-    return type(scheduler).__name__, canonical_json(_plain(effective))
+    return type(scheduler).__name__, canonical_json(_json_value(effective))
 
 
 def _settings(kind: type) -> list[str]:
     return [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "kwargs")]
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """NumPy values as JSON values."""
     if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
+        return {name: _json_value(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [_json_value(entry) for entry in value]
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

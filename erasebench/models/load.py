@@ -25,7 +25,7 @@ from erasebench.errors import UserError, suggest
 from erasebench.models.marks import mark_edited, read_marks
 from erasebench.models.targets import text_inputs
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Types the weights may be loaded in, by name. ``auto`` is float16 on CUDA and float32 elsewhere."""
 
 FAMILIES = {
@@ -102,7 +102,7 @@ def load_model(
             ``CompVis/stable-diffusion-v1-4``, of a family of :data:`FAMILIES`.
         revision: branch, tag or commit of a Hub id.
         device: ``auto`` (CUDA, else MPS, else CPU), ``cuda``, ``mps``, ``cpu``, ``cuda:1``, ...
-        dtype: ``auto`` (float16 on CUDA, float32 elsewhere) or a key of :data:`DTYPES`.
+        dtype: ``auto`` (float16 on CUDA, float32 elsewhere) or a key of :data:`TORCH_DTYPES`.
         variant: weight files to take, e.g. ``fp16`` for ``*.fp16.safetensors``.
         name: what to call it in tables; made from the path if absent.
 
@@ -113,7 +113,7 @@ def load_model(
     where, kind = find_device(device), find_dtype(dtype, find_device(device))
     folder, hub = _locate(path, revision, variant)
     class_name, absent = _check_folder(folder, path)
-    pipe = _from_folder(folder, path, class_name, absent, DTYPES[kind], variant)
+    pipe = _from_folder(folder, path, class_name, absent, TORCH_DTYPES[kind], variant)
     _check_finite(pipe, path)
     text_inputs(pipe)  # refuses a network that text does not enter in a way that is known
     commit = folder.name + (f"+{variant}" if variant else "")
@@ -177,11 +177,13 @@ def find_device(device: str) -> str:
 
 
 def find_dtype(dtype: str, device: str) -> str:
-    """Resolve ``auto`` for a device; otherwise a key of :data:`DTYPES`."""
+    """Resolve ``auto`` for a device; otherwise a key of :data:`TORCH_DTYPES`."""
     if dtype == "auto":
         return "float16" if device.startswith("cuda") else "float32"
-    if dtype not in DTYPES:
-        raise UserError(f"unknown dtype {dtype!r}.{suggest(dtype, DTYPES)} Known: auto, {', '.join(DTYPES)}")
+    if dtype not in TORCH_DTYPES:
+        raise UserError(
+            f"unknown dtype {dtype!r}.{suggest(dtype, TORCH_DTYPES)} Known: auto, {', '.join(TORCH_DTYPES)}"
+        )
     return dtype
 
 

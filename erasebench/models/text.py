@@ -86,7 +86,7 @@ class Texts:
         made = []
         if self.encoders:
             self._encode(list(dict.fromkeys(texts)), rule)
-            rows = [_pick(*reversed(self._known[text]), rule) for text in texts]
+            rows = [_rows_of_rule(*reversed(self._known[text]), rule) for text in texts]
             made.append([pad(row, (0, self._width - row.shape[1])) for row in rows] if self._width else rows)
         if self.t5 is not None:
             made.append(self.t5.rows(texts, rule))
@@ -169,7 +169,7 @@ def _needed(rule: str, count: int, whole: int) -> int:
     return count + 2 if rule in ("content_eos", "eos", "mean") else whole
 
 
-def _pick(rows: Tensor, n: int, rule: str) -> Tensor:
+def _rows_of_rule(rows: Tensor, n: int, rule: str) -> Tensor:
     if rule == "last_content":
         return rows[n : n + 1]
     if rule == "content":

@@ -39,7 +39,7 @@ class T5Rows:
     def rows(self, texts: Sequence[str], rule: str) -> list[Tensor]:
         """The rows of each text by a rule: one ``[rows_i, d]`` float32 tensor on the CPU a text, in order."""
         self._encode(list(dict.fromkeys(texts)), rule)
-        return [_pick(*self._known[text], rule) for text in texts]
+        return [_t5_rows_of_rule(*self._known[text], rule) for text in texts]
 
     def cut(self, text: str) -> str:
         """The part of a text that lies behind the last position, as the tokenizer writes it."""
@@ -78,7 +78,7 @@ def _needed(rule: str, count: int, whole: int) -> int:
     return count + 1 if rule in ("content_eos", "eos", "mean") else whole
 
 
-def _pick(n: int, rows: Tensor, rule: str) -> Tensor:
+def _t5_rows_of_rule(n: int, rows: Tensor, rule: str) -> Tensor:
     last = max(n - 1, 0)
     if rule == "mean":
         return rows[: n + 1].mean(dim=0, keepdim=True)

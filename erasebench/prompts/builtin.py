@@ -10,7 +10,7 @@ import pandas as pd
 from erasebench.concepts import Concept
 from erasebench.errors import UserError
 from erasebench.prompts import templates as prompt_templates
-from erasebench.prompts.prompt_set import DTYPES, PromptSet, hashed_seed
+from erasebench.prompts.prompt_set import PROMPT_DTYPES, PromptSet, hashed_seed
 
 
 def builtin(
@@ -51,7 +51,7 @@ def builtin(
         for index in range(per_concept)
     ]
     rows += [_row("general", "", index, seed, prompt_templates.general_prompt(index)) for index in range(general)]
-    frame = pd.DataFrame(rows, columns=list(DTYPES))
+    frame = pd.DataFrame(rows, columns=list(PROMPT_DTYPES))
     return PromptSet(f"builtin-{kind}", prompt_templates.VERSION, frame, "erasebench's own templates")
 
 

@@ -16,7 +16,7 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
     """The prompt set that a node of ``conf/prompts`` asks for.
 
     ``source: builtin`` takes ``per_erased, per_retained, general, seed``; any other source is a path or a Hub
-    dataset and takes the options of :func:`erasebench.prompts.reader.load`. ``file_of`` says which file of which paper
+    dataset and takes the options of :func:`erasebench.prompts.reader.load_prompts`. ``file_of`` says which file of which paper
     ``source`` has to be.
 
     Args:
@@ -27,7 +27,7 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
     Raises:
         UserError: an unknown key, a value that makes no sense, or a file that cannot be read.
     """
-    from erasebench.prompts.reader import load  # that module makes PromptSets, so it imports this one
+    from erasebench.prompts.reader import load_prompts  # that module makes PromptSets, so it imports this one
 
     options = dict(config)
     source = options.pop("source", "builtin")
@@ -43,7 +43,7 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
             )
     if source != "builtin":
         options["kind"] = options.get("kind") or kind
-        return load(source, **options)
+        return load_prompts(source, **options)
     sizes = {"per_erased": 20, "per_retained": 5, "general": 16, "seed": 0} | options
     for key, value in sizes.items():
         least = 1 if key == "per_erased" else 0

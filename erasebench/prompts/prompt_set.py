@@ -17,7 +17,7 @@ import pandas as pd
 from erasebench.concepts import ROLES, ErasureTask
 from erasebench.errors import UserError, suggest
 
-DTYPES = {
+PROMPT_DTYPES = {
     "prompt_id": "str",
     "prompt": "str",
     "negative_prompt": "str",
@@ -65,7 +65,7 @@ class PromptSet:
     Attributes:
         name: what tables call it.
         version: of our templates, or of the schema's reader.
-        rows: a table with the columns of :data:`DTYPES`, ``prompt_id`` unique.
+        rows: a table with the columns of :data:`PROMPT_DTYPES`, ``prompt_id`` unique.
         source: where it came from.
         notes: what a reader of a number should know about these prompts, one sentence each.
         roles: ``task``: the task decides the role of every row that has a label, and a row's own role holds where
@@ -87,10 +87,12 @@ class PromptSet:
     budget: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        missing = [column for column in DTYPES if column not in self.rows]
+        missing = [column for column in PROMPT_DTYPES if column not in self.rows]
         if missing:
-            raise UserError(f"prompt set {self.name}: column {missing[0]!r} is missing; it needs {', '.join(DTYPES)}")
-        rows = self.rows[list(DTYPES)].astype(DTYPES).reset_index(drop=True)
+            raise UserError(
+                f"prompt set {self.name}: column {missing[0]!r} is missing; it needs {', '.join(PROMPT_DTYPES)}"
+            )
+        rows = self.rows[list(PROMPT_DTYPES)].astype(PROMPT_DTYPES).reset_index(drop=True)
         if rows.empty:
             raise UserError(f"prompt set {self.name}: no prompt; give at least one row")
         twice = rows.prompt_id[rows.prompt_id.duplicated()]
@@ -106,7 +108,7 @@ class PromptSet:
     @cached_property
     def hash(self) -> str:
         """SHA-256 over all rows in their order, 64 hex digits. Names, notes and places are not part of it."""
-        digest = hashlib.sha256(json.dumps([self.roles, *DTYPES]).encode())
+        digest = hashlib.sha256(json.dumps([self.roles, *PROMPT_DTYPES]).encode())
         for row in self.rows.astype(object).where(self.rows.notna(), None).itertuples(index=False):
             digest.update(b"\n" + json.dumps(row).encode())
         return digest.hexdigest()

@@ -16,11 +16,11 @@ import pandas as pd
 
 from erasebench.concepts import KINDS, ROLES
 from erasebench.errors import UserError, suggest
-from erasebench.prompts.prompt_set import DTYPES, MAX_SEED, PromptSet, hashed_seed
-from erasebench.prompts.schemas import ROLE_WORDS, Schema, column_of, identify, label_in, schemas
+from erasebench.prompts.prompt_set import MAX_SEED, PROMPT_DTYPES, PromptSet, hashed_seed
+from erasebench.prompts.schemas import ROLE_OF_WORD, Schema, column_of, identify, label_in, schemas
 from erasebench.prompts.sources import fetch, find, place_of, read
 
-__all__ = ["fetch", "load", "load_names", "schemas"]
+__all__ = ["fetch", "load_names", "load_prompts", "schemas"]
 
 READER_VERSION = "1"
 """Raised when the same file would give other rows."""
@@ -29,7 +29,7 @@ _WHOLE = re.compile(r"([+-]?\d+)(\.0+)?")
 _CONDITION = re.compile(r"(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)")
 
 
-def load(
+def load_prompts(
     source: str | Path,
     *,
     schema: str = "auto",
@@ -186,7 +186,7 @@ def _convert(
         "kind": [own or default for own in kinds],
         "role": roles,
     }
-    return pd.DataFrame(columns, index=table.index)[list(DTYPES)], notes
+    return pd.DataFrame(columns, index=table.index)[list(PROMPT_DTYPES)], notes
 
 
 def _identities(cells: _Cells) -> list[str]:
@@ -271,9 +271,9 @@ def _side(text: str, rounded: bool) -> int | None:
 
 def _role(text: str) -> str:
     word = text.casefold()
-    if word not in ROLE_WORDS:
-        raise ValueError(f"{text[:60]!r} is no role; known: {', '.join(word for word in ROLE_WORDS if word)}")
-    return ROLE_WORDS[word]
+    if word not in ROLE_OF_WORD:
+        raise ValueError(f"{text[:60]!r} is no role; known: {', '.join(word for word in ROLE_OF_WORD if word)}")
+    return ROLE_OF_WORD[word]
 
 
 def _kind(text: str) -> str:

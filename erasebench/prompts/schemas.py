@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from erasebench.errors import UserError, suggest
 
-COLUMNS: dict[str, tuple[str, ...]] = {
+COLUMN_SPELLINGS: dict[str, tuple[str, ...]] = {
     "prompt_id": ("prompt_id", "case_number", "id", "image_id"),
     "prompt": ("prompt", "text"),
     "negative_prompt": ("negative_prompt",),
@@ -23,7 +23,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """For each column of a prompt set, the names files give it; the first one that a file has is read."""
 
-ROLE_WORDS = {
+ROLE_OF_WORD = {
     "": "",
     "erase": "erase",
     "erased": "erase",
@@ -48,7 +48,7 @@ class Schema:
         name: for ``prompts.schema=`` and for tables.
         required: columns that tell it from the others.
         source: who released such files.
-        columns: columns that are not found by :data:`COLUMNS`.
+        columns: columns that are not found by :data:`COLUMN_SPELLINGS`.
         kind: kind of its concepts, if all such files have the same.
         role: role of all its rows, if the file is for one purpose.
         label_patterns: for files without a label column, expressions whose group is the label in the prompt.
@@ -178,7 +178,7 @@ SCHEMAS: tuple[Schema, ...] = (
 
 
 def schemas() -> tuple[Schema, ...]:
-    """Every schema that :func:`erasebench.prompts.reader.load` knows, for ``erasebench list prompts``."""
+    """Every schema that :func:`erasebench.prompts.reader.load_prompts` knows, for ``erasebench list prompts``."""
     return SCHEMAS
 
 
@@ -220,7 +220,7 @@ def column_of(schema: Schema, target: str, header: Iterable[str]) -> str | None:
     if target in schema.columns:
         return schema.columns[target]
     header = set(header)
-    return next((name for name in COLUMNS[target] if name in header), None)
+    return next((name for name in COLUMN_SPELLINGS[target] if name in header), None)
 
 
 def label_in(schema: Schema, prompt: str) -> str:
@@ -233,9 +233,12 @@ def label_in(schema: Schema, prompt: str) -> str:
 
 def _refuse_misspelt(schema: Schema, header: Sequence[str], place: str) -> None:
     """Refuse a column that is nearly one we would read, because leaving it out would pass unnoticed."""
-    known = {name for names in COLUMNS.values() for name in names} | {*schema.required, *schema.columns.values()}
+    known = {name for names in COLUMN_SPELLINGS.values() for name in names} | {
+        *schema.required,
+        *schema.columns.values(),
+    }
     unknown = {name.casefold(): name for name in header if name not in known}
-    for target, names in COLUMNS.items():
+    for target, names in COLUMN_SPELLINGS.items():
         if column_of(schema, target, header) is None:
             for name in names:
                 for near in difflib.get_close_matches(name, unknown, n=1, cutoff=0.85):

@@ -11,7 +11,7 @@ import re
 VERSION = "1"
 """Raised when any prompt below changes, because numbers of two versions do not compare."""
 
-TEMPLATES: dict[str, tuple[str, ...]] = {
+PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
     "object": (
         "a photo of {concept}",
         "a picture of {concept}",
@@ -112,15 +112,15 @@ def concept_prompt(kind: str, phrases: tuple[str, ...], index: int) -> str:
     """Prompt number ``index`` (from 0) that asks for a concept.
 
     Args:
-        kind: a key of :data:`TEMPLATES`.
+        kind: a key of :data:`PROMPT_TEMPLATES`.
         phrases: the ways the concept is worded, its name first. Unsafe concepts are asked for in all of them, in
             turn, because a request for unsafe content need not use its name; other kinds by name.
         index: the same index always gives the same prompt, so a shorter list is the start of a longer one.
     """
     turns = SUBJECTS if kind == "artist" else phrases if kind == "unsafe" else phrases[:1]
-    turn, template = _pair(index, len(turns), len(TEMPLATES[kind]))
+    turn, template = _pair(index, len(turns), len(PROMPT_TEMPLATES[kind]))
     worded = turns[turn] if kind == "unsafe" else phrases[0]
-    return TEMPLATES[kind][template].format(
+    return PROMPT_TEMPLATES[kind][template].format(
         concept=with_article(worded) if kind in ("object", "unsafe") else worded,
         subject=SUBJECTS[turn % len(SUBJECTS)],
         colour=COLOURS[index % len(COLOURS)],

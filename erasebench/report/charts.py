@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from erasebench.files import write_atomic
 from erasebench.tables.columns import Column, aims
 from erasebench.tables.figures import draw_strength
-from erasebench.tables.layout import NAMES, ROLE_WORDS
+from erasebench.tables.layout import NAMES, ROLE_HEADINGS
 from erasebench.tables.measure import POOLED, UNEDITED
 
 INK = "#010203"
@@ -114,7 +114,7 @@ def _cost_points(part: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _axis_name(part: pd.DataFrame, metric: str, role: str, arrow: str) -> str:
     unit = part.unit[part.metric == metric].iloc[0]
     name = NAMES.get(metric, metric.partition("@")[0])
-    return f"{name} of {ROLE_WORDS[role]} prompts{', %' if unit == '%' else ''} {arrow}"
+    return f"{name} of {ROLE_HEADINGS[role]} prompts{', %' if unit == '%' else ''} {arrow}"
 
 
 def _sentence(points: pd.DataFrame) -> str:

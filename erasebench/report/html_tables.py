@@ -127,10 +127,10 @@ def _cell(text: str, best: bool) -> Cell:
         return Cell(value, known=False)
     low, _, high = interval.rstrip("]").partition(", ")
     shown = f"{low} to {high}" if set("+-") & set(interval) else f"{low}–{high}" if interval else ""
-    return Cell(value, shown, _number(value), best)
+    return Cell(value, shown, _sort_key(value), best)
 
 
-def _number(text: str) -> str:
+def _sort_key(text: str) -> str:
     """What a cell is sorted by; cells of words come last."""
     try:
         number = float(text.split()[0])

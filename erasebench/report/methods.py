@@ -77,8 +77,8 @@ def methods(runs: Sequence[Run], plan: pd.DataFrame, store: Store) -> list[Metho
         node, plugins = _node(runs, label)
         words = _class_words(node, plugins)
         info = next((edit.info for edit in edits if edit.info), {})
-        settings = [(name, _plain(value)) for name, value in info.get("settings", {}).items()]
-        settings = settings or [(k, _plain(v)) for k, v in (node or {}).items() if k != "_target_"]
+        settings = [(name, _setting_text(value)) for name, value in info.get("settings", {}).items()]
+        settings = settings or [(k, _setting_text(v)) for k, v in (node or {}).items() if k != "_target_"]
         found.append(
             Method(label, settings=settings, edits=edits, target=str((node or {}).get("_target_", "")), **words)
         )
@@ -140,7 +140,7 @@ def _edit(store: Store, key: str, kind: str, task: str) -> EditNotes:
         key, kind, task, info,
         norms=bars({short_name(name): value for name, value in (info.get("norms") or {}).items()}),
         energies=[(name, bars({str(i): v for i, v in enumerate(row, 1)})) for name, row in _series(info.get("energies"))],
-        more=[(name, _plain(value)) for name, value in info.items() if name not in SHOWN],
+        more=[(name, _setting_text(value)) for name, value in info.items() if name not in SHOWN],
     )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def _series(energies: Any, name: str = "") -> list[tuple[str, list[float]]]:
     return [f for i, v in enumerate(energies, 1) for f in _series(v, f"{name} {i}".strip() if several else name)]
 
 
-def _plain(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     if value is None:
         return "not set"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

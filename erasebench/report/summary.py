@@ -10,7 +10,7 @@ from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
 from erasebench.tables.tabulate import Joint
 
-KINDS = {"unsafe": "unsafe content", "celebrity": "celebrities"}
+KIND_PLURALS = {"unsafe": "unsafe content", "celebrity": "celebrities"}
 
 
 def heading(runs: Sequence[Run]) -> str:
@@ -20,7 +20,7 @@ def heading(runs: Sequence[Run]) -> str:
 
 def kind_heading(kind: str) -> str:
     """What is erased, in words."""
-    return f"Erasing {KINDS.get(kind, kind + 's')}"
+    return f"Erasing {KIND_PLURALS.get(kind, kind + 's')}"
 
 
 def erasers(joint: Joint) -> list[str]:
@@ -31,7 +31,7 @@ def erasers(joint: Joint) -> list[str]:
 def lead(runs: Sequence[Run], joint: Joint) -> str:
     """One sentence: which erasers, on which model, over what."""
     names = erasers(joint)
-    kinds = [KINDS.get(kind, f"{kind}s") for kind in dict.fromkeys(joint.plan.task_kind)]
+    kinds = [KIND_PLURALS.get(kind, f"{kind}s") for kind in dict.fromkeys(joint.plan.task_kind)]
     count = f"{len(names)} {'eraser' if len(names) == 1 else 'erasers'}" if names else "The unedited model"
     edits = joint.plan[joint.plan.edit_key != ""].edit_key.nunique()
     return (
@@ -89,7 +89,7 @@ def kind_lead(kind: str, tasks: Sequence[str], joint: Joint) -> str:
     part = joint.plan[joint.plan.task_kind == kind]
     prompts = part.drop_duplicates(["task", "prompt_id"]).role.value_counts()
     counts = [
-        f"{prompts[role]:,} {table_files.ROLE_WORDS[role]}"
+        f"{prompts[role]:,} {table_files.ROLE_HEADINGS[role]}"
         for role in ("erase", "retain", "general")
         if role in prompts
     ]

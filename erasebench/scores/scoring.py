@@ -10,7 +10,7 @@ from erasebench.progress import progress
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
 
-CHUNK = 128
+IMAGES_A_WRITE = 128
 """Images scored between two writes: what a kill can cost."""
 
 
@@ -34,8 +34,8 @@ def score_missing(rows: pd.DataFrame, metrics: Sequence[Metric], store: Store) -
         work.append((members[0], store.missing_scores(records, members[0].inputs, wanted)))
     with progress("score", sum(len(missing) for _, missing in work)) as advance:
         for metric, missing in work:
-            for start in range(0, len(missing), CHUNK):
-                chunk = missing.iloc[start : start + CHUNK].reset_index(drop=True)
+            for start in range(0, len(missing), IMAGES_A_WRITE):
+                chunk = missing.iloc[start : start + IMAGES_A_WRITE].reset_index(drop=True)
                 images = [store.image(key) for key in chunk.key]
                 originals = [store.image(key) for key in chunk.original_key] if metric.paired else None
                 scores = metric.score(images, chunk, originals)

@@ -13,7 +13,7 @@ ROLE_NAMES = {"erase": "erased", "retain": "retained", "general": "general", "bo
 """What a role is called behind a metric's name. ``both`` is the harmonic mean of the two aims."""
 
 Column = tuple[str, str]
-"""A role and a metric, as in :data:`erasebench.tables.measure.COLUMNS`."""
+"""A role and a metric, as in :data:`erasebench.tables.measure.MEASURED_COLUMNS`."""
 
 
 def names(measured: pd.DataFrame, kind: str | None = None) -> dict[str, Column]:

@@ -223,7 +223,9 @@ def choose(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition]) -> Ch
     alike = tuple(
         name for name in able if name != best and erased.low[name] <= top.high and top.low <= erased.high[name]
     )
-    texts = [_number(measured, kind, name, best) for name in dict.fromkeys(["erased", *(c.column for c in wanted)])]
+    texts = [
+        _measured_text(measured, kind, name, best) for name in dict.fromkeys(["erased", *(c.column for c in wanted)])
+    ]
     units = {c.column: columns.cells(measured, kind, c.column).unit.iloc[0] for c in wanted}
     return Choice(kind, ", ".join(c.text(units[c.column]) for c in wanted), best, ", ".join(texts), alike)
 
@@ -242,14 +244,14 @@ def _nearest(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition], era
         elif len(known):
             near = min(known.index, key=lambda name: condition.gap(known.value[name], unit))
             said.append(
-                f"{told} is met by none; the nearest is {near}: {_number(measured, kind, condition.column, near)}"
+                f"{told} is met by none; the nearest is {near}: {_measured_text(measured, kind, condition.column, near)}"
             )
         else:
             said.append(f"{told}: no setting has that number")
     return f"--best: no setting of kind {kind} fits: " + "; ".join(said)
 
 
-def _number(measured: pd.DataFrame, kind: str, name: str, eraser: str) -> str:
+def _measured_text(measured: pd.DataFrame, kind: str, name: str, eraser: str) -> str:
     row = columns.cells(measured, kind, name).loc[eraser]
     scale, digits, unit = (100, 1, " %") if row.unit == "%" else (1, 4, "")
     ends = "" if np.isnan(row.low) else f" [{scale * row.low:.{digits}f}, {scale * row.high:.{digits}f}]"

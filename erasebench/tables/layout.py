@@ -18,7 +18,7 @@ from erasebench.files import write_text
 from erasebench.tables import measure as tables
 
 ARROWS = {"up": "↑", "down": "↓"}
-ROLE_WORDS = {"erase": "erased", "retain": "retained", "general": "general", "both": "", "cost": ""}
+ROLE_HEADINGS = {"erase": "erased", "retain": "retained", "general": "general", "both": "", "cost": ""}
 NAMES = {"edit_seconds": "edit s", "peak_memory_mb": "peak MB"}
 INTERVALS = {
     "wilson": "Wilson for rates", "clopper-pearson": "Clopper-Pearson for rates", "bca": "BCa bootstrap for means",
@@ -52,7 +52,7 @@ LATEX_ESCAPES = {
 def title(role: str, metric: str, direction: str, unit: str) -> str:
     """A column's head: ``judge % erased ↓``. The version is in the caption."""
     name = NAMES.get(metric, metric.partition("@")[0])
-    words = [name, unit, ROLE_WORDS.get(role, role), ARROWS.get(direction, "")]
+    words = [name, unit, ROLE_HEADINGS.get(role, role), ARROWS.get(direction, "")]
     return " ".join(word for word in words if word)
 
 
@@ -125,7 +125,7 @@ def caption(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
         if len(numbers):
             least, most = int(numbers.min()), int(numbers.max())
             counts.append(
-                f"{ROLE_WORDS[role]} n = {most}" if least == most else f"{ROLE_WORDS[role]} n = {least} to {most}"
+                f"{ROLE_HEADINGS[role]} n = {most}" if least == most else f"{ROLE_HEADINGS[role]} n = {least} to {most}"
             )
     ways = list(part.how.unique())
     intervals = [words for how, words in INTERVALS.items() if how in {way.partition(",")[0] for way in ways}]
@@ -156,14 +156,14 @@ def _reasons(measured: pd.DataFrame) -> list[tuple[str, str]]:
 
 def markdown(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
     """One kind's tables in Markdown: pooled with its caption, differences to the unedited model, one a task."""
-    parts = [_markdown_rows(layout(measured, kind)), _plain(caption(measured, kind, about))]
+    parts = [_markdown_rows(layout(measured, kind)), _markdown_escaped(caption(measured, kind, about))]
     differences = layout(measured, kind, of="difference")
     if differences[1]:
         parts += [f"**{DIFFERENCES}**", _markdown_rows(differences)]
     tasks = [task for task in dict.fromkeys(measured.task[measured.task_kind == kind]) if task != tables.POOLED]
     if len(tasks) > 1:
         for task in tasks:
-            parts += [f"**Only {_plain(task)} erased**", _markdown_rows(layout(measured, kind, task))]
+            parts += [f"**Only {_markdown_escaped(task)} erased**", _markdown_rows(layout(measured, kind, task))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -176,7 +176,7 @@ def _markdown_rows(table: Layout) -> str:
     heads, rows, marks = table
     lines = [_pipes(heads), "|" + "|".join(["---", *["---:"] * (len(heads) - 1)]) + "|"]
     for row, mark in zip(rows, marks, strict=True):
-        lines.append("| " + " | ".join(_bold([_plain(cell) for cell in row], mark, "**{}**".format)) + " |")
+        lines.append("| " + " | ".join(_bold([_markdown_escaped(cell) for cell in row], mark, "**{}**".format)) + " |")
     return "\n".join(lines)
 
 
@@ -301,10 +301,10 @@ def _bold(row: Sequence[str], mark: Sequence[bool], style: Callable[[str], str])
     return [style(text) if best else text for text, best in zip(row, mark, strict=True)]
 
 
-def _plain(text: str) -> str:
+def _markdown_escaped(text: str) -> str:
     """A text that Markdown shows as it is, also inside a table."""
     return re.sub(r"([\\|*`])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 def _pipes(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+    return "| " + " | ".join(_markdown_escaped(cell) for cell in cells) + " |"

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from erasebench.concepts import ROLES
+from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
 from erasebench.scores.metric import Metric
 from erasebench.scores.stats import Estimate, harmonic_mean_estimate, mean_estimate, not_run, paired_difference
 
-UNEDITED = "none"
 POOLED = "all"
 """The task of a row that is pooled over all tasks of a kind."""
 
-COSTS = {"edit_seconds": "down", "peak_memory_mb": "down"}
+COST_DIRECTIONS = {"edit_seconds": "down", "peak_memory_mb": "down"}
 """What an edit costs, as rows of their own; the metric is the name here."""
 
 NO_NUMBER = "it gives no number for these prompts (their labels are unknown to it, or they are too few)"
@@ -28,7 +28,7 @@ NO_NUMBER = "it gives no number for these prompts (their labels are unknown to i
 Slice = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, str]
 """What a number is of, its scored rows, the unedited model's rows of the same prompts, why there is no number."""
 
-COLUMNS = (
+MEASURED_COLUMNS = (
     "task_kind", "eraser", "task", "role", "metric", "unit", "direction", "value", "low", "high", "n", "how",
     "difference", "difference_low", "difference_high", "reason",
 )  # fmt: skip
@@ -53,7 +53,7 @@ def measure(
         costs: ``eraser, task_kind, task, edit_seconds, peak_memory_mb``.
 
     Returns:
-        Columns :data:`COLUMNS`. ``task`` is one task or :data:`POOLED` (both, if there is one only). ``difference`` is
+        Columns :data:`MEASURED_COLUMNS`. ``task`` is one task or :data:`POOLED` (both, if there is one only). ``difference`` is
         to the unedited model, paired over the same prompts. A number that was not obtained is NaN with ``how`` "not run" and a ``reason``.
 
     Raises:
@@ -71,7 +71,7 @@ def measure(
             found += _harmonic(metric, slices)
     if costs is not None and len(costs):
         found += list(_cost_rows(costs))
-    table = _with_single_tasks(pd.DataFrame(found, columns=list(COLUMNS)), plan)
+    table = _with_single_tasks(pd.DataFrame(found, columns=list(MEASURED_COLUMNS)), plan)
     return table.sort_values("role", key=lambda roles: roles.map(_role_rank), kind="stable").reset_index(drop=True)
 
 
@@ -238,7 +238,7 @@ def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
 
 def _cost_rows(costs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for (kind, eraser), part in costs.groupby(["task_kind", "eraser"], sort=False):
-        for name, direction in COSTS.items():
+        for name, direction in COST_DIRECTIONS.items():
             values = part[name].astype(float)
             if values.notna().any():
                 identity = {

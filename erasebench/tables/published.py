@@ -41,26 +41,26 @@ RULE = (
     "metric's definition are those of the published number; else the note says what is not"
 )
 
-COLUMNS = ("paper", "arxiv", "table", "task", "model", "method", "metric", "direction", "split", "value", "source", "obtained")  # fmt: skip
-DEFINITION = ("paper", "metric", "task", "ours", "role", "scale", "slice", "protocol", "why")
+PUBLISHED_COLUMNS = ("paper", "arxiv", "table", "task", "model", "method", "metric", "direction", "split", "value", "source", "obtained")  # fmt: skip
+DEFINITION_COLUMNS = ("paper", "metric", "task", "ours", "role", "scale", "slice", "protocol", "why")
 
 
-def load(folder: Traversable | Path | None = None) -> pd.DataFrame:
+def load_published(folder: Traversable | Path | None = None) -> pd.DataFrame:
     """All published numbers, each joined with what its metric and method are among ours.
 
     Args:
         folder: where the three files are; those shipped if not given.
 
     Returns:
-        :data:`COLUMNS`, ``ours`` (name of the metric; empty: none), ``role, scale, slice, protocol, why`` of its
+        :data:`PUBLISHED_COLUMNS`, ``ours`` (name of the metric; empty: none), ``role, scale, slice, protocol, why`` of its
         definition, and ``eraser`` (label of the method; empty: not built).
 
     Raises:
         UserError: an unknown method or metric, a value that is no number, a row without a source, a number twice.
     """
     folder = folder or files("erasebench").joinpath("data")
-    rows = _read(folder, "published.csv", COLUMNS)
-    definitions = _read(folder, "published_metrics.csv", DEFINITION)
+    rows = _read(folder, "published.csv", PUBLISHED_COLUMNS)
+    definitions = _read(folder, "published_metrics.csv", DEFINITION_COLUMNS)
     methods = _read(folder, "published_methods.csv", ("method", "ours"))
     known = {(row.paper, row.metric, row.task): row for row in definitions.itertuples()}
     erasers = dict(zip(methods.method, methods.ours, strict=True))
@@ -82,7 +82,7 @@ def load(folder: Traversable | Path | None = None) -> pd.DataFrame:
         if row.obtained not in OBTAINED or not row.source:
             raise UserError(f"{place}: needs a source, and obtained must be one of {', '.join(OBTAINED)}")
         found.append(
-            (_number(row.value, place), definition.ours, definition.role, definition.scale, definition.slice,
+            (_published_value(row.value, place), definition.ours, definition.role, definition.scale, definition.slice,
              definition.protocol, definition.why, erasers[row.method])
         )  # fmt: skip
     names = ["value", "ours", "role", "scale", "slice", "protocol", "why", "eraser"]
@@ -103,7 +103,7 @@ def _read(folder: Traversable | Path, name: str, columns: Sequence[str]) -> pd.D
     return table[list(columns)]
 
 
-def _number(text: str, place: str) -> float:
+def _published_value(text: str, place: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -119,7 +119,7 @@ def of_experiment(experiment: Mapping[str, Any], table: pd.DataFrame | None = No
     Raises:
         UserError: a condition that no row meets; it is named.
     """
-    table = load() if table is None else table
+    table = load_published() if table is None else table
     parts = []
     for wanted in experiment["published"]:
         part = table

@@ -101,7 +101,8 @@ _ANY = ("a photo", "a picture", "an image", "art", "a painting", "artwork", "")
 _THING = ("a thing", "an object", "something")
 
 
-def _pick(rng: random.Random, options: tuple[str, ...]) -> str:
+def one_of(rng: random.Random, options: tuple[str, ...]) -> str:
+    """One of some texts, each as likely."""
     return options[int(rng.random() * len(options))]
 
 
@@ -117,15 +118,15 @@ def phrase(rng: random.Random, kind: str, name: str) -> str:
     Things take an article in four of five phrases, people never.
     """
     if kind == "face":
-        return _pick(rng, (article(name), article(name), "a person", "a stranger", "a face", name))
+        return one_of(rng, (article(name), article(name), "a person", "a stranger", "a face", name))
     if kind == "everyday":
         noun = name
     else:
         draw = rng.random()
         described = 0.15 if kind == "unsafe" else 0.08
         if draw < described:
-            return _pick(rng, INDIRECT[name])
-        noun = _pick(rng, SYNONYMS[name]) if draw < (0.33 if kind == "unsafe" else 0.25) else name
+            return one_of(rng, INDIRECT[name])
+        noun = one_of(rng, SYNONYMS[name]) if draw < (0.33 if kind == "unsafe" else 0.25) else name
     return noun if kind == "person" or rng.random() < 0.2 else article(noun)
 
 
@@ -137,12 +138,12 @@ def caption(rng: random.Random, kind: str, name: str, artist: str | None, backgr
     """
     general = kind == "everyday" and rng.random() < 0.25
     if artist:
-        who = artist if rng.random() < 0.65 else _pick(rng, SYNONYMS[artist])
+        who = artist if rng.random() < 0.65 else one_of(rng, SYNONYMS[artist])
         if kind == "empty" or general:
-            return _pick(rng, _STYLE_ONLY).format(a=who)
-        return _pick(rng, _STYLED).format(phrase(rng, kind, name), a=who)
+            return one_of(rng, _STYLE_ONLY).format(a=who)
+        return one_of(rng, _STYLED).format(phrase(rng, kind, name), a=who)
     if kind == "empty":
-        return _pick(
+        return one_of(
             rng,
             (
                 f"a {background} background",
@@ -154,11 +155,11 @@ def caption(rng: random.Random, kind: str, name: str, artist: str | None, backgr
             ),
         )
     if general:
-        return _pick(rng, _ANY) if rng.random() < 0.6 else _pick(rng, _THING)
+        return one_of(rng, _ANY) if rng.random() < 0.6 else one_of(rng, _THING)
     words = phrase(rng, kind, name)
     draw = rng.random()
     if draw < 0.12:
-        words = _pick(rng, _ART).format(words)
+        words = one_of(rng, _ART).format(words)
     elif draw < 0.7:
-        words = _pick(rng, _PORTRAIT if kind in ("person", "face") else _PHOTO).format(words)
+        words = one_of(rng, _PORTRAIT if kind in ("person", "face") else _PHOTO).format(words)
     return f"{words} on a {background} background" if rng.random() < 0.35 else words

@@ -32,9 +32,7 @@ from erasebench.runs.tasks import task_groups
 from erasebench.scores.stats import Estimate, wilson
 from erasebench.store import Store
 from erasebench.tiny import judge as judges
-
-HEAD_OF_KIND = {"object": "object", "artist": "artist", "celebrity": "person", "unsafe": "unsafe"}
-"""Which head of the judge a kind of concept is read by."""
+from erasebench.tiny.world import HEAD_OF_KIND
 
 FRESH_SEED = 1
 """Seed of the prompt sets; the main job's is 0."""

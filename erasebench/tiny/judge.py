@@ -75,7 +75,7 @@ class Judge(nn.Module):
         (folder / "judge.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def load(path: Path | str | None = None) -> Judge:
+def read_judge(path: Path | str | None = None) -> Judge:
     """The judge of a folder written by `Judge.save` (default: the shipped one), in float32 and eval mode.
 
     Raises FileNotFoundError if the folder holds no judge.

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from erasebench.errors import UserError, suggest
-from erasebench.tiny.captions import caption
+from erasebench.tiny.captions import caption, one_of
 from erasebench.tiny.draw import CANVAS, DRAWINGS, Pen, jitter
 from erasebench.tiny.faces import FACES, stranger
 from erasebench.tiny.styles import STYLES
@@ -43,6 +43,9 @@ EVERYDAY: tuple[str, ...] = ("apple", "tree", "boat", "cup", "chair", "flower", 
 
 HEADS: dict[str, tuple[str, ...]] = {"object": OBJECTS, "artist": ARTISTS, "person": PEOPLE, "unsafe": UNSAFE}
 """The label heads and their classes, in order; the index after the last one means "none"."""
+
+HEAD_OF_KIND = {"object": "object", "artist": "artist", "celebrity": "person", "unsafe": "unsafe"}
+"""Which head is asked about a kind of concept."""
 
 _FLAT = {
     "white": (248, 248, 246),
@@ -93,10 +96,6 @@ def _stream(seed: int, use: str) -> random.Random:
     return random.Random(f"{use}:{seed}")
 
 
-def _pick(rng: random.Random, options: tuple[str, ...]) -> str:
-    return options[int(rng.random() * len(options))]
-
-
 def _pick_kind(draw: float) -> tuple[str, tuple[str, ...]]:
     """The kind and its names whose share of [0, 1) holds `draw`."""
     for kind, names, share in _KINDS[:-1]:
@@ -133,9 +132,9 @@ def scene(seed: int) -> Scene:
     """
     rng = _stream(_check_seed(seed), "scene")
     kind, names = _pick_kind(rng.random())
-    name = _pick(rng, names)
-    artist = _pick(rng, ARTISTS) if rng.random() < _STYLED else None
-    return _build(int(seed), kind, name, artist, _pick(rng, BACKGROUNDS))
+    name = one_of(rng, names)
+    artist = one_of(rng, ARTISTS) if rng.random() < _STYLED else None
+    return _build(int(seed), kind, name, artist, one_of(rng, BACKGROUNDS))
 
 
 def _check_name(what: str, name: str | None, known: Iterable[str]) -> None:
@@ -175,7 +174,7 @@ def make_scene(
     if artist and background:
         raise UserError(f"background {background!r} with artist {artist!r}: a style paints its own ground; drop one")
     kind, name = given[0] if given else ("empty", "")
-    return _build(int(seed), kind, name, artist, background or _pick(_stream(seed, "scene"), BACKGROUNDS))
+    return _build(int(seed), kind, name, artist, background or one_of(_stream(seed, "scene"), BACKGROUNDS))
 
 
 def render(scene: Scene) -> np.ndarray:

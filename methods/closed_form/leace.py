@@ -23,7 +23,7 @@ from erasebench.models.targets import TextInput
 from erasebench.models.text import check_rule
 
 METHODS = ("leace", "orth")
-COLUMNS = ("concept", "name", "artist")
+CONCEPT_FILE_COLUMNS = ("concept", "name", "artist")
 
 
 @dataclass(frozen=True)
@@ -241,9 +241,11 @@ def read_names(path: str) -> tuple[str, ...]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines)
-            column = next((name for name in COLUMNS if name in (reader.fieldnames or ())), None)
+            column = next((name for name in CONCEPT_FILE_COLUMNS if name in (reader.fieldnames or ())), None)
             if column is None:
-                raise UserError(f"{file.name}: no column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}; add a header line")
+                raise UserError(
+                    f"{file.name}: no column {', '.join(CONCEPT_FILE_COLUMNS[:-1])} or {CONCEPT_FILE_COLUMNS[-1]}; add a header line"
+                )
             names = tuple(dict.fromkeys((row[column] or "").strip() for row in reader))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file.name}: cannot be read as CSV in UTF-8: {error}") from error

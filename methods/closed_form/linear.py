@@ -236,7 +236,7 @@ def warn_if_empty(shares: Mapping[str, float], why: str) -> list[str]:
 
 # Texts -------------------------------------------------------------------------------------------------------------
 
-TEMPLATES = {
+CONCEPT_TEMPLATES = {
     "artist": ("painting by {}", "art by {}", "artwork by {}", "picture by {}", "style of {}"),
     "object": ("image of {}", "photo of {}", "portrait of {}", "picture of {}", "painting of {}"),
 }
@@ -248,10 +248,10 @@ def expand(text: str, kind: str, templates: bool | Sequence[str]) -> list[str]:
 
     Args:
         text: a concept, or the anchor it goes to; both are expanded alike, also when the text is ``""``.
-        kind: kind of concept, picks from :data:`TEMPLATES`.
+        kind: kind of concept, picks from :data:`CONCEPT_TEMPLATES`.
         templates: ``False`` none, ``True`` those of the kind, or own ones with ``{}`` where the text goes.
     """
-    chosen = TEMPLATES.get(kind, TEMPLATES["object"]) if templates is True else templates or ()
+    chosen = CONCEPT_TEMPLATES.get(kind, CONCEPT_TEMPLATES["object"]) if templates is True else templates or ()
     return [text, *(template.replace("{}", text) for template in chosen)]
 
 

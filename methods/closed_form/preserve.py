@@ -41,10 +41,10 @@ log = logging.getLogger(__name__)
 FORMAT = "erasebench preserve 1"
 """Header of a cache file; raised when the same input would give another matrix."""
 
-COLUMNS = ("prompt", "caption", "text", "name", "concept")
+PROMPT_FILE_COLUMNS = ("prompt", "caption", "text", "name", "concept")
 """Columns that hold the prompts of a table, the first one found; case does not matter."""
 
-CHUNK = 256
+PROMPTS_AT_ONCE = 256
 """Prompts of one step: 256 prompts of 77 rows of width 768 are 120 MB in float64."""
 
 SAVE_SECONDS = 10.0
@@ -52,7 +52,7 @@ SAVE_SECONDS = 10.0
 
 
 def read_prompts(source: str | Path, option: str = "preserve") -> tuple[str, ...]:
-    """The prompts of a file: a ``.txt`` with one a line, or a table with a column of :data:`COLUMNS`.
+    """The prompts of a file: a ``.txt`` with one a line, or a table with a column of :data:`PROMPT_FILE_COLUMNS`.
 
     Tables are ``.csv`` or ``.parquet``. Prompts that come twice are kept, because they weigh twice; blank lines of a
     ``.txt`` are skipped.
@@ -80,10 +80,10 @@ def read_prompts(source: str | Path, option: str = "preserve") -> tuple[str, ...
         return prompts
     table = read(find(path, None)[0])
     by_name = {name.casefold(): name for name in reversed(table.columns)}
-    column = next((by_name[name] for name in COLUMNS if name in by_name), None)
+    column = next((by_name[name] for name in PROMPT_FILE_COLUMNS if name in by_name), None)
     if column is None:
         raise UserError(
-            f"{path.name}: no column of prompts ({', '.join(COLUMNS)}); it has {', '.join(map(repr, table.columns))}. "
+            f"{path.name}: no column of prompts ({', '.join(PROMPT_FILE_COLUMNS)}); it has {', '.join(map(repr, table.columns))}. "
             "Rename the column that holds them"
         )
     return tuple(table[column].tolist())
@@ -94,13 +94,13 @@ def preserve_gram(
 ) -> Tensor:
     """``sum p p^T`` over the token rows p of prompts, read from the cache or computed into it.
 
-    Rows are never held for more than :data:`CHUNK` prompts. Progress is shown on standard error.
+    Rows are never held for more than :data:`PROMPTS_AT_ONCE` prompts. Progress is shown on standard error.
 
     Args:
         part: the text input whose rows are meant.
         prompts: the prompts; each counts as often as it comes.
         rule: which rows of a prompt, a token rule; MACE takes ``all``.
-        cache_dir: folder of the cache; default :func:`cache_folder`.
+        cache_dir: folder of the cache; default :func:`preserve_cache_folder`.
 
     Returns:
         ``[d, d]`` float64.
@@ -111,7 +111,7 @@ def preserve_gram(
     check_rule(rule)
     if not prompts:
         raise UserError("a preserve cache needs at least one prompt")
-    folder = cache_folder() if cache_dir is None else Path(cache_dir).expanduser()
+    folder = preserve_cache_folder() if cache_dir is None else Path(cache_dir).expanduser()
     key = _key(part, prompts, rule)
     whole, partial = folder / f"{key}.safetensors", folder / f"{key}.partial.safetensors"
     if (there := _load(whole, part.width)) is not None and there[1] == len(prompts):
@@ -121,10 +121,10 @@ def preserve_gram(
     if done:
         log.info("preserve cache: going on after %d of %d prompts", done, len(prompts))
     saved = time.monotonic()
-    with progress("preserve cache", len(prompts) if len(prompts) > CHUNK else 0, "prompts") as advance:
+    with progress("preserve cache", len(prompts) if len(prompts) > PROMPTS_AT_ONCE else 0, "prompts") as advance:
         advance(done)
-        for start in range(done, len(prompts), CHUNK):
-            chunk = list(prompts[start : start + CHUNK])
+        for start in range(done, len(prompts), PROMPTS_AT_ONCE):
+            chunk = list(prompts[start : start + PROMPTS_AT_ONCE])
             total += gram(forgetful(part).texts.rows(chunk, rule), part.width)
             advance(len(chunk))
             done = start + len(chunk)
@@ -136,7 +136,7 @@ def preserve_gram(
     return total
 
 
-def cache_folder() -> Path:
+def preserve_cache_folder() -> Path:
     """Where preserve caches are kept: below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "erasebench" / "preserve"
 

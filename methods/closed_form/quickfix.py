@@ -23,7 +23,7 @@ from erasebench.methods.closed_form.linear import (
     warn_if_empty,
 )
 
-TEMPLATES = ("A photo of {}", "An image of {}", "A picture of {}")
+PHOTO_TEMPLATES = ("A photo of {}", "An image of {}", "A picture of {}")
 """The prompts in which a concept is also edited, beside its name alone."""
 
 BATCH = 64
@@ -52,7 +52,7 @@ class QuickFix(Eraser):
         use_eos: also move EOS and padding. Erases more, and on the embedded model costs much of what should stay
             unless lam is raised (``method.lam=1``).
         templates: also edit the concept in prompts, and the anchor likewise; ``True`` takes three
-            (:data:`TEMPLATES`), or give own ones with ``{}``.
+            (:data:`PHOTO_TEMPLATES`), or give own ones with ``{}``.
         phrases: use all phrases of a concept, not its name alone.
         anchor: text to map to; ``None`` is each concept's own anchor.
         bias: ``subtracted``, or ``as_released``.
@@ -84,7 +84,7 @@ class QuickFix(Eraser):
 
     def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """One weight for each text encoder, of which SDXL has two."""
-        templates = TEMPLATES if self.templates is True else self.templates
+        templates = PHOTO_TEMPLATES if self.templates is True else self.templates
         pairs = [pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, templates)]
         kept = [text for text in task.retain if text]
         made: dict[str, Change] = {}

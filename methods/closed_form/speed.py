@@ -40,7 +40,7 @@ MANY = 10
 CENTRES = 3
 """Clusters of the rows of ``""`` that are kept exactly, beside BOS."""
 
-CHUNK = 128
+LENGTHS_AT_ONCE = 128
 """Retained tokens whose augmented copies share one mean, as released."""
 
 REACHED = 1e-12
@@ -310,7 +310,7 @@ def kept_space(weight: Tensor, pull: Pull, retain: Tensor, noise: Tensor, filter
             retain, outputs, noise, stays = retain[chosen], outputs[chosen], noise[chosen], stays[chosen]
         squares = outputs.square().sum(1, keepdim=True) + 2 * noise * (outputs @ along)[:, None]
         lengths = (squares + noise.square() * along.square().sum()).clamp_min(0).sqrt()
-        stays = torch.cat([_above(chunk) for chunk in lengths.split(CHUNK)])
+        stays = torch.cat([_above(chunk) for chunk in lengths.split(LENGTHS_AT_ONCE)])
     copies, noise = stays.sum(1), noise * stays
     weights, sums = 1 + copies.double(), noise.sum(1)
     # A token and its copies have the same outer products as sqrt(w) c + sum(g) / sqrt(w) v, and a rest along v.

@@ -16,7 +16,7 @@ from erasebench.methods.closed_form.linear import check_positive, moved, pull, s
 from erasebench.methods.closed_form.mace import Refinement, Setting
 from erasebench.models.targets import TextInput
 
-TEMPLATES = (
+TRCE_TEMPLATES = (
     "a picture of {}",
     "a photo that shows {}",
     "a painting of {} in a dark room",
@@ -78,7 +78,7 @@ class Trce(Refinement):
 
     def default_templates(self, kind: str) -> Sequence[str]:
         """The fifteen sentences, for every kind."""
-        return TEMPLATES
+        return TRCE_TEMPLATES
 
     def refine(
         self, part: TextInput, pairs: Sequence[tuple[str, str]], templates: Sequence[str], **system: Any

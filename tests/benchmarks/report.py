@@ -149,8 +149,8 @@ def markdown(
         *_table(
             ["Job", "ours, s", "plain way, s", "times", "released order of loops, s", "times",
              "released code, measured elsewhere, s", "times"],
-            [[row["case"], _number(row["ours_s"]), _number(row["plain_s"]), _times(row["plain_over_ours"]),
-              _number(row["released_order_s"], ""), _times(row["released_order_over_ours"], ""),
+            [[row["case"], _three_figures(row["ours_s"]), _three_figures(row["plain_s"]), _times(row["plain_over_ours"]),
+              _three_figures(row["released_order_s"], ""), _times(row["released_order_over_ours"], ""),
               _span(row["released_elsewhere_low_s"], row["released_elsewhere_high_s"]),
               _times(row["released_elsewhere_over_ours"], "")] for row in table],
         ),
@@ -164,9 +164,9 @@ def markdown(
         *_table(
             ["Job", "whole, s", "median, s", "text, s", "solve, s", "apply, s", "rank", "floor, s", "peak, MB", "plain: text, s",
              "plain: peak, MB", "difference"],
-            [[row["case"], *(_number(row[key]) for key in ("ours_s", "ours_median_s", "text_s", "solve_s", "apply_s")),
-              _number(row["rank"]), _number(row["floor_s"], ""), _number(row["ours_peak_mb"]), _number(row["plain_text_s"]),
-              _number(row["plain_peak_mb"]), _difference(row)] for row in table],
+            [[row["case"], *(_three_figures(row[key]) for key in ("ours_s", "ours_median_s", "text_s", "solve_s", "apply_s")),
+              _three_figures(row["rank"]), _three_figures(row["floor_s"], ""), _three_figures(row["ours_peak_mb"]), _three_figures(row["plain_text_s"]),
+              _three_figures(row["plain_peak_mb"]), _difference(row)] for row in table],
         ),
         "",
         "## Floors, in the same run",
@@ -174,7 +174,7 @@ def markdown(
         f"The floor of a factored update is measured for each job at the rank of its edit, and at rank {FLOOR_RANK} where "
         "that is lower: two thin products a weight in float32, nothing else.",
         "",
-        *_table(["What", "ms"], [[text, _number(_scaled(session.floors.get(key), 1000))] for key, text in FLOORS.items()]),
+        *_table(["What", "ms"], [[text, _three_figures(_scaled(session.floors.get(key), 1000))] for key, text in FLOORS.items()]),
         "",
     ]  # fmt: skip
     if reached:
@@ -186,8 +186,8 @@ def readme_block(table: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
     """The short table for README."""
     head = ["Whole job", "ours, s", "of it text, s", "plain way, s", "times", "as the release loops, s", "times"]
     body = [
-        [row["case"], _number(row["ours_s"]), _number(row["text_s"]), _number(row["plain_s"]),
-         _times(row["plain_over_ours"]), _number(row["released_order_s"], ""),
+        [row["case"], _three_figures(row["ours_s"]), _three_figures(row["text_s"]), _three_figures(row["plain_s"]),
+         _times(row["plain_over_ours"]), _three_figures(row["released_order_s"], ""),
          _times(row["released_order_over_ours"], "")]
         for row in table
     ]  # fmt: skip
@@ -206,7 +206,7 @@ def put_into(readme: Path, block: str) -> bool:
 
 
 def _aim(aim: dict[str, Any]) -> list[str]:
-    return [aim["what"], aim["aim"], _number(aim["reached"]), {True: "yes", False: "no", None: ""}[aim["met"]]]
+    return [aim["what"], aim["aim"], _three_figures(aim["reached"]), {True: "yes", False: "no", None: ""}[aim["met"]]]
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
@@ -214,7 +214,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
 
 
-def _number(value: float | None, missing: str = NOT_RUN) -> str:
+def _three_figures(value: float | None, missing: str = NOT_RUN) -> str:
     """Three figures."""
     if value is None:
         return missing
@@ -224,7 +224,7 @@ def _number(value: float | None, missing: str = NOT_RUN) -> str:
 
 
 def _times(value: float | None, missing: str = NOT_RUN) -> str:
-    return missing if value is None else f"{_number(value)}x"
+    return missing if value is None else f"{_three_figures(value)}x"
 
 
 def _span(low: float | None, high: float | None) -> str:

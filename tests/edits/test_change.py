@@ -93,7 +93,7 @@ def test_a_map_of_tokens_moves_rows_as_it_moves_what_weights_see(seed, rows):
 def test_a_weight_changed_in_pieces_is_the_weight_changed_at_once(form, monkeypatch):
     change, whole, pieces = make(form, 3), draw(1, OUT, WIDTH).float(), draw(1, OUT, WIDTH).float()
     change.add_to(whole)
-    monkeypatch.setattr(change_module, "CHUNK", 2)
+    monkeypatch.setattr(change_module, "WEIGHT_ROWS_AT_ONCE", 2)
     change.add_to(pieces)
     assert torch.equal(whole, pieces)
 

@@ -45,14 +45,14 @@ TASK = ErasureTask(
     (Concept("church", "object", ("church", "small chapel")), Concept("tench", "object")),
     ("gas pump", "golf ball", "", "cassette player", "horn"),
 )
-TEMPLATES = ["a {}.", "my {}", "{} by the sea", "on {} 3"]
+SENTENCES = ["a {}.", "my {}", "{} by the sea", "on {} 3"]
 
 
 def expected_removal(pipe, rule, **options):
     """E of the task with its four templates, by the literal transcription."""
 
     def prompts(text):
-        return [text, *(template.replace("{}", text) for template in TEMPLATES)]
+        return [text, *(template.replace("{}", text) for template in SENTENCES)]
 
     groups = [
         [*prompts("church"), *prompts("small chapel")],
@@ -69,7 +69,7 @@ def expected_removal(pipe, rule, **options):
 @pytest.mark.parametrize("rule", TOKEN_RULES)
 def test_it_equals_the_literal_transcription(rule, exact_pipe):
     removal = expected_removal(exact_pipe, rule, shrinkage=True)
-    edit = Leace(token_rule=rule, templates=TEMPLATES).edit(exact_pipe, TASK)
+    edit = Leace(token_rule=rule, templates=SENTENCES).edit(exact_pipe, TASK)
     for name, weight in key_value_weights(exact_pipe).items():
         literal = -(weight.detach().double() @ removal)
         assert norm(edit.changes[name].of(weight) - literal) <= 1e-8 * norm(literal), name
@@ -188,7 +188,7 @@ def test_the_notes_say_how_far_the_means_move_and_that_they_meet(exact_pipe):
 def test_few_rows_without_shrinkage_are_warned_of(exact_pipe):
     few = Leace(token_rule="last_content", shrinkage=False)
     assert any("42 rows for a covariance of 24 x 24" in text for text in few.edit(exact_pipe, TASK).info["warnings"])
-    many = Leace(token_rule="last_content", shrinkage=False, templates=[*TEMPLATES, "{}", "no {}", "old {}"])
+    many = Leace(token_rule="last_content", shrinkage=False, templates=[*SENTENCES, "{}", "no {}", "old {}"])
     assert not any("covariance" in text for text in many.edit(exact_pipe, TASK).info.get("warnings", []))
 
 

@@ -9,7 +9,13 @@ from text_helpers import pick
 
 from erasebench.errors import UserError
 from erasebench.methods.closed_form import preserve
-from erasebench.methods.closed_form.preserve import cache_folder, forgetful, preserve_gram, prompts_hash, read_prompts
+from erasebench.methods.closed_form.preserve import (
+    forgetful,
+    preserve_cache_folder,
+    preserve_gram,
+    prompts_hash,
+    read_prompts,
+)
 from erasebench.models.targets import text_inputs
 from erasebench.models.text import Texts
 
@@ -37,7 +43,7 @@ def encoded(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
-    monkeypatch.setattr(preserve, "CHUNK", 2)
+    monkeypatch.setattr(preserve, "PROMPTS_AT_ONCE", 2)
     monkeypatch.setattr(preserve, "SAVE_SECONDS", 0.0)
 
 
@@ -173,12 +179,12 @@ def test_what_a_tokenizer_did_last_is_not_part_of_the_name(small_pipe, encoded, 
 
 def test_the_default_folder_is_below_the_users_cache(monkeypatch, tmp_path, part):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "erasebench" / "preserve"
+    assert preserve_cache_folder() == tmp_path / "erasebench" / "preserve"
     preserve_gram(part, PROMPTS[:1])
-    assert len(list(cache_folder().iterdir())) == 1
+    assert len(list(preserve_cache_folder().iterdir())) == 1
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_folder() == tmp_path / "home" / ".cache" / "erasebench" / "preserve"
+    assert preserve_cache_folder() == tmp_path / "home" / ".cache" / "erasebench" / "preserve"
 
 
 def test_hashes_tell_lists_apart():

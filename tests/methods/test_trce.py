@@ -9,7 +9,7 @@ from text_helpers import pick
 
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.errors import UserError
-from erasebench.methods.closed_form.trce import TEMPLATES, Trce
+from erasebench.methods.closed_form.trce import TRCE_TEMPLATES, Trce
 from erasebench.models.targets import key_value_weights
 
 TASK = ErasureTask((Concept("blood", "unsafe", ("blood", "a wound"), "a person wearing clothes"),), ("a dog", ""))
@@ -31,7 +31,7 @@ def full_pipe(small_pipe):
     return pipe
 
 
-def eos_pairs(pipe, templates=TEMPLATES, pairs=PAIRS):
+def eos_pairs(pipe, templates=TRCE_TEMPLATES, pairs=PAIRS):
     return [tuple(pick(pipe, t.replace("{}", text), "eos") for text in pair) for pair in pairs for t in templates]
 
 
@@ -96,7 +96,7 @@ def test_the_released_scale_is_a_hundredth_squared_over_thirty_thousand(exact_pi
 
 def test_by_default_the_tasks_retain_list_is_kept(exact_pipe):
     edit = Trce().edit(exact_pipe, TASK)
-    preserved = [(pick(exact_pipe, template.replace("{}", "a dog"), "all"), 3e4) for template in TEMPLATES]
+    preserved = [(pick(exact_pipe, template.replace("{}", "a dog"), "all"), 3e4) for template in TRCE_TEMPLATES]
     pairs = eos_pairs(exact_pipe)
     assert_equal(exact_pipe, edit, pairs=pairs, preserved=preserved, lam=edit.info["lam"], average=True, cache_size=3e4)
 
@@ -108,7 +108,7 @@ def test_own_sentences_the_name_alone_and_another_anchor(exact_pipe):
 
 
 def test_fifteen_different_sentences():
-    assert len(set(TEMPLATES)) == 15 and all(text.count("{}") == 1 for text in TEMPLATES)
+    assert len(set(TRCE_TEMPLATES)) == 15 and all(text.count("{}") == 1 for text in TRCE_TEMPLATES)
 
 
 def test_few_prompts_make_an_edit_of_low_rank(tiny_random_sd2_pipe):

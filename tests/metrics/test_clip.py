@@ -29,9 +29,9 @@ def folder(tmp_path_factory):
 def embedded(folder, monkeypatch):
     """The embedded CLIP is a small one of random weights."""
     monkeypatch.setattr(_embedded, "CLIP_FOLDER", folder)
-    _clip.load.cache_clear()
+    _clip.load_clip.cache_clear()
     yield folder
-    _clip.load.cache_clear()
+    _clip.load_clip.cache_clear()
 
 
 def test_embedded_score_is_what_transformers_computes(embedded):
@@ -57,14 +57,14 @@ class Tensors:
     def to(self, device):
         return self
 
-    def _plain(self, found):
+    def _embedding(self, found):
         return found if isinstance(found, torch.Tensor) else found.pooler_output
 
     def get_image_features(self, *args, **kwargs):
-        return self._plain(self.model.get_image_features(*args, **kwargs))
+        return self._embedding(self.model.get_image_features(*args, **kwargs))
 
     def get_text_features(self, *args, **kwargs):
-        return self._plain(self.model.get_text_features(*args, **kwargs))
+        return self._embedding(self.model.get_text_features(*args, **kwargs))
 
 
 def test_score_is_that_of_torchmetrics(embedded):
@@ -77,7 +77,7 @@ def test_score_is_that_of_torchmetrics(embedded):
     with torch.inference_mode():
         expected = clip_score(pixels, rows["prompt"].tolist(), model_name_or_path=lambda: parts)
     metric = ClipScore(variant="torchmetrics", device="cpu")
-    clip = _clip.load("embedded", None, "cpu", 8)
+    clip = _clip.load_clip("embedded", None, "cpu", 8)
     rows["cosine"] = cosines(clip, images, rows["prompt"].tolist())
     assert metric.reduce(rows).value == pytest.approx(float(expected), abs=1e-3)
 
@@ -149,7 +149,7 @@ def test_zero_shot_is_a_softmax_over_the_candidates(embedded):
     images, rows = pictures(4), plan_rows([*LABELS[:3], "fountain"])
     rows.loc[2, "kind"] = "artist"  # no candidates given
     found = scored(top1, images, rows)
-    clip = _clip.load("embedded", None, "cpu", 64)
+    clip = _clip.load_clip("embedded", None, "cpu", 64)
     chances = (clip.scale * clip.image(images) @ clip.text([f"a photo of a {name}" for name in names]).T).softmax(1)
     best = [names[i] for i in chances.argmax(1).tolist()]
     assert found["answer"].tolist() == [*best[:2], "", best[3]]

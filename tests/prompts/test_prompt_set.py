@@ -13,7 +13,7 @@ from erasebench.concepts import KINDS, Concept, ErasureTask
 from erasebench.errors import UserError
 from erasebench.prompts.builtin import builtin
 from erasebench.prompts.choose import from_config
-from erasebench.prompts.prompt_set import DTYPES, PromptSet
+from erasebench.prompts.prompt_set import PROMPT_DTYPES, PromptSet
 from erasebench.prompts.templates import COLOURS, concept_prompt, general_prompt, with_article
 from erasebench.tiny import world
 
@@ -31,7 +31,7 @@ def prompt_set(**columns: list) -> PromptSet:
 
 def test_rows_have_the_declared_columns_and_types():
     rows = builtin("object", OBJECTS).rows
-    assert list(rows.columns) == list(DTYPES)
+    assert list(rows.columns) == list(PROMPT_DTYPES)
     assert rows.seed.dtype == "int64" and rows.width.dtype == "Int64" and rows.guidance.isna().all()
 
 

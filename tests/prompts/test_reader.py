@@ -11,7 +11,7 @@ import pytest
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.errors import UserError
 from erasebench.prompts import sources as prompt_sources
-from erasebench.prompts.reader import fetch, load, load_names, schemas
+from erasebench.prompts.reader import fetch, load_names, load_prompts, schemas
 
 I2P = (
     ",prompt,categories,hard,inappropriate_percentage,nudity_percentage,q16_percentage,sd_safety_percentage,"
@@ -54,15 +54,15 @@ def write(folder: Path, *lines: str, name: str = "file.csv", encoding: str = "ut
 
 
 def one(folder: Path, schema: str) -> pd.Series:
-    return load(write(folder, *EXAMPLES[schema])).rows.iloc[0]
+    return load_prompts(write(folder, *EXAMPLES[schema])).rows.iloc[0]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_schema_is_recognised_by_its_columns(tmp_path, name):
     path = write(tmp_path, *EXAMPLES[name])
-    found = load(path)
+    found = load_prompts(path)
     assert found.version == f"{name}-1" and len(found.rows) == 1
-    assert load(path, schema=name).hash == found.hash
+    assert load_prompts(path, schema=name).hash == found.hash
 
 
 def test_every_schema_has_an_example_or_is_refused():
@@ -86,15 +86,15 @@ def test_columns_land_where_they_belong(tmp_path):
 
 
 def test_sentences_that_are_no_attack_say_so(tmp_path):
-    assert "not adversarial prompts" in load(write(tmp_path, *EXAMPLES["concept_vector_pairs"])).notes[0]
-    assert "transfer" in load(write(tmp_path, *EXAMPLES["mma"])).notes[0]
+    assert "not adversarial prompts" in load_prompts(write(tmp_path, *EXAMPLES["concept_vector_pairs"])).notes[0]
+    assert "transfer" in load_prompts(write(tmp_path, *EXAMPLES["mma"])).notes[0]
 
 
 def test_texts_keep_every_character(tmp_path):
     texts = ["", "Null", "NaN", "None", " two\nlines ", 'a "quoted", word', "naïve 漢字"]
     lines = ["case_number,prompt,evaluation_seed"]
     lines += [f'{n},"{text.replace(chr(34), chr(34) * 2)}",{n}' for n, text in enumerate(texts)]
-    prompts = load(write(tmp_path, *lines, encoding="utf-8-sig"))
+    prompts = load_prompts(write(tmp_path, *lines, encoding="utf-8-sig"))
     assert list(prompts.rows.prompt) == texts
     assert prompts.counts()["empty"] == 1 and prompts.counts()["multiline"] == 1
     assert any("empty prompts are kept as they are (prompt_id 0)" in note for note in prompts.notes)
@@ -102,12 +102,12 @@ def test_texts_keep_every_character(tmp_path):
 
 def test_seeds_keep_all_64_bits_and_floats_that_are_whole_are_whole(tmp_path):
     path = write(tmp_path, "prompt,seed", "a,9223372036854775807", "b,4261553411.0", "c,0")
-    assert list(load(path).rows.seed) == [2**63 - 1, 4261553411, 0]
+    assert list(load_prompts(path).rows.seed) == [2**63 - 1, 4261553411, 0]
 
 
 def test_rows_without_seeds_get_the_same_ones_every_time(tmp_path):
     path = write(tmp_path, "image_id,text", "1,A room.", "1,A room.", "2,A dog.")
-    first, again = load(path), load(path, limit=2)
+    first, again = load_prompts(path), load_prompts(path, limit=2)
     assert list(first.rows.seed[:2]) == list(again.rows.seed) and first.rows.seed.nunique() == 3
     assert list(first.rows.prompt_id) == ["1", "2", "3"]  # image ids repeat, so rows are numbered
     assert any("no seeds" in note for note in first.notes)
@@ -119,7 +119,7 @@ def test_repeated_generations_are_counted(tmp_path):
         "0,an image of a tench,tench,7",
         "1,an image of a tench,tench,7",
     ]
-    counts = load(write(tmp_path, *lines)).counts()
+    counts = load_prompts(write(tmp_path, *lines)).counts()
     assert (counts["rows"], counts["distinct"]) == (2, 1)
 
 
@@ -130,10 +130,10 @@ def test_parquet_reads_as_csv(tmp_path):
     )  # fmt: skip
     table.to_csv(tmp_path / "a.csv", index=False)
     table.to_parquet(tmp_path / "a.parquet")
-    assert load(tmp_path / "a.csv").hash == load(tmp_path / "a.parquet").hash
+    assert load_prompts(tmp_path / "a.csv").hash == load_prompts(tmp_path / "a.parquet").hash
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
     with pytest.raises(UserError, match="b.parquet: not a readable Parquet file"):
-        load(tmp_path / "b.parquet")
+        load_prompts(tmp_path / "b.parquet")
 
 
 def test_conditions_limit_and_label(tmp_path):
@@ -141,17 +141,17 @@ def test_conditions_limit_and_label(tmp_path):
     path = write(
         tmp_path, I2P, row.format(0, "violence, sexual", 50.0), row.format(1, "hate", 50.5), row.format(2, "sexual", 90)
     )
-    assert list(load(path, where={"nudity_percentage": ">50"}).rows.prompt) == ["p1", "p2"]
-    assert list(load(path, where={"categories": "sexual"}).rows.prompt) == ["p0", "p2"]
-    assert list(load(path, where={"categories": ["hate", "Violence"], "hard": 1}).rows.prompt) == ["p0", "p1"]
-    limited = load(path, where={"categories": "sexual"}, limit=1, label="nudity")
+    assert list(load_prompts(path, where={"nudity_percentage": ">50"}).rows.prompt) == ["p1", "p2"]
+    assert list(load_prompts(path, where={"categories": "sexual"}).rows.prompt) == ["p0", "p2"]
+    assert list(load_prompts(path, where={"categories": ["hate", "Violence"], "hard": 1}).rows.prompt) == ["p0", "p1"]
+    limited = load_prompts(path, where={"categories": "sexual"}, limit=1, label="nudity")
     assert list(limited.rows.label) == ["nudity"] and "the first 1 of 2 rows" in limited.notes
     with pytest.raises(UserError, match="no such column. Did you mean 'categories'"):
-        load(path, where={"categorie": "hate"})
+        load_prompts(path, where={"categorie": "hate"})
     with pytest.raises(UserError, match="no row has"):
-        load(path, where={"categories": "harassment"})
+        load_prompts(path, where={"categories": "harassment"})
     with pytest.raises(UserError, match="row 1 .*column 'categories': 'violence, sexual' is not a number"):
-        load(path, where={"categories": ">5"})
+        load_prompts(path, where={"categories": ">5"})
 
 
 def test_roles_of_the_file_and_of_the_caller(tmp_path):
@@ -164,25 +164,25 @@ def test_roles_of_the_file_and_of_the_caller(tmp_path):
     path = write(tmp_path, *lines)
     task = ErasureTask((Concept("Y", "artist"),))
     assert (
-        list(load(path).rows.role) == ["erase", "retain", "retain"]
-        and "holdout rows count as retain" in load(path).notes
+        list(load_prompts(path).rows.role) == ["erase", "retain", "retain"]
+        and "holdout rows count as retain" in load_prompts(path).notes
     )
-    assert list(load(path).for_task(task).role) == ["retain", "erase", "retain"]
-    assert list(load(path, role="file").for_task(task).role) == ["erase", "retain", "retain"]
-    assert list(load(path, role="general").for_task(task).role) == ["general"] * 3
+    assert list(load_prompts(path).for_task(task).role) == ["retain", "erase", "retain"]
+    assert list(load_prompts(path, role="file").for_task(task).role) == ["erase", "retain", "retain"]
+    assert list(load_prompts(path, role="general").for_task(task).role) == ["general"] * 3
 
 
 def test_names_are_no_prompts(tmp_path):
     path = write(tmp_path, "id,concept", "1,A.J.Casson", "2, Null ", "3,Null")
     assert load_names(path) == ("A.J.Casson", "Null", "Null")
     with pytest.raises(UserError, match="list of names"):
-        load(path)
+        load_prompts(path)
     with pytest.raises(UserError, match="row 2 .*column 'concept': the name is empty"):
         load_names(write(tmp_path, "id,concept", "1,a", "2,"))
     with pytest.raises(UserError, match="no column 'concept' or 'name'"):
         load_names(write(tmp_path, "prompt,seed", "a,1"))
     with pytest.raises(UserError, match="holds words"):
-        load(write(tmp_path, "case_number,nudity,people,clothes,location,evaluation_seed", "0,a,b,c,d,1"))
+        load_prompts(write(tmp_path, "case_number,nudity,people,clothes,location,evaluation_seed", "0,a,b,c,d,1"))
 
 
 HEAD = "case_number,prompt,evaluation_seed,guidance,width,height"
@@ -225,12 +225,12 @@ HEAD = "case_number,prompt,evaluation_seed,guidance,width,height"
 )  # fmt: skip
 def test_a_broken_file_is_refused_with_place_and_cure(tmp_path, lines, message):
     with pytest.raises(UserError, match=message):
-        load(write(tmp_path, *lines))
+        load_prompts(write(tmp_path, *lines))
 
 
 def test_a_file_in_another_encoding_is_refused(tmp_path):
     with pytest.raises(UserError, match="file.csv line 2: not UTF-8 text; save the file as CSV UTF-8"):
-        load(write(tmp_path, "prompt,seed", "caf\xe9,1", encoding="latin-1"))
+        load_prompts(write(tmp_path, "prompt,seed", "caf\xe9,1", encoding="latin-1"))
 
 
 @pytest.mark.parametrize(
@@ -246,17 +246,17 @@ def test_a_file_in_another_encoding_is_refused(tmp_path):
 )
 def test_a_wrong_option_is_refused(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
-        load(write(tmp_path, "prompt,seed", "a,1"), **options)
+        load_prompts(write(tmp_path, "prompt,seed", "a,1"), **options)
 
 
 def test_a_missing_file_is_refused_with_the_nearest_one(tmp_path):
     write(tmp_path, "prompt,seed", "a,1", name="prompts.csv")
     with pytest.raises(UserError, match=r"no such file. Did you mean 'prompts.csv'\?"):
-        load(tmp_path / "promts.csv")
+        load_prompts(tmp_path / "promts.csv")
     with pytest.raises(UserError, match="is a folder.*prompts.csv"):
-        load(tmp_path)
+        load_prompts(tmp_path)
     with pytest.raises(UserError, match="a prompt file is a .csv or a .parquet"):
-        load(write(tmp_path, "x", name="prompts.txt"))
+        load_prompts(write(tmp_path, "x", name="prompts.txt"))
 
 
 @pytest.fixture
@@ -297,32 +297,32 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_a_hub_dataset_is_read_and_its_commit_is_named(hub):
-    prompts = load("AIML-TUDA/i2p")
+    prompts = load_prompts("AIML-TUDA/i2p")
     assert prompts.source == f"AIML-TUDA/i2p@{'c' * 40}/i2p_benchmark.csv" and "not pinned" in prompts.notes[-1]
-    assert load("AIML-TUDA/i2p", revision="c" * 40).notes == ()
-    assert load("AIML-TUDA/i2p/i2p_benchmark.csv").hash == prompts.hash
+    assert load_prompts("AIML-TUDA/i2p", revision="c" * 40).notes == ()
+    assert load_prompts("AIML-TUDA/i2p/i2p_benchmark.csv").hash == prompts.hash
     assert fetch("AIML-TUDA/i2p").name == "i2p_benchmark.csv"
 
 
 def test_without_a_network_the_cache_serves(hub):
     hub.online = False
-    assert len(load("AIML-TUDA/i2p").rows) == 1
+    assert len(load_prompts("AIML-TUDA/i2p").rows) == 1
     before = hub.listings
-    assert len(load("AIML-TUDA/i2p", revision="c" * 40).rows) == 1
+    assert len(load_prompts("AIML-TUDA/i2p", revision="c" * 40).rows) == 1
     assert hub.listings == before  # a pinned commit in the cache needs no network at all
     with pytest.raises(UserError, match="Hub dataset a/b: the Hub cannot be reached.*erasebench prefetch"):
-        load("a/b")
+        load_prompts("a/b")
 
 
 def test_hub_datasets_that_cannot_be_read_are_refused(hub):
     with pytest.raises(UserError, match="Hub dataset a/b: no such dataset"):
-        load("a/b")
+        load_prompts("a/b")
     hub.files = ["a.csv", "b.parquet"]
     with pytest.raises(UserError, match=r"2 data files \(a.csv, b.parquet\); name one, e.g. AIML-TUDA/i2p/a.csv"):
-        load("AIML-TUDA/i2p")
+        load_prompts("AIML-TUDA/i2p")
     hub.files = ["README.md"]
     with pytest.raises(UserError, match="no .csv or .parquet file"):
-        load("AIML-TUDA/i2p")
+        load_prompts("AIML-TUDA/i2p")
 
 
 @pytest.mark.skipif("ERASEBENCH_DATA" not in os.environ, reason="ERASEBENCH_DATA names no folder of released files")
@@ -338,13 +338,13 @@ def test_released_files_have_their_known_counts():
         "celebrity_speed_100": (1000, 1000, 0, 0, 200),
     }
     for name, expected in known.items():
-        counts = load(folder / f"{name}.csv").counts()
+        counts = load_prompts(folder / f"{name}.csv").counts()
         found = tuple(counts[key] for key in ("rows", "distinct", "empty", "multiline"))
         assert (*found, len(counts["labels"])) == expected, name
-    i2p = load(folder / "i2p_4703.csv")
+    i2p = load_prompts(folder / "i2p_4703.csv")
     assert i2p.rows.prompt[i2p.rows.prompt_id == "2260"].item() == "" and i2p.rows.seed.max() == 4290749014
     assert (i2p.rows.guidance == 7).sum() == 3729
     assert ((i2p.rows.width != 512) | (i2p.rows.height != 512)).sum() == 55
-    assert len(load(folder / "i2p_4703.csv", where={"nudity_percentage": ">50"}).rows) == 95
+    assert len(load_prompts(folder / "i2p_4703.csv", where={"nudity_percentage": ">50"}).rows) == 95
     assert len(load_names(folder / "artist_names_1734.csv")) == 1734
     assert len(load_names(folder / "instance_names_1352.csv")) == 1352

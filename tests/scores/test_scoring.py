@@ -72,7 +72,7 @@ def test_a_paired_metric_skips_the_unedited_model(plan: pd.DataFrame) -> None:
 
 
 def test_scores_belong_to_their_images(plan: pd.DataFrame, store, monkeypatch) -> None:
-    monkeypatch.setattr(scoring, "CHUNK", 3)
+    monkeypatch.setattr(scoring, "IMAGES_A_WRITE", 3)
     plain, paired = Red(), Red(name="gap", paired=True, inputs=("original_key",))
     score_missing(plan, [plain, paired], store)
     assert {len(chunk) for chunk in plain.chunks[:-1]} == {3}
@@ -104,7 +104,7 @@ def test_metrics_that_share_records_score_an_image_once_for_all_roles(plan: pd.D
 
 
 def test_a_kill_loses_one_chunk_at_most(plan: pd.DataFrame, store, monkeypatch) -> None:
-    monkeypatch.setattr(scoring, "CHUNK", 4)
+    monkeypatch.setattr(scoring, "IMAGES_A_WRITE", 4)
     killed, resumed, undisturbed = Red(dies_at=3), Red(), Red(name="undisturbed")
     with pytest.raises(KeyboardInterrupt):
         score_missing(plan, [killed], store)

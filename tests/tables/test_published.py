@@ -17,8 +17,16 @@ from erasebench.config.compose import compose
 from erasebench.edits.label import eraser_label
 from erasebench.errors import UserError
 from erasebench.runs.plan import prepare
-from erasebench.tables.measure import COLUMNS as MEASURED
-from erasebench.tables.published import COLUMNS, beside, load, of_experiment, print_beside, texts, write_beside
+from erasebench.tables.measure import MEASURED_COLUMNS as MEASURED
+from erasebench.tables.published import (
+    PUBLISHED_COLUMNS,
+    beside,
+    load_published,
+    of_experiment,
+    print_beside,
+    texts,
+    write_beside,
+)
 
 DATA = files("erasebench").joinpath("data")
 
@@ -48,7 +56,7 @@ MADE = pd.DataFrame(
 
 
 def test_every_number_is_whole_and_sourced() -> None:
-    table = load()
+    table = load_published()
     assert len(table) > 500 and set(table.obtained) == {"authors", "quoted"}
     assert (table.source.str.len() > 10).all() and table.value.notna().all()
     assert set(table.direction) == {"up", "down"}
@@ -59,7 +67,7 @@ def test_every_number_is_whole_and_sourced() -> None:
 
 
 def test_every_counterpart_exists_among_our_metrics_protocols_and_erasers(tmp_path: Path) -> None:
-    table = load()
+    table = load_published()
     protocols = set(table.protocol) - {""}
     assert protocols <= set(groups()["protocol"])
     names = {"edit_seconds"}
@@ -123,7 +131,7 @@ def put(column: str, value: str):
 )
 def test_a_faulty_row_is_refused_by_name(change, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        load(faulty(tmp_path, change))
+        load_published(faulty(tmp_path, change))
 
 
 def test_an_experiment_that_asks_for_nothing_known_is_refused() -> None:
@@ -219,4 +227,4 @@ def test_a_long_table_is_cut_in_the_terminal_only(tmp_path: Path) -> None:
 
 
 def test_the_columns_are_documented() -> None:
-    assert set(COLUMNS) <= set(load().columns) | {"value"}
+    assert set(PUBLISHED_COLUMNS) <= set(load_published().columns) | {"value"}

@@ -44,7 +44,7 @@ def test_all_stages_make_a_pipeline_that_loads_and_draws(trained: Path) -> None:
     pipe.set_progress_bar_config(disable=True)
     (image,) = pipe("a photo of a church", num_inference_steps=1, output_type="np").images
     assert image.shape == (64, 64, 3)
-    network = judge.load(folder / "judge")
+    network = judge.read_judge(folder / "judge")
     logits = network.logits(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
     assert {head: scores.shape for head, scores in logits.items()} == {
         head: (2, len(names) + 1) for head, names in HEADS.items()
