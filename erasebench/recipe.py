@@ -2,6 +2,10 @@
 
 Two runs that ask for the same recipe share one image. What does not decide an image (batch size, device, paths,
 library versions) is not in a recipe; it is recorded beside the image instead.
+
+A recipe can grow. A field that is added later has a default under which everything is as it was before, and is left
+out of the key and of the stored text while it has that default: the images made before the field was there keep their
+names. Such a field is declared with ``metadata=ADDED_LATER``.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import json
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +26,9 @@ GENERATOR_VERSION = "1"
 """Raised when :mod:`erasebench.images.generate` would make another image from the same recipe."""
 
 LARGEST_SEED = 2**63 - 1
+
+ADDED_LATER = {"added_later": True}
+"""Marks a field that the first recipes did not have: out of the key and the stored text while it has its default."""
 
 
 def canonical_json(value: Any) -> str:
@@ -54,6 +61,7 @@ class Recipe:
         rng: where random numbers are drawn: ``cpu``, where every machine starts from the same noise, or ``cuda`` for
             protocols of papers that draw on the GPU.
         version: of the generator, :data:`GENERATOR_VERSION`.
+        attack: key of what an attack found for this image; ``""`` is no attack.
 
     Raises:
         UserError: a value that cannot be; the message names the field.
@@ -74,11 +82,12 @@ class Recipe:
     dtype: str
     rng: str = "cpu"
     version: str = GENERATOR_VERSION
+    attack: str = field(default="", metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            object.__setattr__(self, field.name, _CHECKS[field.type](field.name, value))
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            object.__setattr__(self, entry.name, _CHECKS[entry.type](entry.name, value))
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UserError(f"seed: {self.seed} is out of range; use 0 to {LARGEST_SEED}")
         if self.steps < 1:
@@ -95,26 +104,33 @@ class Recipe:
 
     @cached_property
     def key(self) -> str:
-        """First 32 hexadecimal digits of the SHA-256 of :func:`canonical_json` of all fields."""
+        """First 32 hexadecimal digits of the SHA-256 of :func:`canonical_json` of :meth:`to_dict`."""
         return hashlib.sha256(canonical_json(self.to_dict()).encode("ascii")).hexdigest()[:32]
 
     def to_dict(self) -> dict[str, str | int | float]:
-        """The fields, in order, as plain values."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """The fields, in order, as plain values; without those that were added later and have their default."""
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        unsaid = {
+            entry.name
+            for entry in dataclasses.fields(self)
+            if entry.metadata == ADDED_LATER and values[entry.name] == entry.default
+        }
+        return {name: value for name, value in values.items() if name not in unsaid}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """The inverse of :meth:`to_dict`.
+        """The inverse of :meth:`to_dict`. A field that has a default may be absent.
 
         Raises:
             UserError: a field is missing or unknown, or has a value that cannot be.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        names = [entry.name for entry in dataclasses.fields(cls)]
         for name in values:
-            if name not in known:
-                hint = suggest(name, known) or f" There are {', '.join(known)}."
+            if name not in names:
+                hint = suggest(name, names) or f" There are {', '.join(names)}."
                 raise UserError(f"recipe: unknown field {name!r}.{hint}")
-        missing = [name for name in known[:-2] if name not in values]
+        needed = [entry.name for entry in dataclasses.fields(cls) if entry.default is MISSING]
+        missing = [name for name in needed if name not in values]
         if missing:
             raise UserError(f"recipe: no value for {', '.join(missing)}")
         return cls(**values)

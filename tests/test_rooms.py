@@ -44,7 +44,7 @@ PLUGINS = {
 
 FACES = {
     "erasebench": {"__version__"},
-    "erasebench.edits": {"Change", "Edit", "Eraser"},
+    "erasebench.edits": {"Change", "Edit", "Eraser", "Hook"},
     "erasebench.models": {"Model", "load_model", "text_inputs"},
     "erasebench.scores": {"Estimate", "Metric"},
 }

@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from erasebench.edits.change import Change
     from erasebench.edits.edit import Edit
     from erasebench.edits.eraser import Eraser
+    from erasebench.edits.hook import Hook
 
-__all__ = ["Change", "Edit", "Eraser"]
+__all__ = ["Change", "Edit", "Eraser", "Hook"]
 
-_HOME = {"Change": "change", "Edit": "edit", "Eraser": "eraser"}
+_HOME = {"Change": "change", "Edit": "edit", "Eraser": "eraser", "Hook": "hook"}
 
 
 def __getattr__(name: str) -> Any:

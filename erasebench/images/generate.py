@@ -11,9 +11,11 @@ import contextlib
 import inspect
 import json
 import logging
+import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import diffusers
@@ -21,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from erasebench.edits.hook import Hook, all_installed, hooks_on
 from erasebench.errors import UserError
 from erasebench.models.targets import denoiser
 from erasebench.recipe import Recipe
@@ -34,9 +37,6 @@ log = logging.getLogger(__name__)
 
 KEPT_TEXTS = 256
 """How many encoded texts are kept; 30 000 of them would fill several GiB."""
-
-
-# Schedulers
 
 
 # Text
@@ -97,12 +97,14 @@ def generate(
     batch_size: int = 8,
     on_progress: Callable[[int], None] | None = None,
     about: Mapping[str, Any] | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> int:
     """Make every image of ``recipes`` that the store lacks, and save each as soon as its batch is done.
 
     Images of one size, guidance and scheduler share batches, whatever their prompts. The edit of the recipes is
     applied by the caller; here it is only part of the key. On the same machine the batch size changes an image by at
     most a level or two of 255, where a rounding tips over. When memory runs out, the batch is halved and work goes on.
+    The hooks of an edit that is applied are on the pipe, and act here.
 
     Args:
         model: as loaded; its pipe runs in its own dtype, without autocast.
@@ -111,6 +113,8 @@ def generate(
         batch_size: images made at a time.
         on_progress: called with the number of images just saved.
         about: more columns for the records of the images made now, e.g. the protocol they were made for.
+        hooks: what acts while sampling besides the hooks of the edit, e.g. that of an attack. They come before those
+            of the edit, which answers to what it is given.
 
     Returns:
         How many images were made.
@@ -128,22 +132,23 @@ def generate(
         _check(model, group[0])
     texts, done = _Texts(model.pipe), 0
     meta = {"device": device_name(model.pipe), **library_versions(), **(about or {})}
-    with _quiet(model.pipe):
+    acting = (*hooks, *hooks_on(model.pipe))
+    with _quiet(model.pipe), all_installed(hooks, model.pipe):
         try:
             for group in groups:
                 model.pipe.scheduler = _scheduler(group[0])
-                start = 0
+                start, share = 0, _share_of_hooks(group[0], acting, model.pipe)
                 while start < len(group):
-                    batch = group[start : start + batch_size]
+                    batch = group[start : start + max(1, int(batch_size * share))]
                     images = None
                     began = time.perf_counter()
                     try:
-                        images = _sample(model.pipe, texts, batch)
+                        images = _sample(model.pipe, texts, batch, acting)
                     except (RuntimeError, MemoryError) as error:
                         if not is_out_of_memory(error):
                             raise
                     if images is None:  # outside the except, where the traceback would keep the tensors alive
-                        batch_size = _halved(len(batch), batch[0], model.pipe)
+                        batch_size = math.ceil(_halved(len(batch), batch[0], model.pipe) / share)
                         continue
                     seconds = (time.perf_counter() - began) / len(batch)
                     _save(store, batch, images, {"seconds": seconds, **meta})
@@ -246,21 +251,47 @@ def _quiet(pipe: Any) -> Iterator[None]:
         pipe.scheduler = scheduler
 
 
-def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe]) -> np.ndarray:
+def _second_pass(pipe: Any, recipe: Recipe) -> bool:
+    """Whether an image takes a second, unconditional row of the network. As in diffusers, at guidance 1 and below not."""
+    return recipe.guidance > 1 and not _embeds_guidance(pipe)
+
+
+def _share_of_hooks(recipe: Recipe, hooks: Sequence[Hook], pipe: Any) -> Fraction:
+    """The share of a batch that is left for images where hooks send further rows through the network."""
+    rows = 1 + _second_pass(pipe, recipe)
+    return Fraction(rows, rows + sum(hook.passes for hook in hooks))
+
+
+def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[Hook]) -> np.ndarray:
     """Images [n, height, width, 3] of a batch, 0 to 1, float32; NaN where the model broke down."""
     first = batch[0]
     on = pipe._execution_device if first.rng == "cuda" else "cpu"
     generators = [torch.Generator(on).manual_seed(recipe.seed) for recipe in batch]
     inputs = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), texts([r.prompt for r in batch]), strict=False))
-    if first.guidance > 1 and not _embeds_guidance(pipe):
-        # As in diffusers: at 1 and below there is no second, unconditional pass.
+    options: dict[str, Any] = {}
+    if _second_pass(pipe, first):
         negative = texts([recipe.negative_prompt for recipe in batch], negative=True)
         inputs |= zip(("negative_prompt_embeds", "negative_pooled_prompt_embeds"), negative, strict=False)
         if hasattr(pipe, "_pack_latents"):  # FLUX.1-schnell: guidance by a second pass has a name of its own
-            inputs["true_cfg_scale"] = first.guidance
-    made = pipe(
+            options["true_cfg_scale"] = first.guidance
+    latents = _noise(pipe, first, generators)
+    with torch.no_grad():
+        for hook in hooks:
+            inputs = hook.texts(pipe, inputs, batch)
+        for hook in hooks:
+            latents = hook.start(pipe, latents, batch)
+    if hooks:
+
+        def on_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            for hook in hooks:
+                tensors = hook.on_step(pipe, step, timestep, tensors)
+            return tensors
+
+        options["callback_on_step_end"] = on_step
+    output = pipe(
         **inputs,
-        latents=_noise(pipe, first, generators),
+        **options,
+        latents=latents,
         generator=generators,  # what a stochastic sampler adds also comes from the image's own generator
         num_inference_steps=first.steps,
         guidance_scale=first.guidance,
@@ -268,7 +299,7 @@ def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe]) -> np.ndarray:
         width=first.width,
         output_type="np",
     )
-    return made.images
+    return output.images
 
 
 def _noise(pipe: Any, recipe: Recipe, generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -303,7 +334,7 @@ def _save(store: Store, batch: Sequence[Recipe], images: np.ndarray, meta: Mappi
 
 
 def _halved(size: int, recipe: Recipe, pipe: Any) -> int:
-    """The batch size to go on with after memory ran out at ``size``."""
+    """How many images to go on with after memory ran out at ``size``."""
     device = denoiser(pipe).device.type
     if device in ("cuda", "mps"):
         getattr(torch, device).empty_cache()

@@ -1,0 +1,104 @@
+"""Hooks: what an edit or an attack does while images are sampled, as a value of settings and tensors, never of code."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from erasebench.recipe import Recipe
+
+_HOOKS = "_erasebench_hooks"
+
+
+@dataclass(eq=False)
+class Hook(ABC):
+    """What acts while images are sampled. A subclass overrides the methods it needs; all others change nothing.
+
+    A hook must treat every image of a batch as if it were alone: what it does to one may not depend on the others.
+    While it is installed it may keep what the batch at hand needs (e.g. a strength for each row).
+
+    Attributes:
+        settings: JSON values.
+        tensors: by name, on the CPU.
+
+    Class attributes:
+        name: short and unique; an edit's file names its hooks by it.
+        version: raised when the same settings and tensors would give another image.
+        passes: rows that go through the denoiser for each image besides the usual ones (one, and one more with
+            guidance). Fewer images then share a batch.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1"
+    passes: ClassVar[int] = 0
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def installed(self, pipe: Any) -> AbstractContextManager[None]:
+        """Put adapters, processors or forward hooks into a pipeline for a ``with`` block, and take them out again.
+
+        Raises:
+            UserError: the pipeline is not one that the hook was made for.
+        """
+        return nullcontext()
+
+    def texts(self, pipe: Any, inputs: dict[str, Tensor], batch: Sequence[Recipe]) -> dict[str, Tensor]:
+        """Change the texts that a batch is sampled with; called once before each batch, without gradients.
+
+        Args:
+            pipe: the pipeline, with the edit applied.
+            inputs: what the pipeline is given: ``prompt_embeds`` [n, positions, d]; with guidance by a second pass
+                also ``negative_prompt_embeds``; for all but SD 1.x and 2.x ``pooled_prompt_embeds`` [n, p] and, with
+                guidance, ``negative_pooled_prompt_embeds``. The tensors are not to be changed in place.
+            batch: the recipes of the n images.
+        """
+        return inputs
+
+    def start(self, pipe: Any, latents: Tensor, batch: Sequence[Recipe]) -> Tensor:
+        """Change the latents that a batch starts from, in the pipeline's own type and layout [n, ...]."""
+        return latents
+
+    def on_step(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Change the latents after a step; diffusers' ``callback_on_step_end``.
+
+        Args:
+            pipe: the pipeline, with the edit applied.
+            step: 0 for the first.
+            timestep: the scheduler's, a tensor of no dimension.
+            tensors: ``latents`` [n, ...] after the step.
+        """
+        return tensors
+
+
+def hooks_on(pipe: Any) -> tuple[Hook, ...]:
+    """The hooks that edits have put on a pipeline, the first one applied first."""
+    return getattr(pipe, _HOOKS, ())
+
+
+@contextmanager
+def put_on(hooks: Sequence[Hook], pipe: Any) -> Iterator[None]:
+    """Install hooks for a ``with`` block and let the pipeline remember them, so that whoever samples with it calls
+    them (:func:`hooks_on`)."""
+    before = hooks_on(pipe)
+    with all_installed(hooks, pipe):
+        setattr(pipe, _HOOKS, (*before, *hooks))
+        try:
+            yield
+        finally:
+            setattr(pipe, _HOOKS, before)
+
+
+@contextmanager
+def all_installed(hooks: Sequence[Hook], pipe: Any) -> Iterator[None]:
+    """Install hooks in order for a ``with`` block; they are taken out in the reverse order."""
+    with ExitStack() as stack:
+        for hook in hooks:
+            stack.enter_context(hook.installed(pipe))
+        yield

@@ -1,0 +1,134 @@
+"""Hooks act while images are sampled, on each image as if it were alone, and are gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from erasebench.edits.hook import Hook, hooks_on, put_on
+from erasebench.images.generate import generate
+from erasebench.images.scheduler import scheduler_identity
+from erasebench.recipe import Recipe
+from erasebench.store import Store
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+LEVELS = 1
+"""How far a pixel may move with the batch size, in levels of 255."""
+
+
+class Everything(Hook):
+    """Changes whatever a hook can change, for each image by its own recipe."""
+
+    name = "test_everything"
+    passes = 1
+
+    def __init__(self):
+        super().__init__({"scale": 0.3}, {"shift": torch.full((4, 1, 1), 0.1)})
+        self.calls: list[str] = []
+
+    @contextlib.contextmanager
+    def installed(self, pipe):
+        self.calls.append("in")
+        try:
+            yield
+        finally:
+            self.calls.append("out")
+
+    def texts(self, pipe, inputs, batch):
+        self.calls.append(f"texts {len(batch)}")
+        strength = torch.tensor([self.settings["scale"] * len(recipe.prompt) for recipe in batch])
+        return {**inputs, "negative_prompt_embeds": inputs["prompt_embeds"] * strength[:, None, None]}
+
+    def start(self, pipe, latents, batch):
+        self.calls.append("start")
+        return latents + self.tensors["shift"] * torch.tensor([float(r.seed % 7) for r in batch])[:, None, None, None]
+
+    def on_step(self, pipe, step, timestep, tensors):
+        self.calls.append(f"step {step}")
+        return {"latents": tensors["latents"] * 0.9}
+
+
+@pytest.fixture
+def model(tiny_random_pipe) -> SimpleNamespace:
+    return SimpleNamespace(name="small", revision="random", pipe=tiny_random_pipe)
+
+
+def recipes(model, count: int, **changes) -> list[Recipe]:
+    scheduler, config = scheduler_identity(model.pipe, "DDIM", {})
+    values = {
+        **{"model": model.name, "revision": model.revision, "edit": "", "negative_prompt": "", "steps": 3},
+        **{"guidance": 4.0, "width": 16, "height": 16, "scheduler": scheduler, "scheduler_config": config},
+        **{"dtype": "float32", **changes},
+    }
+    prompts = ["a cat", "a church by monet", "", "two dogs"]
+    return [Recipe(prompt=prompts[i % 4], seed=2**40 + i, **values) for i in range(count)]
+
+
+def pixels(store: Store, wanted: list[Recipe]) -> np.ndarray:
+    return np.stack([np.asarray(store.image(recipe.key), dtype=int) for recipe in wanted])
+
+
+def test_every_part_of_a_hook_is_called_in_order_and_it_is_taken_out(model, tmp_path):
+    hook = Everything()
+    generate(model, recipes(model, 2), Store(tmp_path), batch_size=8, hooks=[hook])
+    assert hook.calls == ["in", "texts 2", "start", "step 0", "step 1", "step 2", "out"]
+
+
+def test_a_hook_changes_images_in_no_batch_differently(model, tmp_path):
+    wanted = recipes(model, 5)
+    alone, one, six = Store(tmp_path / "alone"), Store(tmp_path / "one"), Store(tmp_path / "six")
+    generate(model, wanted, alone)
+    generate(model, wanted, one, batch_size=1, hooks=[Everything()])
+    generate(model, wanted[::-1], six, batch_size=6, hooks=[Everything()])
+    assert np.abs(pixels(one, wanted) - pixels(six, wanted)).max() <= LEVELS
+    for plain, hooked in zip(pixels(alone, wanted), pixels(one, wanted), strict=True):
+        assert np.abs(plain - hooked).max() > 5 * LEVELS
+
+
+@pytest.mark.parametrize(("guidance", "sizes"), [(4.0, ["texts 4", "texts 2"]), (1.0, ["texts 3", "texts 3"])])
+def test_further_passes_leave_less_room_for_images(model, tmp_path, guidance, sizes):
+    # Six fit with one or two rows an image; a third row leaves room for four, a second for three.
+    hook = Everything()
+    generate(model, recipes(model, 6, guidance=guidance), Store(tmp_path), batch_size=6, hooks=[hook])
+    assert [call for call in hook.calls if call.startswith("texts")] == sizes
+
+
+def test_out_of_memory_halves_the_images_of_a_batch_with_hooks(model, tmp_path, monkeypatch):
+    sizes, original = [], type(model.pipe).__call__
+
+    def limited(self, **inputs):
+        sizes.append(len(inputs["latents"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return original(self, **inputs)
+
+    monkeypatch.setattr(type(model.pipe), "__call__", limited)
+    generate(model, recipes(model, 6), Store(tmp_path), batch_size=8, hooks=[Everything()])
+    assert sizes == [5, 2, 2, 2]
+
+
+def test_hooks_on_the_pipe_act_after_those_that_are_given(model, tmp_path):
+    first, second = Everything(), Everything()
+    order: list[str] = []
+    first.texts = lambda pipe, inputs, batch: order.append("given") or inputs
+    second.texts = lambda pipe, inputs, batch: order.append("on the pipe") or inputs
+    with put_on([second], model.pipe):
+        assert hooks_on(model.pipe) == (second,)
+        generate(model, recipes(model, 1), Store(tmp_path), hooks=[first])
+    assert order == ["given", "on the pipe"]
+    assert hooks_on(model.pipe) == ()
+    assert second.calls[0] == "in" and second.calls[-1] == "out" and second.calls.count("in") == 1
+
+
+def test_hooks_are_taken_out_after_an_exception(model, tmp_path, monkeypatch):
+    hook = Everything()
+    monkeypatch.setattr(hook, "start", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), put_on([hook], model.pipe):
+        generate(model, recipes(model, 1), Store(tmp_path))
+    assert hook.calls[-1] == "out"
+    assert hooks_on(model.pipe) == ()
