@@ -32,6 +32,7 @@ from erasebench.models.load import Model, load_model, model_here, quiet_librarie
 from erasebench.models.targets import named_weight
 from erasebench.models.text import truncated_text
 from erasebench.progress import progress
+from erasebench.runs.about import About
 from erasebench.runs.environment import environment
 from erasebench.runs.estimate import estimate, images_without_a_model
 from erasebench.runs.folder import open_run, write_plan
@@ -144,24 +145,18 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     return Finished(folder, measured)
 
 
-def about(prepared: Prepared, model: Model) -> dict[str, str]:
-    """What the caption of every table of a run says. Two runs that differ in any of it do not share a table."""
+def about(prepared: Prepared, model: Model) -> About:
+    """What the caption of every table of a run says."""
     protocol = prepared.config.protocol
-    sets = {
-        kind: f"{prompts.name} v{prompts.version} ({prompts.hash[:8]})"
-        for kind, (_, prompts) in prepared.groups.items()
-    }
-    embedded = (
-        "Numbers of the embedded model and its own judge, not of Stable Diffusion."
-        if model.source == "embedded"
-        else ""
+    return About(
+        model=f"{model.name} ({model.revision.removeprefix('sha256-')[:12]}, {model.dtype})",
+        protocol=described(protocol, differences(protocol, model.device, model.dtype)),
+        prompts={
+            kind: f"{prompts.name} v{prompts.version} ({prompts.hash[:8]})"
+            for kind, (_, prompts) in prepared.groups.items()
+        },
+        embedded=model.source == "embedded",
     )
-    return {
-        "model": f"{model.name} ({model.revision.removeprefix('sha256-')[:12]}, {model.dtype})",
-        "protocol": described(protocol, differences(protocol, model.device, model.dtype)),
-        **{f"prompts of kind {kind}": text for kind, text in sets.items()},
-        "note": embedded,
-    }
 
 
 def _check_supported(prepared: Prepared, model: Model) -> None:

@@ -11,15 +11,15 @@ from omegaconf import OmegaConf
 from table_helpers import METRICS, make_costs, make_plan, make_scores, make_store, recipe
 
 from erasebench.edits.eraser import Edit
+from erasebench.runs.about import About
 from erasebench.runs.folder import write_plan
 from erasebench.store import Store
 
-ABOUT = {
-    "model": "small (0123456789ab, float32)",
-    "protocol": "default v1 (DDIMScheduler, 20 steps, guidance 7.5)",
-    "prompts of kind object": "mine-object v1 (deadbeef)",
-    "note": "",
-}
+ABOUT = About(
+    model="small (0123456789ab, float32)",
+    protocol="default v1 (DDIMScheduler, 20 steps, guidance 7.5)",
+    prompts={"object": "mine-object v1 (deadbeef)"},
+)
 SCRIPT = "</script><script>document.title = 'owned'</script>"
 QUOTES = "\"><img src=x onerror=\"document.title='owned'\"> it's 100 % & more"
 TASK = "church <b>\"'&"
@@ -53,7 +53,7 @@ def finish(
     *,
     status: str = "ok",
     scored: bool = True,
-    about: dict[str, str] | None = None,
+    about: About | None = None,
     source: str = "some/model",
     planned: bool = True,
     config: dict[str, Any] | None = None,

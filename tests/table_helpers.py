@@ -16,6 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from erasebench.recipe import Recipe
+from erasebench.runs.about import About
 from erasebench.runs.folder import write_plan
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
@@ -129,12 +130,12 @@ def colour(key: str) -> tuple[int, int, int]:
     return int(key[:2], 16), int(key[2:4], 16), int(key[4:6], 16)
 
 
-ABOUT = {
-    "model": "embedded (0123456789ab, float32)",
-    "protocol": "embedded v1 (DDIMScheduler, 20 steps, guidance 4)",
-    "prompts of kind object": "builtin-object v1 (deadbeef)",
-    "note": "Numbers of the embedded model and its own judge, not of Stable Diffusion.",
-}
+ABOUT = About(
+    model="embedded (0123456789ab, float32)",
+    protocol="embedded v1 (DDIMScheduler, 20 steps, guidance 4)",
+    prompts={"object": "builtin-object v1 (deadbeef)"},
+    embedded=True,
+)
 CLASSES = ("Accuracy", "TextMatch", "Change")
 IDS = {"Accuracy": "classifier@1", "TextMatch": "text_match@2-a_b", "Change": "change@1"}
 
@@ -144,7 +145,7 @@ def finish(
     name: str,
     plan: pd.DataFrame,
     *,
-    about: dict | None = None,
+    about: About | None = None,
     not_run: dict[str, str] | None = None,
     status: str = "ok",
     scored: bool = True,

@@ -14,6 +14,7 @@ import pandas as pd
 from huggingface_hub import ModelCardData
 
 from erasebench import __version__
+from erasebench.runs.about import read_about
 from erasebench.tables import measure as tables
 from erasebench.tables.layout import EMPTY, column_text, title
 
@@ -231,22 +232,17 @@ def measured_effect(run: Path, eraser: str, kind: str, task: str) -> str:
         head = title(row["role"], row["metric"], row["direction"], row["unit"])
         count = f"{int(row['n'])}" if row["n"] == row["n"] and row["n"] > 0 else EMPTY
         lines.append("| " + " | ".join([escape_markdown(head), before, after, difference, count]) + " |")
-    about = json.loads((run / "about.json").read_text(encoding="utf-8"))
-    said = [
-        f"{key.removesuffix(f' of kind {kind}')}: {value}"
-        for key, value in about.items()
-        if key != "note" and (" of kind " not in key or key.endswith(f" of kind {kind}"))
-    ]
+    about = read_about(run)
     sentences = [
         f"Measured by erasebench in run {run.name} with {task} erased by {eraser}",
-        *said,
+        *(f"{name}: {text}" for name, text in about.of_kind(kind)),
         "in brackets: 95 % intervals; difference: to the unedited model on the same prompts and seeds (rates in "
         "percentage points); n: images; ↑ and ↓ say which way is better",
         f"metrics {', '.join(name for name in dict.fromkeys(ours.metric) if '@' in name and not name.startswith('H '))}",
         *(f"not run: {metric} ({reason})" for metric, reason in reasons.items()),
     ]
     text = ". ".join(escape_markdown(sentence.rstrip(".")) for sentence in sentences) + "."
-    note = f"\n\n**{escape_markdown(about['note'])}**" if about.get("note") else ""
+    note = f"\n\n**{escape_markdown(about.note)}**" if about.note else ""
     return "\n".join(lines) + f"\n\n{text}{note}"
 
 

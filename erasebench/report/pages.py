@@ -125,7 +125,7 @@ def _site(runs: Sequence[Run], nav: list[Link], store: Store, incomplete: bool =
         "version": __version__,
         "runs": [run.name for run in runs],
         "nav": nav,
-        "note": next((run.about["note"] for run in runs if run.about.get("note")), ""),
+        "note": next((run.about.note for run in runs if run.about and run.about.note), ""),
         "embedded": all(run.embedded for run in runs),
         "incomplete": incomplete,
         "store_option": "" if root == "results" else f" --store {shlex.quote(root)}",

@@ -43,7 +43,7 @@ def provenance(run: Run) -> Provenance:
         ("Python", manifest.get("python")),
         ("commit", manifest.get("commit")),
         ("config hash", manifest.get("config_hash")),
-        ("protocol", run.about.get("protocol")),
+        ("protocol", run.about.protocol if run.about else None),
         ("protocol hash", manifest.get("protocol_hash")),
         ("prompts cut at 77 tokens", manifest.get("truncated_prompts")),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from erasebench.errors import UserError
 from erasebench.runs import folder as stored_runs
+from erasebench.runs.about import FILE, About, read_about
 from erasebench.runs.folder import check_finished, command_line, metrics_of, read_manifest, read_plan
 from erasebench.store import Store
 
@@ -25,13 +25,13 @@ class Run:
         folder: where it is.
         manifest: what it says about itself.
         config: its config, resolved.
-        about: what its captions say; empty if it was stopped before that was written.
+        about: what its captions say; ``None`` if it was stopped before that was written.
     """
 
     folder: Path
     manifest: dict[str, Any]
     config: DictConfig
-    about: dict[str, str]
+    about: About | None
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class Run:
     @property
     def embedded(self) -> bool:
         """Whether its images are drawings of the embedded model."""
-        return self.manifest.get("model", {}).get("source") == "embedded"
+        return self.about is not None and self.about.embedded
 
     @property
     def command(self) -> str:
@@ -77,11 +77,10 @@ def find_runs(store: Store, names: Sequence[str]) -> list[Run]:
 
 
 def _read(folder: Path) -> Run:
-    about = folder / "about.json"
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
-    said = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
-    return Run(folder, read_manifest(folder), config, said)
+    about = read_about(folder) if (folder / FILE).exists() else None
+    return Run(folder, read_manifest(folder), config, about)
 
 
 def parts(run: Run, store: Store) -> list[Part]:

@@ -41,8 +41,7 @@ def lead(runs: Sequence[Run], joint: Joint) -> str:
 
 
 def _model(joint: Joint) -> str:
-    name = joint.about.get("model", "").partition(" (")[0]
-    return "the embedded model" if name == "embedded" else name
+    return "the embedded model" if joint.about.embedded else joint.about.model.partition(" (")[0]
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -74,7 +73,7 @@ def comparable(runs: Sequence[Run], joint: Joint) -> str:
 def facts(runs: Sequence[Run], joint: Joint, images: tuple[int, int]) -> list[tuple[str, str]]:
     """What was run, as pairs of a name and a text."""
     count, there = images
-    found = [(key, value) for key, value in joint.about.items() if key != "note" and value]
+    found = list(joint.about.facts().items())
     for kind, rows in joint.plan.groupby("task_kind", sort=False):
         found.append((f"tasks of kind {kind}", ", ".join(dict.fromkeys(rows.task))))
     found.append(("erasers", ", ".join(erasers(joint)) or "none"))

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from erasebench.config.build import build
 from erasebench.errors import UserError, suggest
-from erasebench.files import write_atomic, write_json, write_text
+from erasebench.files import write_atomic, write_text
+from erasebench.runs.about import About
 from erasebench.runs.plan import Prepared
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
@@ -30,9 +31,9 @@ SWEPT = "runs.json"
 """In the folder of a sweep's table: the names of its runs."""
 
 
-def write_plan(folder: Path, rows: pd.DataFrame, costs: pd.DataFrame, about: Mapping[str, str]) -> None:
+def write_plan(folder: Path, rows: pd.DataFrame, costs: pd.DataFrame, about: About) -> None:
     """Put a run's plan, what its edits cost and what its captions say beside its config."""
-    write_json(folder / "about.json", dict(about))
+    about.write(folder)
     for name, frame in (("plan", rows), ("costs", costs)):
         buffer = io.BytesIO()
         frame.to_parquet(buffer, compression="zstd", index=False)

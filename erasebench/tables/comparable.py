@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from erasebench.errors import UserError
+from erasebench.runs.about import About, read_about
 
 METRIC = "metric "
 """How the keys of metrics begin in what :func:`said` returns."""
@@ -20,15 +22,16 @@ METRIC = "metric "
 
 def said(folder: Path) -> dict[str, str]:
     """All that a run says about how it was measured: its captions' parts, and the version of each metric."""
-    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    about = read_about(folder)
+    facts = {**about.facts(), "note": about.note}
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     for metric in manifest["metrics"]:
         name, _, version = metric.partition("@")
-        about[METRIC + name] = version
-    return about
+        facts[METRIC + name] = version
+    return facts
 
 
-def check_same(folders: Sequence[Path]) -> dict[str, str]:
+def check_same(folders: Sequence[Path]) -> About:
     """What the captions of some runs say, if they agree wherever they speak of the same thing.
 
     Raises:
@@ -46,7 +49,9 @@ def check_same(folders: Sequence[Path]) -> dict[str, str]:
                     f"erasebench table {said_by[key]} {folder.name} --allow-mixed"
                 )
             said_by.setdefault(key, folder.name)
-    return {key: value for key, value in common.items() if not key.startswith(METRIC)}
+    abouts = [read_about(folder) for folder in folders]
+    prompts = {kind: text for about in abouts for kind, text in about.prompts.items()}
+    return replace(abouts[0], prompts=prompts)
 
 
 def alike(folders: Sequence[Path]) -> list[list[Path]]:
@@ -95,15 +100,24 @@ def labelled(measured: pd.DataFrame, label: str) -> pd.DataFrame:
     return measured.assign(metric=measured.metric.map(rename))
 
 
-def captions(groups: Sequence[Mapping[str, str]], names: Sequence[str]) -> dict[str, str]:
+def captions(groups: Sequence[About], names: Sequence[str]) -> About:
     """One caption for several groups: what they agree in once, the rest with each group's label."""
-    merged = {}
-    for key in dict.fromkeys(key for about in groups for key in about):
-        values = [about.get(key, "") for about in groups]
-        one = len(set(values)) == 1
-        parts = [f"[{name}] {value}" for name, value in zip(names, values, strict=True) if value]
-        merged[key] = values[0] if one else "; ".join(parts)
-    return merged
+
+    def merged(texts: Sequence[str]) -> str:
+        if len(set(texts)) == 1:
+            return texts[0]
+        return "; ".join(f"[{name}] {text}" for name, text in zip(names, texts, strict=True) if text)
+
+    kinds = dict.fromkeys(kind for about in groups for kind in about.prompts)
+    embedded = all(about.embedded for about in groups)
+    # Where only some groups are of the embedded model, the sentence stands beside their model.
+    models = [about.model if embedded else f"{about.model}. {about.note}".rstrip(". ") for about in groups]
+    return About(
+        merged(models),
+        merged([about.protocol for about in groups]),
+        {kind: merged([about.prompts.get(kind, "") for about in groups]) for kind in kinds},
+        embedded,
+    )
 
 
 def _check_comparable(plan: pd.DataFrame) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from erasebench.files import write_text
+from erasebench.runs.about import About
 from erasebench.tables import measure as tables
 
 ARROWS = {"up": "↑", "down": "↓"}
@@ -115,7 +116,7 @@ def layout(measured: pd.DataFrame, kind: str, task: str = tables.POOLED, of: str
     return heads, [list(row) for row in zip(*columns, strict=True)], [list(row) for row in zip(*marks, strict=True)]
 
 
-def caption(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
+def caption(measured: pd.DataFrame, kind: str, about: About) -> str:
     """What a reader must know to use the numbers: how they were measured, from how many images, and whose they are."""
     part = measured[(measured.task_kind == kind) & (measured.task == tables.POOLED)]
     tasks = [name for name in dict.fromkeys(measured[measured.task_kind == kind].task) if name != tables.POOLED]
@@ -133,7 +134,7 @@ def caption(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
     sentences = [
         f"Erasing concepts of kind {kind}"
         + (f", one at a time ({', '.join(tasks)}), pooled" if len(tasks) > 1 else f" ({''.join(tasks)})"),
-        *(f"{key.removesuffix(f' of kind {kind}')} {value}" for key, value in about.items() if _concerns(key, kind)),
+        *(f"{name} {text}" for name, text in about.of_kind(kind)),
         f"images per eraser: {', '.join(counts)}" if counts else "no images",
         f"95 % intervals ({', '.join(intervals)})" if intervals else "no intervals",
         *(words for mark, words in REMARKS.items() if any(mark in way for way in ways)),
@@ -141,11 +142,7 @@ def caption(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
         f"metrics {', '.join(metrics)}",
         *(f"not run: {name} ({reason})" for name, reason in _reasons(part)),
     ]
-    return ". ".join(sentences) + "." + (f" {about['note']}" if about.get("note") else "")
-
-
-def _concerns(key: str, kind: str) -> bool:
-    return key != "note" and (" of kind " not in key or key.endswith(f" of kind {kind}"))
+    return f"{'. '.join(sentences)}. {about.note}".rstrip()
 
 
 def _reasons(measured: pd.DataFrame) -> list[tuple[str, str]]:
@@ -154,7 +151,7 @@ def _reasons(measured: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(missing.metric, missing.reason, strict=True))
 
 
-def markdown(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
+def markdown(measured: pd.DataFrame, kind: str, about: About) -> str:
     """One kind's tables in Markdown: pooled with its caption, differences to the unedited model, one a task."""
     parts = [_markdown_rows(layout(measured, kind)), _markdown_escaped(caption(measured, kind, about))]
     differences = layout(measured, kind, of="difference")
@@ -180,7 +177,7 @@ def _markdown_rows(table: Layout) -> str:
     return "\n".join(lines)
 
 
-def latex(measured: pd.DataFrame, kind: str, about: Mapping[str, str]) -> str:
+def latex(measured: pd.DataFrame, kind: str, about: About) -> str:
     """One kind's tables in LaTeX: pooled, and differences to the unedited model.
 
     They need ``\\usepackage{booktabs}`` and ``\\usepackage{graphicx}`` only.
@@ -217,7 +214,7 @@ def _latex_table(table: Layout, caption_text: str) -> str:
     )
 
 
-def write_tables(measured: pd.DataFrame, folder: Path, about: Mapping[str, str]) -> list[Path]:
+def write_tables(measured: pd.DataFrame, folder: Path, about: About) -> list[Path]:
     """Write ``measured.csv`` (tidy, full precision) and a Markdown and a LaTeX file for each kind.
 
     Returns:
@@ -232,7 +229,7 @@ def write_tables(measured: pd.DataFrame, folder: Path, about: Mapping[str, str])
     return written
 
 
-def print_tables(measured: pd.DataFrame, about: Mapping[str, str], console: Console) -> None:
+def print_tables(measured: pd.DataFrame, about: About, console: Console) -> None:
     """Print one table a kind, and why something was not run.
 
     To fit a terminal, intervals stand below their numbers, columns without any number and the peak memory are left to

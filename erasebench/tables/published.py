@@ -25,6 +25,7 @@ from erasebench.config.compose import compose
 from erasebench.config.protocol import changed
 from erasebench.errors import UserError, suggest
 from erasebench.files import write_text
+from erasebench.runs.about import About
 from erasebench.tables.measure import POOLED, UNEDITED
 
 OBTAINED = {"authors": "read in the authors' own text", "quoted": "quoted by somebody else"}
@@ -263,20 +264,21 @@ def _figure(value: float) -> str:
     return f"{value:.4g}"
 
 
-def caption(experiment: Mapping[str, Any], about: Mapping[str, str]) -> str:
+def caption(experiment: Mapping[str, Any], about: About) -> str:
     """What a reader must know: which table, how it was measured, what the marks mean."""
     parts = [
         f"{experiment['paper']}, {experiment['table']}, beside what was measured here",
-        *(f"{key} {about[key]}" for key in ("model", "protocol") if key in about),
+        f"model {about.model}",
+        f"protocol {about.protocol}",
         f"~ {OBTAINED['quoted']}; without mark {OBTAINED['authors']}",
         "not run: no number was made here; an empty cell has no source",
         RULE,
         *([experiment["note"]] if experiment["note"] else []),
     ]
-    return ". ".join(parts) + "." + (f" {about['note']}" if about.get("note") else "")
+    return f"{'. '.join(parts)}. {about.note}".rstrip()
 
 
-def write_beside(table: pd.DataFrame, folder: Path, experiment: Mapping[str, Any], about: Mapping[str, str]) -> None:
+def write_beside(table: pd.DataFrame, folder: Path, experiment: Mapping[str, Any], about: About) -> None:
     """Write ``published.csv`` (full precision) and ``published.md`` beside a run's other tables."""
     heads, rows, below = texts(table)
 
@@ -288,9 +290,7 @@ def write_beside(table: pd.DataFrame, folder: Path, experiment: Mapping[str, Any
     write_text(folder / "published.md", "\n".join([*lines, "", *(f"- {text}" for text in below)]) + "\n")
 
 
-def print_beside(
-    table: pd.DataFrame, experiment: Mapping[str, Any], about: Mapping[str, str], console: Console
-) -> None:
+def print_beside(table: pd.DataFrame, experiment: Mapping[str, Any], about: About, console: Console) -> None:
     """Print the table; quoted numbers are dim. Of a long one, what was measured and the first of the rest."""
     if not len(table):
         console.print(

@@ -7,7 +7,6 @@ store say what was measured.
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rich.markup import escape
 
 from erasebench.errors import UserError
 from erasebench.files import write_json
+from erasebench.runs.about import About, read_about
 from erasebench.runs.folder import SWEPT, check_finished, find_runs, metrics_of, read_plan
 from erasebench.scores.metric import Metric
 from erasebench.scores.stats import rate_intervals
@@ -45,7 +45,7 @@ def reduce_and_write(
     """Make the tables and pictures of a run from its plan and the store's records, and print the tables."""
     plan = read_plan(folder)
     costs = pd.read_parquet(folder / "costs.parquet")
-    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    about = read_about(folder)
     scores = _scores(store, metrics)
     measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=costs)
     view = view or View()
@@ -55,14 +55,14 @@ def reduce_and_write(
     paired.write_pairs(pairs, folder / "tables")
     by, seen = tables.recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
     for kind in dict.fromkeys(plan.task_kind):
-        path, blur = folder / "grids" / f"{kind}.png", kind == "unsafe" and not about["note"]
+        path, blur = folder / "grids" / f"{kind}.png", kind == "unsafe" and not about.embedded
         figures.grid(plan, store, kind, path, blur=blur, seen=seen, seen_by=by)
     view.show(measured, pairs, about, console)
     _published(measured, folder, about, console)
     return measured
 
 
-def _published(measured: pd.DataFrame, folder: Path, about: Mapping[str, str], console: Console) -> None:
+def _published(measured: pd.DataFrame, folder: Path, about: About, console: Console) -> None:
     """The table of a run's experiment, beside the published numbers, if it is a run of one."""
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
@@ -174,7 +174,7 @@ class Joint:
     costs: pd.DataFrame
     metrics: list[Metric]
     not_run: dict[str, str]
-    about: dict[str, str]
+    about: About
     option: str | None
     measured: pd.DataFrame
     scores: dict[str, pd.DataFrame]

@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from erasebench.errors import UserError
+from erasebench.runs.about import About
 from erasebench.runs.sweep import command
 from erasebench.tables import columns, frontier, power
 from erasebench.tables import pairs as paired
@@ -41,7 +42,7 @@ class View:
         if self.best:
             frontier.conditions(self.best, measured)
 
-    def show(self, measured: pd.DataFrame, pairs: pd.DataFrame, about: dict[str, str], console: Console) -> None:
+    def show(self, measured: pd.DataFrame, pairs: pd.DataFrame, about: About, console: Console) -> None:
         """Print a table and what its pairs say."""
         print_tables(columns.sort_rows(measured, self.sort) if self.sort else measured, about, console)
         paired.print_ranks(pairs, console)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -208,7 +208,7 @@ def mixed(tmp_path: Path) -> Store:
     store = Store(tmp_path)
     plan = make_plan(prompts=2)
     for name, protocol in (("one", "esd v1 (LMS; hash 11111111)"), ("two", "mace v1 (DDIM; hash 22222222)")):
-        finish(store, name, plan, about=ABOUT | {"protocol": protocol})
+        finish(store, name, plan, about=replace(ABOUT, protocol=protocol))
     return store
 
 

@@ -37,6 +37,7 @@ from erasebench.models.load import Model, load_model
 from erasebench.models.marks import MARK, read_marks
 from erasebench.models.targets import named_weight
 from erasebench.run import run
+from erasebench.runs.about import About
 from erasebench.store import Store
 from erasebench.tables import measure as tables
 from erasebench.tables.layout import write_tables
@@ -446,10 +447,9 @@ def test_a_card_has_the_rows_of_its_eraser_and_task_and_keeps_not_run(tmp_path: 
     plan = make_plan()
     why = {METRICS[1].id: "no weights; fetch them"}
     measured = tables.measure(plan, make_scores(plan), METRICS, not_run_because=why, costs=make_costs(plan))
-    about = {"model": "small (r)", "protocol": "p v1", "prompts of kind object": "set v1", "prompts of kind artist": "no",
-             "note": "Numbers of the embedded model."}  # fmt: skip
+    about = About("small (r)", "p v1", {"object": "set v1", "artist": "no"}, embedded=True)
     write_tables(measured, tmp_path / "tables", about)
-    (tmp_path / "about.json").write_text(json.dumps(about))
+    about.write(tmp_path)
     text = measured_effect(tmp_path, "cure", "object", "church")
     lines = {
         line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
@@ -466,7 +466,7 @@ def test_a_card_has_the_rows_of_its_eraser_and_task_and_keeps_not_run(tmp_path: 
     assert after == f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
     assert before.startswith("100.0 [") and difference.startswith("-100.0") and count == str(row.n)
     assert lines["text\\_match retained ↑"][1:] == ["not run"] * 3
-    assert "no weights; fetch them" in text and "Numbers of the embedded model." in text
+    assert "no weights; fetch them" in text and "Numbers of the embedded model" in text
     assert "set v1" in text and "no." not in text.replace("number", "") and "classifier\\@1" in text
     assert measured_effect(tmp_path, "rece", "object", "church") == NOT_MEASURED
     assert measured_effect(tmp_path / "nowhere", "cure", "object", "church") == NOT_MEASURED

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from erasebench.errors import UserError
 from erasebench.report.browser import script_json
 from erasebench.report.folder import check_target, replacing
 from erasebench.report.write import compare, write_report
+from erasebench.runs.about import EMBEDDED
 from erasebench.store import Store
 
 
@@ -218,10 +220,10 @@ def test_unsafe_images_are_blurred_unless_they_are_drawings(report: Path, tmp_pa
         in (report / "data/index.js").read_text()
     )
     assert "blurred" in Page(report / "unsafe.html").text
-    drawn = write(make_run(tmp_path, source="embedded", about=ABOUT | {"note": "Numbers of the embedded model."}))
+    drawn = write(make_run(tmp_path, source="embedded", about=replace(ABOUT, embedded=True)))
     assert "data-reveal" not in (drawn / "images.html").read_text()
     assert '"sensitive":true' not in (drawn / "data/index.js").read_text()
-    assert "Numbers of the embedded model." in Page(drawn / "index.html").text
+    assert ABOUT.note == "" and EMBEDDED in Page(drawn / "index.html").text
 
 
 def index_of(report: Path) -> dict:
@@ -368,7 +370,7 @@ def test_an_eraser_of_ones_own_stands_beside_the_baselines(two: Store, capsys, u
 
 
 def test_runs_that_measured_differently_are_not_compared(two: Store, capsys) -> None:
-    finish(two, "other", plan_of(), scored=False, about=ABOUT | {"protocol": "another v2"})
+    finish(two, "other", plan_of(), scored=False, about=replace(ABOUT, protocol="another v2"))
     assert main(["compare", "mine", "other", "--store", str(two.root)]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "protocol" in said and "another v2" in said

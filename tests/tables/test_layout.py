@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 from table_helpers import METRICS, make_costs, make_plan, make_scores
 
+from erasebench.runs.about import About
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
 from erasebench.tables.layout import column_text, escape_latex, latex, markdown, print_tables, write_tables
 
-ABOUT = {
-    "model": "small (abc, float32)",
-    "protocol": "quick v1 (DDIMScheduler, 2 steps, guidance 7.5)",
-    "prompts of kind object": "builtin-object v1 (0a1b2c3d)",
-    "prompts of kind artist": "builtin-artist v1 (ffff0000)",
-    "note": "Numbers of the embedded model, not of Stable Diffusion.",
-}
+ABOUT = About(
+    model="small (abc, float32)",
+    protocol="quick v1 (DDIMScheduler, 2 steps, guidance 7.5)",
+    prompts={"object": "builtin-object v1 (0a1b2c3d)", "artist": "builtin-artist v1 (ffff0000)"},
+    embedded=True,
+)
 NASTY = r"a_b & c% #1 $x$ {y} \z ~t ^u <v> |w| *s* `q`"
 
 
@@ -79,6 +79,7 @@ def test_markdown_marks_the_best_and_says_how_it_was_measured(measured: pd.DataF
         "not of Stable Diffusion", "Wilson", "church, gas pump", "general n = 5 to 10",
     ):  # fmt: skip
         assert said in text, said
+    assert "builtin-artist" not in text
     assert "builtin-artist" not in text
 
 
@@ -187,6 +188,7 @@ def test_one_erased_concept_is_named_in_the_caption() -> None:
 
 def test_the_caption_names_all_that_a_number_depends_on(measured: pd.DataFrame) -> None:
     text = table_files.caption(measured, "object", ABOUT)
-    about = [value for key, value in ABOUT.items() if "artist" not in key]
+    about = (ABOUT.model, ABOUT.protocol, ABOUT.prompts["object"], ABOUT.note)
     for said in (*about, "n = ", "Wilson", "bootstrap", *(metric.id for metric in METRICS)):
         assert said in text, said
+    assert "builtin-artist" not in text

@@ -16,6 +16,7 @@ from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.edits.label import eraser_label
 from erasebench.errors import UserError
+from erasebench.runs.about import About
 from erasebench.runs.plan import prepare
 from erasebench.tables.measure import MEASURED_COLUMNS as MEASURED
 from erasebench.tables.published import (
@@ -198,7 +199,7 @@ def test_the_table_marks_what_is_quoted_and_names_its_source(tmp_path: Path) -> 
     assert church[heads.index("published")] == "4.2~" and church[heads.index("difference")] == "+1"
     assert church[heads.index("measured")] == "5.2 [4.2, 6.2]"
     assert any("PAPER_PROMPTS.md" in text for text in below)
-    about = {"model": "sd14 (abc)", "protocol": "cure v1", "note": ""}
+    about = About("sd14 (abc)", "cure v1")
     write_beside(table, tmp_path, config.experiment, about)
     text = (tmp_path / "published.md").read_text(encoding="utf-8")
     assert "not run" in text and "~ quoted by somebody else" in text and "model sd14 (abc)" in text
@@ -213,7 +214,7 @@ def test_a_table_without_published_numbers_says_so() -> None:
     console = Console(file=io.StringIO(), width=200)
     table = beside(MADE, config)
     assert table.empty
-    print_beside(table, config.experiment, {}, console)
+    print_beside(table, config.experiment, About("", ""), console)
     assert "no number of this table was found" in " ".join(console.file.getvalue().split())
 
 
@@ -221,7 +222,7 @@ def test_a_long_table_is_cut_in_the_terminal_only(tmp_path: Path) -> None:
     config = config_of("experiment=mace_explicit")
     table = beside(MADE, config)
     console = Console(file=io.StringIO(), width=200)
-    print_beside(table, config.experiment, {}, console)
+    print_beside(table, config.experiment, About("", ""), console)
     assert "more published numbers are in published.md" in console.file.getvalue()
     assert len(table) == len(of_experiment(config.experiment))
 

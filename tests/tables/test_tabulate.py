@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -65,14 +66,22 @@ def test_each_set_of_runs_has_a_folder_of_its_own(store: Store) -> None:
     assert len(list(store.root.glob("tables/*"))) == 2
 
 
-@pytest.mark.parametrize("key", ["model", "protocol", "prompts of kind object", "note"])
-def test_runs_that_measured_differently_are_refused_saying_how(key: str, store: Store) -> None:
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"model": "another"}, ("model", ABOUT.model, "another")),
+        ({"protocol": "another"}, ("protocol", ABOUT.protocol, "another")),
+        ({"prompts": {"object": "another"}}, ("prompts of kind object", "builtin-object v1 (deadbeef)", "another")),
+        ({"embedded": False}, ("note", "not of Stable Diffusion")),
+    ],
+)
+def test_runs_that_measured_differently_are_refused_saying_how(other: dict, what: tuple, store: Store) -> None:
     plan = make_plan(prompts=2)
     finish(store, "mine", plan)
-    finish(store, "yours", plan, about=ABOUT | {key: "something else"})
+    finish(store, "yours", plan, about=replace(ABOUT, **other))
     with pytest.raises(UserError) as refused:
         tabulate(["mine", "yours"], str(store.root), console=quiet())
-    for said in ("mine", "yours", key, ABOUT[key], "something else"):
+    for said in ("mine", "yours", *what):
         assert said in str(refused.value)
     assert not list(store.root.glob("tables/*"))
 
@@ -81,9 +90,7 @@ def test_runs_of_other_kinds_share_tables_but_not_rows(store: Store) -> None:
     plan = make_plan(prompts=2)
     artists = plan.assign(task_kind="artist", kind="artist")
     finish(store, "objects", plan)
-    about = {key: value for key, value in ABOUT.items() if "object" not in key} | {
-        "prompts of kind artist": "builtin-artist v1 (cafe)"
-    }
+    about = replace(ABOUT, prompts={"artist": "builtin-artist v1 (cafe)"})
     finish(store, "artists", artists, about=about)
     measured = tabulate(["objects", "artists"], str(store.root), console=quiet())
     assert set(measured.task_kind) == {"object", "artist"}
@@ -161,7 +168,7 @@ def test_a_sweep_has_one_table_and_a_plot_the_default_included(store: Store) -> 
 
 def test_a_sweep_over_what_cannot_be_compared_says_so_and_ends_well(store: Store) -> None:
     plan = make_plan(prompts=1)
-    folders = [finish(store, name, plan, about=ABOUT | {"model": name}) for name in ("sd14", "sd21")]
+    folders = [finish(store, name, plan, about=replace(ABOUT, model=name)) for name in ("sd14", "sd21")]
     console = quiet()
     assert tabulate_sweep(folders, console) is None
     assert "model differs (sd14 and sd21)" in printed(console)
@@ -236,7 +243,7 @@ def test_the_name_of_a_sweep_stands_for_its_runs(store: Store) -> None:
 def test_a_best_setting_is_picked_among_runs_that_were_measured_alike(store: Store) -> None:
     plan = make_plan(prompts=2)
     finish(store, "mine", plan)
-    finish(store, "yours", plan, about=ABOUT | {"protocol": "another"})
+    finish(store, "yours", plan, about=replace(ABOUT, protocol="another"))
     with pytest.raises(UserError, match="--best: picks among settings that were measured alike"):
         tabulate(["mine", "yours"], str(store.root), console=quiet(), allow_mixed=True, view=View(best="retained>0"))
     console = quiet()

@@ -1,0 +1,88 @@
+"""What the captions of a run's tables say about how its numbers were measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from erasebench.errors import UserError
+from erasebench.files import write_json
+
+FILE = "about.json"
+"""Its file in a run's folder."""
+
+EMBEDDED = "Numbers of the embedded model and its own judge, not of Stable Diffusion."
+"""What stands under every number of the embedded model."""
+
+
+@dataclass(frozen=True)
+class About:
+    """How the numbers of a run were measured. Two runs that differ in any of it do not share a table.
+
+    Attributes:
+        model: name, revision and type of its weights.
+        protocol: name, version, hash, sampler, and what is done otherwise than in its paper.
+        prompts: name, version and hash of the prompt set, by the kind of the tasks that are measured on it.
+        embedded: whether its images are drawings of the embedded model: nobody has to be spared them, and the numbers
+            are the model's own.
+    """
+
+    model: str
+    protocol: str
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    embedded: bool = False
+
+    @property
+    def note(self) -> str:
+        """A sentence that must stand under the numbers, or nothing."""
+        return EMBEDDED if self.embedded else ""
+
+    def of_kind(self, kind: str) -> list[tuple[str, str]]:
+        """What concerns the tasks of one kind, each with its name: ``("model", "sd14 (3f2a, float16)")``."""
+        prompts = [("prompts", self.prompts[kind])] if kind in self.prompts else []
+        return [("model", self.model), ("protocol", self.protocol), *prompts]
+
+    def facts(self) -> dict[str, str]:
+        """All of it, by names for people."""
+        prompts = {f"prompts of kind {kind}": text for kind, text in self.prompts.items()}
+        return {"model": self.model, "protocol": self.protocol, **prompts}
+
+    def write(self, folder: Path) -> None:
+        """Put it into a run's folder."""
+        write_json(folder / FILE, asdict(self) | {"prompts": dict(self.prompts)})
+
+
+def read_about(folder: Path) -> About:
+    """What a run's folder says.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read.
+    """
+    path = folder / FILE
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: not there; the run was stopped before it was written, give its command again"
+        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); give the run's command again"
+        ) from None
+
+
+def from_json(values: Mapping[str, Any]) -> About:
+    """The inverse of :meth:`About.write`; also of files of version 0.1 drafts, whose keys were sentences."""
+    if "prompts" in values:
+        return About(values["model"], values["protocol"], dict(values["prompts"]), values["embedded"] is True)
+    before = "prompts of kind "
+    prompts = {key.removeprefix(before): text for key, text in values.items() if key.startswith(before)}
+    return About(
+        values["model"],
+        values["protocol"],
+        prompts,
+        (values.get("note") or "").startswith("Numbers of the embedded model"),
+    )
