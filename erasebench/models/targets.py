@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Linear, Module, Parameter
 
 from erasebench.errors import UserError, suggest
 from erasebench.models.text import Pooled, Texts
@@ -48,7 +48,10 @@ class TextInput:
             sizes = [min(len(first), len(second)) for first, second in zip(rows[::2], rows[1::2], strict=True)]
             both = zip(rows[::2], rows[1::2], sizes, strict=True)
             cut.append([(first[:size].double(), second[:size].double()) for first, second, size in both])
-        return [tuple(torch.cat(side) for side in zip(*pair, strict=True)) for pair in zip(*cut, strict=True)]
+        return [
+            (torch.cat([first for first, _ in pair]), torch.cat([second for _, second in pair]))
+            for pair in zip(*cut, strict=True)
+        ]
 
 
 class ContextTokens:
@@ -59,7 +62,7 @@ class ContextTokens:
     second block on it has passed the blocks before; none of that is one fixed row. The approximation is ours.
     """
 
-    def __init__(self, texts: Texts, embedder: Module) -> None:
+    def __init__(self, texts: Texts, embedder: Linear) -> None:
         self._texts, self._embedder = texts, embedder
 
     def rows(self, texts: Sequence[str], rule: str) -> list[Tensor]:

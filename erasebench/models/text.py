@@ -86,7 +86,7 @@ class Texts:
         made = []
         if self.encoders:
             self._encode(list(dict.fromkeys(texts)), rule)
-            rows = [_rows_of_rule(*reversed(self._known[text]), rule) for text in texts]
+            rows = [_rows_of_rule(row, count, rule) for count, row in map(self._known.__getitem__, texts)]
             made.append([pad(row, (0, self._width - row.shape[1])) for row in rows] if self._width else rows)
         if self.t5 is not None:
             made.append(self.t5.rows(texts, rule))

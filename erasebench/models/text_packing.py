@@ -59,7 +59,7 @@ class Packed:
         return place
 
 
-def pack(texts: Sequence[Sequence[int]], length: int) -> tuple[list[Packed], list[tuple[int, list[int]]]]:
+def pack(texts: Sequence[list[int]], length: int) -> tuple[list[Packed], list[tuple[int, list[int]]]]:
     """Lay texts into sequences of at most ``length`` tokens.
 
     Args:
@@ -77,7 +77,7 @@ def pack(texts: Sequence[Sequence[int]], length: int) -> tuple[list[Packed], lis
     return sequences, places
 
 
-def pack_evenly(texts: Sequence[Sequence[int]], length: int) -> tuple[list[Packed], list[tuple[int, list[int]]]]:
+def pack_evenly(texts: Sequence[list[int]], length: int) -> tuple[list[Packed], list[tuple[int, list[int]]]]:
     """:func:`pack` into the same number of sequences, as short as they can be."""
     packed = pack(texts, length)
     count = len(packed[0])
@@ -91,7 +91,7 @@ def pack_evenly(texts: Sequence[Sequence[int]], length: int) -> tuple[list[Packe
 
 
 @torch.no_grad()
-def encode_packed(encoder: Any, texts: Sequence[Sequence[int]], length: int, penultimate: bool) -> list[Tensor]:
+def encode_packed(encoder: Any, texts: Sequence[list[int]], length: int, penultimate: bool) -> list[Tensor]:
     """Rows ``[n_i, d]`` of texts by a CLIP text encoder, on its device and in its type.
 
     Args:

@@ -71,12 +71,13 @@ def write_thumbnails(
         return key
 
     with progress("thumbnails", len(keys)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
-        made = set()
+        written: set[str] = set()
         try:
             for key in pool.map(one, keys):
-                made.add(key)
+                if key is not None:
+                    written.add(key)
                 advance(1)
         except BaseException:  # stopped: do not make the rest first
             pool.shutdown(cancel_futures=True)
             raise
-    return made - {None}
+    return written

@@ -24,7 +24,8 @@ Colour = tuple[int, int, int]
 
 def jitter(rng: random.Random, colour: Colour, amount: float = 10.0) -> Colour:
     """Return `colour` with every channel moved by at most `amount` (of 255)."""
-    return tuple(int(min(255, max(0, c + (2 * rng.random() - 1) * amount))) for c in colour)
+    red, green, blue = (int(min(255, max(0, c + (2 * rng.random() - 1) * amount))) for c in colour)
+    return red, green, blue
 
 
 class Pen:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from diffusers import StableDiffusionPipeline
-from transformers import CLIPImageProcessor, CLIPTokenizer
+from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from .judge import Judge
 from .loop import load_ema
@@ -25,7 +25,7 @@ SHARD = "7MB"
 """Largest file of weights."""
 
 
-def assemble(out: Path, plan: Plan) -> tuple[StableDiffusionPipeline, torch.nn.Module, Judge, dict[str, int]]:
+def assemble(out: Path, plan: Plan) -> tuple[StableDiffusionPipeline, CLIPModel, Judge, dict[str, int]]:
     """Pipeline, CLIP and judge from the averaged weights in the checkpoints of `out`, with the step of each part."""
     out = Path(out)
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")

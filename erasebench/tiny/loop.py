@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-Loss = Callable[[torch.nn.Module, torch.Generator], "tuple[torch.Tensor, dict[str, float]]"]
+Trained = TypeVar("Trained", bound=torch.nn.Module)
+Loss = Callable[[Trained, torch.Generator], "tuple[torch.Tensor, dict[str, float]]"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step + 1) % 2**63)
 
 
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor], scalars: dict[str, object]) -> None:
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]) -> None:
     """Write tensors and JSON scalars as one safetensors file, by rename, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -64,7 +66,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], scalars: dict[str
     os.replace(part, path)
 
 
-def load_tensors(path: Path, prefix: str = "") -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+def load_tensors(path: Path, prefix: str = "") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: the tensors whose name begins with `prefix` (cut off) and the scalars."""
     with safe_open(path, "pt") as file:
         tensors = {k[len(prefix) :]: file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
@@ -140,17 +142,18 @@ def _average_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Make the gradients of all processes the mean of theirs, so that all take the same step."""
     if not dist.is_initialized():
         return
-    flat = torch.cat([p.grad.flatten() for p in parameters])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        p.grad.copy_(grad.view_as(p))
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def train(
     stage: str,
-    model: torch.nn.Module,
-    loss_of: Loss,
+    model: Trained,
+    loss_of: Loss[Trained],
     out: Path,
     fit: Fit,
     *,
@@ -158,7 +161,7 @@ def train(
     stop_at: int | None = None,
     save_seconds: float = 60.0,
     line_seconds: float = 15.0,
-) -> torch.nn.Module:
+) -> Trained:
     """Train `model` in place and return it with its averaged weights, in eval mode.
 
     `loss_of(model, generator)` returns the loss of one batch and numbers to print. The checkpoint below `out/stage` is
@@ -171,7 +174,8 @@ def train(
         print(f"{stage}: going on from step {state.step}", flush=True)
     last = min(fit.steps, stop_at if stop_at is not None else fit.steps)
     started = saved = spoken = time.monotonic()
-    first, before, spoken_step, sums, count = state.step, state.seconds, state.step, {}, 0
+    first, before, spoken_step, count = state.step, state.seconds, state.step, 0
+    sums: dict[str, float] = {}
     model.train()
     while state.step < last:
         lr = fit.lr_at(state.step)
@@ -186,7 +190,7 @@ def train(
         state.step += 1
         state.average()
         count += 1
-        for k, v in {"loss": loss.detach(), **numbers}.items():
+        for k, v in {"loss": float(loss.detach()), **numbers}.items():
             sums[k] = sums.get(k, 0.0) + float(v)
         now = time.monotonic()
         state.seconds = before + now - started

@@ -5,9 +5,11 @@ Sizes: images 64 x 64, latents 16 x 8 x 8, text 77 x 128. All numbers that decid
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 TEXT_LENGTH = 77
 """Rows of a text embedding, as in SD 1.x."""
@@ -26,7 +28,7 @@ def build_vae(channels: tuple[int, ...] = (32, 32, 64, 128), latent_channels: in
     )
 
 
-def build_clip(tokenizer, width: int = 128, layers: int = 4) -> CLIPModel:
+def build_clip(tokenizer: CLIPTokenizer, width: int = 128, layers: int = 4) -> CLIPModel:
     """Text and image towers; the text tower becomes the pipeline's text encoder.
 
     `eos_token_id` is the tokenizer's, which is not 2, so that the text model pools at the first EOS.
@@ -94,7 +96,14 @@ class PlainAttention:
     no weights, so nothing of it is saved.
     """
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: None = None,
+        temb: None = None,
+    ) -> torch.Tensor:
         """[n, rows, width] (or [n, width, h, w] with the block's own group norm, as in a VAE) to the same shape."""
         shortcut, shape = hidden_states, hidden_states.shape
         if hidden_states.ndim == 4:
@@ -114,6 +123,6 @@ class PlainAttention:
         return (mixed + shortcut if attn.residual_connection else mixed) / attn.rescale_output_factor
 
 
-def bf16():
+def bf16() -> torch.autocast:
     """The mixed precision of all training here: 1.5 to 2 times as fast on CPUs with bf16 instructions."""
     return torch.autocast("cpu", dtype=torch.bfloat16)

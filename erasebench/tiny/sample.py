@@ -89,7 +89,7 @@ def grid(rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: int = 3, sca
     return sheet
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """At most two lines of `text` that fit in `width` pixels."""
     lines = [""]
     for word in text.split():

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
@@ -47,7 +48,7 @@ def _tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> CLIPToke
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TEXT_LENGTH)
 
 
-def token_ids(tokenizer: CLIPTokenizer, texts: list[str]):
+def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
     """Token ids [n, 77] as the Stable Diffusion pipeline makes them: cut and padded to 77."""
     batch = tokenizer(texts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
     return batch.input_ids

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import CLIPTokenizer
@@ -63,7 +64,7 @@ def run_stage(
 
     `stop_at` ends a training stage early at that step (for tests and rehearsals); giving the command again goes on.
     """
-    options = dict(seed=seed, stop_at=stop_at, save_seconds=save_seconds)
+    options: dict[str, Any] = dict(seed=seed, stop_at=stop_at, save_seconds=save_seconds)
     if stage == "data":
         data.draw_world(out, plan.renders, workers)
         return

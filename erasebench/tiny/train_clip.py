@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTokenizer
 
 from .data import World, shift
 from .loop import Fit, load_ema, train
@@ -28,7 +29,9 @@ def contrastive_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tenso
     return (rows + columns) / 2
 
 
-def train_clip(world: World, tokenizer, clip: CLIPModel, out: Path, fit: Fit, *, seed: int = 0, **options) -> CLIPModel:
+def train_clip(
+    world: World, tokenizer: CLIPTokenizer, clip: CLIPModel, out: Path, fit: Fit, *, seed: int = 0, **options: Any
+) -> CLIPModel:
     """Train `clip` on `world`; checkpoints below `out/clip`. Returns it in eval mode."""
     texts, which = distinct(world.captions)
     ids = token_ids(tokenizer, texts)
@@ -59,7 +62,7 @@ def distinct(captions: list[str]) -> tuple[list[str], torch.Tensor]:
 
 
 @torch.no_grad()
-def encode_captions(world: World, tokenizer, clip: CLIPModel, out: Path) -> None:
+def encode_captions(world: World, tokenizer: CLIPTokenizer, clip: CLIPModel, out: Path) -> None:
     """Encode each distinct caption and the empty prompt with the trained text tower, to `out/text`.
 
     text.npy float16 [texts, 77, 128], the last one the empty prompt; which.npy int64 [n], the text of each picture.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ def disturb(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (images + noise * uniform(0, 0.12) + coarse * uniform(0, 0.12)).clamp(-1, 1)
 
 
-def train_judge(world: World, out: Path, fit: Fit, *, seed: int = 0, **options) -> Judge:
+def train_judge(world: World, out: Path, fit: Fit, *, seed: int = 0, **options: Any) -> Judge:
     """Train the judge on `world`; checkpoints below `out/judge`. Returns it in eval mode."""
     torch.manual_seed(seed)
     judge = Judge(HEADS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -26,7 +27,7 @@ def train_unet(
     fit: Fit,
     *,
     seed: int = 0,
-    **options,
+    **options: Any,
 ) -> UNet2DConditionModel:
     """Train `unet`; checkpoints below `out/unet`. Returns it in eval mode.
 

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def pyramid_loss(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tens
     return loss, plain.detach()
 
 
-def train_vae(world: World, out: Path, fit: Fit, vae: AutoencoderKL, *, seed: int = 0, **options) -> AutoencoderKL:
+def train_vae(world: World, out: Path, fit: Fit, vae: AutoencoderKL, *, seed: int = 0, **options: Any) -> AutoencoderKL:
     """Train `vae` on `world`; checkpoints below `out/vae`. Returns it in eval mode, not yet scaled."""
     vae.set_attn_processor(PlainAttention())
 
@@ -50,7 +51,7 @@ def train_vae(world: World, out: Path, fit: Fit, vae: AutoencoderKL, *, seed: in
             noise = NOISE * torch.randn(mean.shape, generator=generator)
             output = model.decode(mean + noise).sample
         loss, plain = pyramid_loss(output.float(), images)
-        return loss + 1e-3 * mean.float().square().mean(), {"l1": plain}
+        return loss + 1e-3 * mean.float().square().mean(), {"l1": float(plain)}
 
     return train("vae", vae, loss_of, out, fit, seed=seed, **options)
 
