@@ -61,9 +61,18 @@ def model(tiny_random_pipe) -> SimpleNamespace:
 def recipes(model, count: int, **changes) -> list[Recipe]:
     scheduler, config = scheduler_identity(model.pipe, "DDIM", {})
     values = {
-        **{"model": model.name, "revision": model.revision, "edit": "", "negative_prompt": "", "steps": 3},
-        **{"guidance": 4.0, "width": 16, "height": 16, "scheduler": scheduler, "scheduler_config": config},
-        **{"dtype": "float32", **changes},
+        "model": model.name,
+        "revision": model.revision,
+        "edit": "",
+        "negative_prompt": "",
+        "steps": 3,
+        "guidance": 4.0,
+        "width": 16,
+        "height": 16,
+        "scheduler": scheduler,
+        "scheduler_config": config,
+        "dtype": "float32",
+        **changes,
     }
     prompts = ["a cat", "a church by monet", "", "two dogs"]
     return [Recipe(prompt=prompts[i % 4], seed=2**40 + i, **values) for i in range(count)]
