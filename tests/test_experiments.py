@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from erasebench.commands.run_app import overrides_in
+from erasebench.commands.run import overrides_in
 from erasebench.config.choices import groups
 from erasebench.config.compose import at_scale, compose
 from erasebench.errors import UserError

@@ -1,1 +1,37 @@
-"""What the command line does: one verb a file."""
+"""What the command line does: one verb a file, each with ``main(arguments)`` that gives the exit status."""
+
+from __future__ import annotations
+
+import argparse
+
+VERBS = {
+    "run": "erase, generate, score, tabulate (a Hydra app: overrides, --cfg job, -m)",
+    "tune": "look for an eraser's best setting by a stated objective (with Optuna)",
+    "table": "tables of finished runs, made from their records alone",
+    "report": "a folder of pages about finished runs: tables, figures, images; opens in any browser, offline",
+    "compare": "several runs in one table and one report, e.g. one's own eraser beside the baselines",
+    "show": "one image, edit, run or protocol, and all that is known of it",
+    "list": "erasers, metrics, prompt sets, models, protocols, tasks: one line each",
+    "export": "an edit as a LoRA, a diffusers folder or changed weights, with a model card",
+    "apply": "edits onto any model whose weights they fit, as a diffusers folder",
+    "doctor": "what this machine has, and what a config lacks",
+    "prefetch": "download all that a config needs, for a machine without a network",
+    "tiny": "train, sample or evaluate the embedded model",
+}
+"""Every verb and what it does, in the order of the help. Each is a module of its name here."""
+
+
+def verb_parser(verb: str, explanation: str) -> argparse.ArgumentParser:
+    """A parser for a verb's arguments; its help ends with the explanation, as it is laid out."""
+    what = VERBS[verb]
+    return argparse.ArgumentParser(
+        f"erasebench {verb}",
+        description=what[0].upper() + what[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=explanation,
+    )
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """The option that most verbs have."""
+    parser.add_argument("--store", default="results", help="the results folder (default: results)")

@@ -1,4 +1,4 @@
-"""``erasebench doctor`` and ``erasebench prefetch``: what is here, what a config lacks, and getting it."""
+"""``erasebench doctor``: what is here, and what a config lacks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,30 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from erasebench.commands import verb_parser
 from erasebench.config.build import build
 from erasebench.config.compose import compose
-from erasebench.errors import UserError
-from erasebench.models.load import fetch, model_here
+from erasebench.models.load import model_here
 from erasebench.runs.environment import versions
 from erasebench.scores.metric import Metric
 
 OPTIONAL = {"torch_fidelity": "torch-fidelity", "lpips": "lpips", "timm": "timm"}
 """Optional packages, by the name they are imported by, and what installs each."""
+
+
+EXPLANATION = """\
+examples:
+  erasebench doctor                            this machine, and the main job
+  erasebench doctor model=sd14 prompts=i2p     what another config lacks, and the command that gets it
+Nothing is downloaded by looking. The exit status is 1 if something is missing.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, and look."""
+    parser = verb_parser("doctor", EXPLANATION)
+    parser.add_argument("overrides", nargs="*", help="the config to look at, as for run, e.g. model=sd14")
+    return doctor(parser.parse_args(arguments).overrides)
 
 
 def doctor(overrides: Sequence[str], console: Console | None = None) -> int:
@@ -65,7 +80,7 @@ def devices() -> list[str]:
     return [*found, f"cpu ({torch.get_num_threads()} threads)"]
 
 
-def _metrics(config: DictConfig) -> list[Metric]:
+def metrics_asked(config: DictConfig) -> list[Metric]:
     return [build(node, f"metric.{name}", tuple(config.plugins)) for name, node in config.metric.items()]
 
 
@@ -73,35 +88,6 @@ def _lacking(config: DictConfig) -> Iterator[str]:
     """One sentence for each thing a config lacks here."""
     if not model_here(config.model.path, config.model.revision):
         yield f"model {config.model.path}: not in the cache"
-    for metric in _metrics(config):
+    for metric in metrics_asked(config):
         if reason := metric.unavailable():
             yield f"metric {metric.id}: {reason}"
-
-
-def prefetch(overrides: Sequence[str], console: Console | None = None) -> int:
-    """Download the model and the weights of every metric of a config.
-
-    Returns:
-        0 if all of it is here now, 1 if something could not be had (each is named).
-    """
-    console = console or Console()
-    config = compose(overrides)
-    failed = 0
-    for name, present_now, get in [
-        (
-            f"model {config.model.path}",
-            model_here(config.model.path, config.model.revision),
-            lambda: fetch(config.model.path, config.model.revision),
-        ),
-        *((f"metric {metric.id}", metric.unavailable() is None, metric.prefetch) for metric in _metrics(config)),
-    ]:
-        if present_now:
-            console.print(f"here      {name}", highlight=False)
-            continue
-        console.print(f"getting   {name} ...", highlight=False)
-        try:
-            get()
-        except (UserError, OSError, ImportError) as error:
-            failed += 1
-            console.print(f"[red]failed[/]    {name}: {error}", highlight=False)
-    return 1 if failed else 0

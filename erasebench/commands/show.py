@@ -11,15 +11,45 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from erasebench.commands import add_store, verb_parser
 from erasebench.errors import UserError, suggest
 from erasebench.runs.folder import command_line
 from erasebench.store import BrokenImage, Store, read_png
+
+EXPLANATION = """\
+examples:
+  erasebench show results/images/3f/3fa9c1d2.png    prompt, seed, edit, scores, the unedited model's image
+  erasebench show 3fa9c1                            an image or an edit by the first digits of its key
+  erasebench show RUN                               what a run is, what it wrote, and its command
+  erasebench show protocol cure                     every choice of a paper, with where it was read
+"""
 
 INPUTS = ("prompt", "label", "kind", "original_key")
 """Columns of scores that are inputs of a metric: an image has a score for each value of them."""
 
 LONG = 8
 """Lists longer than this (features) are shown by their length."""
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, and print."""
+    parser = verb_parser("show", EXPLANATION)
+    parser.add_argument(
+        "what",
+        nargs="+",
+        help="a PNG file, an image or edit key (or its first digits), the name of a run, or: protocol NAME",
+    )
+    add_store(parser)
+    options = parser.parse_args(arguments)
+    if options.what[0] == "protocol" and len(options.what) == 2:
+        from erasebench.commands.protocol_page import page
+
+        print(page(options.what[1]))
+        return 0
+    if len(options.what) > 1:
+        raise UserError(f"show {' '.join(options.what)}: show one thing at a time, or: show protocol NAME")
+    print(show(Store(options.store), options.what[0]))
+    return 0
 
 
 def show(store: Store, what: str) -> str:

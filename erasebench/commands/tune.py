@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from erasebench.commands import VERBS
 from erasebench.config.build import places
 from erasebench.config.compose import compose
 from erasebench.errors import UserError
@@ -40,6 +41,26 @@ OPERATORS = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.USub: operator.neg, ast.UAdd: operator.pos,
 }  # fmt: skip
+
+
+EXAMPLES = """\
+  erasebench tune sweep=cure_alpha task=object trials=6
+  erasebench tune method=cure 'method.alpha=tag(log, interval(0.5, 20))' task=artist
+  erasebench tune method=rece method.epochs=1,3,5 objective='judge.retained - 2 * judge.erased'
+
+Rates are between 0 and 1. Each trial is a run; the same command goes on where it was stopped."""
+
+
+def main(arguments: list[str]) -> int:
+    """Help, or the search."""
+    if arguments and not {"-h", "--help"} & set(arguments):
+        tune(arguments)
+        return 0
+    print("usage: erasebench tune VARIED [objective=EXPRESSION] [trials=NUMBER] [overrides as for run]\n")
+    print(f"{VERBS['tune'][0].upper()}{VERBS['tune'][1:]}.\n")
+    print("\n".join(f"  {name + '=':<12} {text}" for name, text in SETTINGS.items()))
+    print(f"\n{EXAMPLES}")
+    return 0
 
 
 def tune(arguments: Sequence[str], console: Console | None = None) -> pd.DataFrame:

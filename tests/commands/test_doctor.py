@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from erasebench.commands.doctor import doctor, prefetch
+from erasebench.commands.doctor import doctor
+from erasebench.commands.prefetch import prefetch
 from erasebench.models.load import model_here
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from erasebench.commands.listing import eraser_classes, listing, support
+from erasebench.commands.list import eraser_classes, listing, support
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.config.build import build, places
 from erasebench.config.choices import groups

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from hydra.utils import get_class
 
+from erasebench.commands import verb_parser
 from erasebench.config.choices import _text, first_comment, groups
 from erasebench.errors import UserError, suggest
 
@@ -26,6 +27,22 @@ TOPICS = {
 
 WIDTH = 100
 """Columns that :func:`support` fills at most."""
+
+
+EXPLANATION = """\
+examples:
+  erasebench list                all of it
+  erasebench list erasers        one topic
+What stands there is chosen with group=NAME in erasebench run, e.g. erasebench run method=cure task=artist
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, and print."""
+    parser = verb_parser("list", EXPLANATION)
+    parser.add_argument("topic", nargs="?", help=f"one of {', '.join(TOPICS)}; default: all")
+    print(listing(parser.parse_args(arguments).topic))
+    return 0
 
 
 def listing(topic: str | None = None) -> str:

@@ -38,7 +38,7 @@ def _app(config: DictConfig) -> None:
         _finished.append(finished.folder)
 
 
-def run_command(arguments: Sequence[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Check the overrides, run the app, and tabulate a sweep.
 
     Raises:

@@ -1,0 +1,53 @@
+"""``erasebench table``: the tables of finished runs, made again from records."""
+
+from __future__ import annotations
+
+from erasebench.commands import add_store, verb_parser
+
+EXPLANATION = """\
+examples:
+  erasebench table                                  the latest run again
+  erasebench table RUN RUN                          two runs of one protocol in one table
+  erasebench table SWEEP --best "retained>=0.9"     the setting that erases most, and the command that runs it
+  erasebench table RUN --power                      how many prompts it takes to tell two erasers apart
+Nothing is generated or scored. Below each number stands its 95 % interval; "not run" says why there is none.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, and make the tables."""
+    parser = verb_parser("table", EXPLANATION)
+    parser.add_argument(
+        "runs", nargs="*", help="names of runs, or of a sweep; default: the latest run. Several become one table"
+    )
+    add_store(parser)
+    parser.add_argument("--out", help="folder for CSV, Markdown and LaTeX; default: the run's own tables/")
+    parser.add_argument(
+        "--allow-mixed",
+        action="store_true",
+        help="put runs of other protocols, prompts, models or metric versions into labelled columns of their own",
+    )
+    parser.add_argument(
+        "--sort", metavar="COLUMN", help="order the printed rows by a column, the best first: erased, judge.retained"
+    )
+    parser.add_argument(
+        "--power", action="store_true", help="how many prompts it takes to tell every two erasers apart"
+    )
+    parser.add_argument(
+        "--best",
+        metavar="CONDITION",
+        help='the setting with the least of "erased" that fulfils it, e.g. "retained>=0.9", and the command that runs it',
+    )
+    parser.add_argument(
+        "--rates",
+        choices=("wilson", "clopper-pearson"),
+        default="wilson",
+        help="the interval of rates (clopper-pearson: never too short, often too long)",
+    )
+    options = parser.parse_args(arguments)
+    from erasebench.tables.tabulate import tabulate
+    from erasebench.tables.view import View
+
+    view = View(options.sort, options.power, options.best)
+    tabulate(options.runs, options.store, options.out, None, options.allow_mixed, view, options.rates)
+    return 0
