@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from erasebench.commands import verb_parser
 
-EXPLANATION = """\
+APPLY_HELP = """\
 examples:
   erasebench apply 3fa9c1 --to sd14 --out erased
   erasebench apply church.safetensors tench.safetensors --to my/model --how sequence --out erased
@@ -14,7 +14,7 @@ An edit fits where every weight it changes is there with the same shape; else it
 
 def main(arguments: list[str]) -> int:
     """Parse, and write the folder."""
-    parser = verb_parser("apply", EXPLANATION)
+    parser = verb_parser("apply", APPLY_HELP)
     parser.add_argument(
         "edits", nargs="+", metavar="EDIT", help="an edit file, or a key in the store (its first digits)"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from erasebench.commands.report import report_parser
 
-EXPLANATION = """\
+COMPARE_HELP = """\
 The runs must be of one protocol, model and prompts; else the message says what differs.
 
 examples:
@@ -15,7 +15,7 @@ examples:
 
 def main(arguments: list[str]) -> int:
     """Parse, and write the table and the report."""
-    parser = report_parser("compare", EXPLANATION)
+    parser = report_parser("compare", COMPARE_HELP)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="names of two runs or more")
     options = parser.parse_args(arguments)
     from erasebench.report.write import compare

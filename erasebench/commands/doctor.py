@@ -25,7 +25,7 @@ OPTIONAL = {"torch_fidelity": "torch-fidelity", "lpips": "lpips", "timm": "timm"
 """Optional packages, by the name they are imported by, and what installs each."""
 
 
-EXPLANATION = """\
+DOCTOR_HELP = """\
 examples:
   erasebench doctor                            this machine, and the main job
   erasebench doctor model=sd14 prompts=i2p     what another config lacks, and the command that gets it
@@ -35,7 +35,7 @@ Nothing is downloaded by looking. The exit status is 1 if something is missing.
 
 def main(arguments: list[str]) -> int:
     """Parse, and look."""
-    parser = verb_parser("doctor", EXPLANATION)
+    parser = verb_parser("doctor", DOCTOR_HELP)
     parser.add_argument("overrides", nargs="*", help="the config to look at, as for run, e.g. model=sd14")
     return doctor(parser.parse_args(arguments).overrides)
 

@@ -29,7 +29,7 @@ WIDTH = 100
 """Columns that :func:`support` fills at most."""
 
 
-EXPLANATION = """\
+LIST_HELP = """\
 examples:
   erasebench list                all of it
   erasebench list erasers        one topic
@@ -39,7 +39,7 @@ What stands there is chosen with group=NAME in erasebench run, e.g. erasebench r
 
 def main(arguments: list[str]) -> int:
     """Parse, and print."""
-    parser = verb_parser("list", EXPLANATION)
+    parser = verb_parser("list", LIST_HELP)
     parser.add_argument("topic", nargs="?", help=f"one of {', '.join(TOPICS)}; default: all")
     print(listing(parser.parse_args(arguments).topic))
     return 0

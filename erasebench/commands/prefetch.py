@@ -12,7 +12,7 @@ from erasebench.config.compose import compose
 from erasebench.errors import UserError
 from erasebench.models.load import fetch, model_here
 
-EXPLANATION = """\
+PREFETCH_HELP = """\
 examples:
   erasebench prefetch model=sd14                       the model and the weights of its metrics
   erasebench prefetch model=sd14 prompts=i2p           the prompts, too
@@ -22,7 +22,7 @@ Give the overrides of the run. What is here is not fetched again. The exit statu
 
 def main(arguments: list[str]) -> int:
     """Parse, and fetch."""
-    parser = verb_parser("prefetch", EXPLANATION)
+    parser = verb_parser("prefetch", PREFETCH_HELP)
     parser.add_argument("overrides", nargs="*", help="the config to prepare, as for run, e.g. model=sd14")
     return prefetch(parser.parse_args(arguments).overrides)
 

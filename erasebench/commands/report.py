@@ -6,7 +6,7 @@ import argparse
 
 from erasebench.commands import add_store, verb_parser
 
-EXPLANATION = """\
+REPORT_HELP = """\
 Open index.html in the folder. Nothing in it needs a network. tables/ has LaTeX, figures/ PDF and SVG.
 Images of unsafe prompts are blurred until a button is pressed, in the embedded model's drawings not at all.
 
@@ -19,7 +19,7 @@ examples:
 
 def main(arguments: list[str]) -> int:
     """Parse, and write the report."""
-    parser = report_parser("report", EXPLANATION)
+    parser = report_parser("report", REPORT_HELP)
     parser.add_argument("runs", nargs="*", help="names of runs; default: the latest. Several become one report")
     options = parser.parse_args(arguments)
     from erasebench.report.write import write_report

@@ -16,7 +16,7 @@ from erasebench.errors import UserError, suggest
 from erasebench.runs.folder import command_line
 from erasebench.store import BrokenImage, Store, read_png
 
-EXPLANATION = """\
+SHOW_HELP = """\
 examples:
   erasebench show results/images/3f/3fa9c1d2.png    prompt, seed, edit, scores, the unedited model's image
   erasebench show 3fa9c1                            an image or an edit by the first digits of its key
@@ -33,7 +33,7 @@ LONG = 8
 
 def main(arguments: list[str]) -> int:
     """Parse, and print."""
-    parser = verb_parser("show", EXPLANATION)
+    parser = verb_parser("show", SHOW_HELP)
     parser.add_argument(
         "what",
         nargs="+",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from erasebench.commands import add_store, verb_parser
 
-EXPLANATION = """\
+TABLE_HELP = """\
 examples:
   erasebench table                                  the latest run again
   erasebench table RUN RUN                          two runs of one protocol in one table
@@ -16,7 +16,7 @@ Nothing is generated or scored. Below each number stands its 95 % interval; "not
 
 def main(arguments: list[str]) -> int:
     """Parse, and make the tables."""
-    parser = verb_parser("table", EXPLANATION)
+    parser = verb_parser("table", TABLE_HELP)
     parser.add_argument(
         "runs", nargs="*", help="names of runs, or of a sweep; default: the latest run. Several become one table"
     )

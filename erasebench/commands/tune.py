@@ -43,7 +43,7 @@ OPERATORS = {
 }  # fmt: skip
 
 
-EXAMPLES = """\
+TUNE_EXAMPLES = """\
   erasebench tune sweep=cure_alpha task=object trials=6
   erasebench tune method=cure 'method.alpha=tag(log, interval(0.5, 20))' task=artist
   erasebench tune method=rece method.epochs=1,3,5 objective='judge.retained - 2 * judge.erased'
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     print("usage: erasebench tune VARIED [objective=EXPRESSION] [trials=NUMBER] [overrides as for run]\n")
     print(f"{VERBS['tune'][0].upper()}{VERBS['tune'][1:]}.\n")
     print("\n".join(f"  {name + '=':<12} {text}" for name, text in SETTINGS.items()))
-    print(f"\n{EXAMPLES}")
+    print(f"\n{TUNE_EXAMPLES}")
     return 0
 
 
