@@ -71,7 +71,9 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     started = time.monotonic()
     prepared = prepare(config)
     for kind, (_, prompts) in prepared.groups.items():
-        console.print(f"[bold]{kind}[/]: {prompts.counts()}", highlight=False)
+        console.print(f"[bold]{kind}[/]: {escape(str(prompts.counts()))}", highlight=False)
+        for note in prompts.notes:
+            console.print(f"[yellow]note[/] {escape(note)}", highlight=False)
     for metric, reason in prepared.not_run.items():
         console.print(f"[yellow]not run[/] {metric}: {reason}", highlight=False)
     if config.dry_run and not model_here(config.model.path, config.model.revision):

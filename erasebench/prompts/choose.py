@@ -6,18 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from erasebench.concepts import Concept
 from erasebench.errors import UserError, suggest
 from erasebench.prompts.builtin import builtin
 from erasebench.prompts.prompt_set import PromptSet
+from erasebench.prompts.reader import load_prompts
+
+BUILTIN = ("per_erased", "per_retained", "general", "seed")
+FILE = ("kind", "schema", "limit", "role", "label", "revision", "where")
+"""Keys of a node beside ``source`` (and ``file_of``), by whether the prompts are built in or read."""
 
 
 def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept]) -> PromptSet:
     """The prompt set that a node of ``conf/prompts`` asks for.
 
-    ``source: builtin`` takes ``per_erased, per_retained, general, seed``; any other source is a path or a Hub
-    dataset and takes the options of :func:`erasebench.prompts.reader.load_prompts`. ``file_of`` says which file of which paper
-    ``source`` has to be.
+    ``source: builtin`` takes :data:`BUILTIN`; any other source is a path or a Hub dataset and takes the options of
+    :func:`erasebench.prompts.reader.load_prompts`. ``file_of`` says which file of which paper ``source`` has to be.
 
     Args:
         config: the node.
@@ -27,19 +34,20 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
     Raises:
         UserError: an unknown key, a value that makes no sense, or a file that cannot be read.
     """
-    from erasebench.prompts.reader import load_prompts  # that module makes PromptSets, so it imports this one
-
-    options = dict(config)
-    source = options.pop("source", "builtin")
-    if (file_of := options.pop("file_of", None)) and source is None:
-        raise UserError(f"prompts.source: give the path of a file that is not part of erasebench: {file_of}")
-    allowed = ("per_erased", "per_retained", "general", "seed")
-    if source != "builtin":
-        allowed = ("kind", "schema", "limit", "role", "label", "revision", "where")
+    try:
+        options: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"prompts: {str(error).splitlines()[0]}; give the value itself") from error
+    source, file_of = options.pop("source", "builtin"), options.pop("file_of", None)
+    if source is None or source == "":
+        which = f" that is not part of erasebench: {file_of}" if file_of else " of prompts, or builtin"
+        raise UserError(f"prompts.source: give the path of a file{which}")
+    allowed = BUILTIN if source == "builtin" else FILE
     for key in options:
         if key not in allowed:
             raise UserError(
-                f"prompts.{key}: no such key for source {source}.{suggest(key, allowed)} Known: {', '.join(allowed)}"
+                f"prompts.{key}: no such key for source {source}.{suggest(str(key), allowed)} "
+                f"Known: {', '.join(allowed)}"
             )
     if source != "builtin":
         options["kind"] = options.get("kind") or kind

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from erasebench.concepts import ROLES, ErasureTask
+from erasebench.concepts import KINDS, ROLES, ErasureTask
 from erasebench.errors import UserError, suggest
 
 PROMPT_DTYPES = {
@@ -34,6 +34,9 @@ means that a prompt asks for no named concept. An empty ``role`` is decided by t
 
 MAX_SEED = 2**63 - 1
 """The largest seed a torch generator takes from a signed 64-bit column."""
+
+MAX_SIDE = 16_384
+"""The most pixels that a width or height may ask for: no model draws more, and a mistyped one would fill the memory."""
 
 
 class Counts(dict):
@@ -74,8 +77,8 @@ class PromptSet:
             general ones; ``None`` for all.
 
     Raises:
-        UserError: a column is missing, a ``prompt_id`` comes twice, a role is unknown, a seed is out of range, or
-            there is no row.
+        UserError: a column is missing, a ``prompt_id`` comes twice, a role or kind is unknown, a seed is no whole
+            number in 0..2**63-1, a guidance or size cannot be, a prompt is missing, or there is no row.
     """
 
     name: str
@@ -92,17 +95,19 @@ class PromptSet:
             raise UserError(
                 f"prompt set {self.name}: column {missing[0]!r} is missing; it needs {', '.join(PROMPT_DTYPES)}"
             )
-        rows = self.rows[list(PROMPT_DTYPES)].astype(PROMPT_DTYPES).reset_index(drop=True)
-        if rows.empty:
+        if self.rows.empty:
             raise UserError(f"prompt set {self.name}: no prompt; give at least one row")
+        rows = _checked(self.rows[list(PROMPT_DTYPES)].reset_index(drop=True), f"prompt set {self.name}")
         twice = rows.prompt_id[rows.prompt_id.duplicated()]
         if len(twice):
             raise UserError(f"prompt set {self.name}: prompt_id {twice.iloc[0]!r} comes twice; number prompts uniquely")
-        for role in rows.role.unique():
-            if role and role not in ROLES:
-                raise UserError(f"prompt set {self.name}: role {role!r} is not one of {', '.join(ROLES)}")
-        if (rows.seed < 0).any():
-            raise UserError(f"prompt set {self.name}: seed {rows.seed.min()} is not in 0..2**63-1")
+        for column, allowed in (("role", ROLES), ("kind", (*KINDS, "general"))):
+            for value in rows[column].unique():
+                if value and value not in allowed:
+                    raise UserError(
+                        f"prompt set {self.name}: {column} {value!r} is not one of {', '.join(allowed)}."
+                        f"{suggest(value, allowed)}"
+                    )
         object.__setattr__(self, "rows", rows)
 
     @cached_property
@@ -175,6 +180,78 @@ class PromptSet:
     @staticmethod
     def _asked(rows: pd.DataFrame, names: Sequence[str]) -> pd.Series:
         return rows.label.str.casefold().isin([name.casefold() for name in names])
+
+
+def _checked(rows: pd.DataFrame, place: str) -> pd.DataFrame:
+    """Rows with the types of :data:`PROMPT_DTYPES`, each value as it was meant or refused.
+
+    A frame made in a notebook has NaN where a text is empty, and a column of whole numbers becomes one of fractions
+    as soon as one is missing.
+    """
+    columns: dict[str, pd.Series] = {}
+    for column, dtype in PROMPT_DTYPES.items():
+        if _is_right(column, rows[column]):
+            columns[column] = rows[column]
+            continue
+        values = []
+        for row, value in enumerate(rows[column].astype(object)):
+            try:
+                values.append(_value(column, value))
+            except ValueError as error:
+                who = f"row {row + 1} (prompt_id {str(rows.prompt_id.iloc[row])[:40]!r})"
+                raise UserError(f"{place}: {who}, {column} {error}") from error
+        columns[column] = pd.Series(values, dtype=dtype)
+    one_side = columns["width"].isna() != columns["height"].isna()
+    if one_side.any():
+        row = int(one_side.idxmax())
+        raise UserError(f"{place}: row {row + 1} has a width without a height, or the reverse; give both or neither")
+    return pd.DataFrame(columns)
+
+
+def _value(column: str, value: object) -> str | int | float | None:
+    """A cell as its column should hold it.
+
+    Raises:
+        ValueError: it cannot be meant; what it is and the cure.
+    """
+    text = PROMPT_DTYPES[column] == "str"
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        if column in ("prompt_id", "prompt", "seed"):
+            raise ValueError("is missing; give one (a prompt may be an empty text)")
+        return "" if text else None
+    if isinstance(value, str) and text:
+        return value
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ValueError(f"is {value!r:.60}; give {'a text' if text else 'a number'}")
+    figure = int(value) if isinstance(value, int | np.integer) else float(value)
+    if column == "prompt_id" and isinstance(figure, int):
+        return str(figure)
+    if text:
+        raise ValueError(f"is {figure}; give a text")
+    if column == "guidance":
+        if not 0 <= figure < float("inf"):
+            raise ValueError(f"is {figure}; give a finite number of 0 or more")
+    elif column == "seed":
+        if not 0 <= figure <= (2**53 if isinstance(figure, float) else MAX_SEED) or figure % 1:
+            raise ValueError(f"{figure} is not a whole number in 0..2**63-1 (0..2**53 in a column of fractions)")
+    elif not 8 <= figure <= MAX_SIDE or figure % 8:
+        raise ValueError(f"{figure} is not a multiple of 8 in 8..{MAX_SIDE}")
+    return float(figure) if column == "guidance" else int(figure)
+
+
+def _is_right(column: str, values: pd.Series) -> bool:
+    """Whether a column needs no second look: sets are cut and cut again, and each piece is a set."""
+    dtype = PROMPT_DTYPES[column]
+    if values.dtype != dtype:
+        return False
+    if dtype == "str":
+        return not values.isna().any()
+    given = values.dropna()
+    if column == "guidance":
+        return bool((np.isfinite(given) & (given >= 0)).all())
+    if column == "seed":
+        return bool((given >= 0).all())
+    return bool(((given > 0) & (given <= MAX_SIDE) & (given % 8 == 0)).all())
 
 
 def hashed_seed(*identity: str | int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from erasebench.errors import UserError, suggest
@@ -12,16 +12,17 @@ from erasebench.errors import UserError, suggest
 COLUMN_SPELLINGS: dict[str, tuple[str, ...]] = {
     "prompt_id": ("prompt_id", "case_number", "id", "image_id"),
     "prompt": ("prompt", "text"),
-    "negative_prompt": ("negative_prompt",),
+    "negative_prompt": ("negative_prompt", "negative"),
     "seed": ("evaluation_seed", "sd_seed", "seed"),
-    "guidance": ("evaluation_guidance", "sd_guidance_scale", "guidance", "guidance_scale"),
+    "guidance": ("evaluation_guidance", "sd_guidance_scale", "guidance", "guidance_scale", "cfg", "cfg_scale"),
     "width": ("sd_image_width", "width"),
     "height": ("sd_image_height", "height"),
     "label": ("label", "artist", "class", "concept", "label_str"),
     "kind": ("kind",),
     "role": ("role",),
 }
-"""For each column of a prompt set, the names files give it; the first one that a file has is read."""
+"""For each column of a prompt set, the names files give it; the first one that a file has is read. Case does not
+matter, unless two columns differ by it alone."""
 
 ROLE_OF_WORD = {
     "": "",
@@ -182,6 +183,15 @@ def schemas() -> tuple[Schema, ...]:
     return SCHEMAS
 
 
+KNOWN = frozenset(
+    {"caption", "name"}
+    | {name for names in COLUMN_SPELLINGS.values() for name in names}
+    | {name for schema in SCHEMAS for name in (*schema.required, *schema.columns.values())}
+)
+"""Every name of a column that something is read from; a file that has none of them has no header, or is no prompt file.
+"""
+
+
 def identify(header: Sequence[str], place: str, wanted: str = "auto") -> Schema:
     """The schema of a file with these columns.
 
@@ -202,12 +212,12 @@ def identify(header: Sequence[str], place: str, wanted: str = "auto") -> Schema:
             )
         chosen = SCHEMAS[names.index(wanted)]
     else:
-        fitting = [schema for schema in SCHEMAS if set(schema.required) <= set(header)]
+        fitting = [schema for schema in SCHEMAS if all(spelt(column, header) for column in schema.required)]
         if not fitting:
             raise UserError(f"{place}: no column {_absent('prompt', header)}")
         chosen = max(fitting, key=lambda schema: len(schema.required))
     for column in chosen.required:
-        if column not in header:
+        if not spelt(column, header):
             raise UserError(f"{place}: schema {chosen.name} needs a column {_absent(column, header)}")
     if chosen.not_prompts:
         raise UserError(f"{place}: {chosen.not_prompts}")
@@ -215,29 +225,34 @@ def identify(header: Sequence[str], place: str, wanted: str = "auto") -> Schema:
     return chosen
 
 
-def column_of(schema: Schema, target: str, header: Iterable[str]) -> str | None:
+def spelt(name: str, header: Sequence[str]) -> str | None:
+    """How a file spells the name of a column: as it is, else in other case; ``None`` if it has none of that name."""
+    return name if name in header else next((entry for entry in header if entry.casefold() == name), None)
+
+
+def column_of(schema: Schema, target: str, header: Sequence[str]) -> str | None:
     """The column of a file that holds ``target`` (a column of a prompt set); ``None`` if there is none."""
-    if target in schema.columns:
-        return schema.columns[target]
-    header = set(header)
-    return next((name for name in COLUMN_SPELLINGS[target] if name in header), None)
+    names = (schema.columns[target],) if target in schema.columns else COLUMN_SPELLINGS[target]
+    return next((entry for name in names if (entry := spelt(name, header))), None)
 
 
 def label_in(schema: Schema, prompt: str) -> str:
     """The label that a schema's patterns find in a prompt; empty if none fits."""
     for pattern in schema.label_patterns:
-        if found := re.fullmatch(pattern, prompt.strip(), re.IGNORECASE):
-            return found[1]
+        if match := re.fullmatch(pattern, prompt.strip(), re.IGNORECASE):
+            return match[1]
     return ""
+
+
+def named(columns: Sequence[str]) -> str:
+    """The names of some columns for a message: twenty at most, each cut to what is worth reading."""
+    shown = ", ".join(repr(name if len(name) <= 60 else f"{name[:60]}...") for name in columns[:20])
+    return f"{shown} and {len(columns) - 20} more" if len(columns) > 20 else shown
 
 
 def _refuse_misspelt(schema: Schema, header: Sequence[str], place: str) -> None:
     """Refuse a column that is nearly one we would read, because leaving it out would pass unnoticed."""
-    known = {name for names in COLUMN_SPELLINGS.values() for name in names} | {
-        *schema.required,
-        *schema.columns.values(),
-    }
-    unknown = {name.casefold(): name for name in header if name not in known}
+    unknown = {name.casefold(): name for name in header if name.casefold() not in KNOWN}
     for target, names in COLUMN_SPELLINGS.items():
         if column_of(schema, target, header) is None:
             for name in names:
@@ -250,5 +265,8 @@ def _refuse_misspelt(schema: Schema, header: Sequence[str], place: str) -> None:
 
 def _absent(column: str, header: Sequence[str]) -> str:
     if len(header) == 1 and re.search(r"[;\t]", header[0]):
-        return f"{column!r}; the header is one cell ({header[0][:60]!r}): save the file with commas between columns"
-    return f"{column!r}.{suggest(column, header)} It has {', '.join(map(repr, header))}. Rename or add the column"
+        return f"{column!r}; the header is one cell ({header[0][:60]!r}): name the columns, with commas between them"
+    return (
+        f"{column!r}.{suggest(column, header)} It has {named(header)}. Rename or add the column; "
+        "a list of one prompt a line is a .txt file"
+    )

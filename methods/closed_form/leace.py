@@ -6,7 +6,6 @@ weights of a diffusion model; what follows is ours, and so are its choices of pr
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from erasebench.errors import UserError, suggest
 from erasebench.methods.closed_form.linear import ClosedForm, check_positive, check_templates, expand, moved, stacked
 from erasebench.models.targets import TextInput
 from erasebench.models.text import check_rule
+from erasebench.prompts.names import read_names
 
 METHODS = ("leace", "orth")
-CONCEPT_FILE_COLUMNS = ("concept", "name", "artist")
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Leace(ClosedForm):
         templates: prompts in which concepts and controls are named; ``True`` takes five short ones, or give own ones
             with ``{}``. The name alone is always used, too.
         phrases: use all phrases of a concept, not its name alone.
-        controls: what the concept is told apart from. ``task`` (the task's retain list), a list of names, or a CSV
-            file with a column ``concept``, ``name`` or ``artist``.
+        controls: what the concept is told apart from. ``task`` (the task's retain list), a list of names, or a
+            file of names (:func:`erasebench.prompts.names.read_names`), each taken once.
 
     Raises:
         UserError: an unknown rule or method, a tolerance that is not above 0, a file of controls that cannot be used.
@@ -81,7 +80,11 @@ class Leace(ClosedForm):
         check_positive("leace", svd_tol=self.svd_tol)
         check_templates(self.templates)
         if isinstance(self.controls, str) and self.controls != "task":  # the names are kept, as the file may change
-            object.__setattr__(self, "controls", read_names(self.controls))
+            if not Path(self.controls).suffix:
+                hint = suggest(self.controls, ("task",))
+                raise UserError(f"leace: controls={self.controls}: not task, a list or a file of names.{hint}")
+            names = dict.fromkeys(read_names(self.controls, "method.controls"))
+            object.__setattr__(self, "controls", tuple(names))
 
     def solve(self, part: TextInput, task: ErasureTask) -> tuple[Change, dict[str, Any]]:
         """One change of rank k or less for k concepts, shared by all weights of the part."""
@@ -226,30 +229,3 @@ def shrinkage_weight(values: Tensor, count: int, width: int) -> float:
     trace, square = values.sum(), values.square().sum()
     spread = square - trace.square() / width
     return (trace.square() / count / spread).clamp(0, 1).item() if spread > 0 else 1.0
-
-
-def read_names(path: str) -> tuple[str, ...]:
-    """The names in a CSV file with a column ``concept``, ``name`` or ``artist``, each once.
-
-    Raises:
-        UserError: no such file, no such column, or no name in it.
-    """
-    file = Path(path)
-    if not file.is_file():
-        hint = suggest(path, ("task",))
-        raise UserError(f"method.controls={path}: no such file.{hint} Give task, a list of names, or a CSV file")
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            column = next((name for name in CONCEPT_FILE_COLUMNS if name in (reader.fieldnames or ())), None)
-            if column is None:
-                raise UserError(
-                    f"{file.name}: no column {', '.join(CONCEPT_FILE_COLUMNS[:-1])} or {CONCEPT_FILE_COLUMNS[-1]}; add a header line"
-                )
-            names = tuple(dict.fromkeys((row[column] or "").strip() for row in reader))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file.name}: cannot be read as CSV in UTF-8: {error}") from error
-    names = tuple(name for name in names if name)
-    if not names:
-        raise UserError(f"{file.name}: no name in column {column}")
-    return names

@@ -33,9 +33,10 @@ from erasebench.methods.closed_form.linear import (
     stacked,
     warn_if_empty,
 )
-from erasebench.methods.closed_form.preserve import encoders, forgetful, preserve_gram, prompts_hash, read_prompts
+from erasebench.methods.closed_form.preserve import encoders, forgetful, preserve_gram, prompts_hash
 from erasebench.models.targets import TextInput
 from erasebench.progress import progress
+from erasebench.prompts.names import read_captions, read_names
 
 OBJECT = """\
 {} in a photo; a photo of {}; a picture of {}; an image that shows {}; here is {}; a small {}; a large {} outdoors;
@@ -91,7 +92,7 @@ class Refinement(ClosedForm):
         phrases: edit all phrases of a concept, not its name alone.
         templates: sentences with ``{}`` where the concept goes, as a word of its own; ``None`` is the method's own.
         preserve: file of prompts whose rows are kept, all of them
-            (:func:`~erasebench.methods.closed_form.preserve.read_prompts`); ``None`` for none.
+            (:func:`~erasebench.prompts.names.read_captions`); ``None`` for none.
         domain: neighbours of the concept whose rows are kept in the same sentences: ``none``, ``task`` (the task's
             retain list), or a file of names.
         domain_weight: weight of the domain's rows beside those of ``preserve``; ``None`` is the default of the kind.
@@ -193,11 +194,13 @@ class Refinement(ClosedForm):
 
     @cached_property
     def _files(self) -> dict[str, tuple[str, ...]]:
-        """Prompts of the files that the options name."""
-        named = {"preserve": self.preserve, "domain": None if self.domain in ("none", "task") else self.domain}
-        return {
-            option: read_prompts(source, f"method.{option}") for option, source in named.items() if source is not None
-        }
+        """Texts of the files that the options name."""
+        texts: dict[str, tuple[str, ...]] = {}
+        if self.preserve is not None:
+            texts["preserve"] = read_captions(self.preserve, "method.preserve")
+        if self.domain not in ("none", "task"):
+            texts["domain"] = read_names(self.domain, "method.domain")
+        return texts
 
     def _kept(
         self, part: TextInput, task: ErasureTask, templates: Sequence[str], defaults: Setting

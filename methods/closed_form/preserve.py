@@ -8,7 +8,7 @@ can therefore not be taken for another one's; a broken file is set aside and mad
 
 Example:
     >>> part = text_inputs(pipe)[0]                                     # doctest: +SKIP
-    >>> kept = preserve_gram(part, read_prompts("captions.csv"))        # doctest: +SKIP
+    >>> kept = preserve_gram(part, read_captions("captions.csv"))        # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -34,59 +34,17 @@ from erasebench.methods.closed_form.linear import gram
 from erasebench.models.targets import TextInput
 from erasebench.models.text import check_rule
 from erasebench.progress import progress
-from erasebench.prompts.sources import SUFFIXES, find, read
 
 log = logging.getLogger(__name__)
 
 FORMAT = "erasebench preserve 1"
 """Header of a cache file; raised when the same input would give another matrix."""
 
-PROMPT_FILE_COLUMNS = ("prompt", "caption", "text", "name", "concept")
-"""Columns that hold the prompts of a table, the first one found; case does not matter."""
-
 PROMPTS_AT_ONCE = 256
 """Prompts of one step: 256 prompts of 77 rows of width 768 are 120 MB in float64."""
 
 SAVE_SECONDS = 10.0
 """How often partial sums are saved; a killed run loses no more than this (and one step)."""
-
-
-def read_prompts(source: str | Path, option: str = "preserve") -> tuple[str, ...]:
-    """The prompts of a file: a ``.txt`` with one a line, or a table with a column of :data:`PROMPT_FILE_COLUMNS`.
-
-    Tables are ``.csv`` or ``.parquet``. Prompts that come twice are kept, because they weigh twice; blank lines of a
-    ``.txt`` are skipped.
-
-    Args:
-        source: the file's path.
-        option: what to call the option in messages.
-
-    Raises:
-        UserError: no such file, no such column, not UTF-8, or no prompt in it.
-    """
-    path = Path(source).expanduser()
-    suffixes = (".txt", *SUFFIXES)
-    if not path.is_file() or path.suffix.lower() not in suffixes:
-        what = "not a prompt file" if path.is_file() else "no such file"
-        raise UserError(f"{option}={source}: {what}; give the path of a {', '.join(suffixes)} file of prompts, or null")
-    if path.suffix.lower() == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path.name}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
-        prompts = tuple(line.strip() for line in lines if line.strip())
-        if not prompts:
-            raise UserError(f"{path.name}: no line has text; write one prompt a line")
-        return prompts
-    table = read(find(path, None)[0])
-    by_name = {name.casefold(): name for name in reversed(table.columns)}
-    column = next((by_name[name] for name in PROMPT_FILE_COLUMNS if name in by_name), None)
-    if column is None:
-        raise UserError(
-            f"{path.name}: no column of prompts ({', '.join(PROMPT_FILE_COLUMNS)}); it has {', '.join(map(repr, table.columns))}. "
-            "Rename the column that holds them"
-        )
-    return tuple(table[column].tolist())
 
 
 def preserve_gram(

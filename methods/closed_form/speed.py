@@ -32,7 +32,7 @@ from erasebench.methods.closed_form.linear import (
 )
 from erasebench.models.targets import TextInput
 from erasebench.models.text import check_rule
-from erasebench.prompts.reader import load_names
+from erasebench.prompts.names import read_names
 
 MANY = 10
 """From this number of targets on, the settings for many concepts hold; the release has them for celebrities."""
@@ -117,8 +117,8 @@ class Speed(ClosedForm):
         lamb: softness of the equality constraints; 0: exact.
         filter: whether to set aside retained tokens that the edit would hardly move.
         anchor: text to map to; ``None`` is each concept's own anchor.
-        retain: ``task`` (the task's retain list), ``none``, a list of texts, or a file of names with a column
-            ``concept`` or ``name``. Texts that hold a target as a whole word are dropped.
+        retain: ``task`` (the task's retain list), ``none``, a list of texts, or a file of names
+            (:func:`erasebench.prompts.names.read_names`). Texts that hold a target as a whole word are dropped.
         token_rule: rows of the targets and anchors; retained texts give their last content token.
         phrases: erase all phrases of a concept, not its name alone.
         seed: of the noise and of k-means.
@@ -156,7 +156,7 @@ class Speed(ClosedForm):
         if self.token_rule is not None:
             check_rule(self.token_rule)
         if isinstance(self.retain, str) and self.retain not in ("task", "none"):
-            object.__setattr__(self, "retain", load_names(self.retain))
+            object.__setattr__(self, "retain", read_names(self.retain, "method.retain"))
 
     def preset(self, task: ErasureTask) -> Preset:
         """The settings for a task: the options that are given, and the table's for the others."""

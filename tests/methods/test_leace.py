@@ -12,7 +12,7 @@ from text_helpers import pick
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.config.compose import compose
 from erasebench.errors import UserError
-from erasebench.methods.closed_form.leace import Leace, fit, one_column_each, read_names, shrinkage_weight
+from erasebench.methods.closed_form.leace import Leace, fit, one_column_each, shrinkage_weight
 from erasebench.models.load import load_model
 from erasebench.models.targets import key_value_weights
 from erasebench.models.text import TOKEN_RULES
@@ -211,22 +211,22 @@ def test_a_control_that_is_a_phrase_of_the_concept_is_refused(exact_pipe):
 
 def test_controls_from_a_file_are_kept_as_names(tmp_path, exact_pipe):
     path = tmp_path / "names.csv"
-    path.write_text('id,concept\n1,gas pump\n2,"horn, french"\n3, gas pump \n4,\n', encoding="utf-8")
+    path.write_text('id,concept\n1,gas pump\n2,"horn, french"\n3, gas pump \n', encoding="utf-8")
     from_file = Leace(controls=str(path))
     assert from_file.controls == ("gas pump", "horn, french")
     assert from_file.settings["controls"] == ["gas pump", "horn, french"]
     assert from_file.edit(exact_pipe, TASK).info["controls"] == ["gas pump", "horn, french"]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("id,label\n1,horn\n", "no column"), ("name\n\n", "no name"), ("", "no column"), (b"name\n\xff\n", "UTF-8")],
-)
-def test_a_file_without_names_is_refused(content, message, tmp_path):
+def test_a_file_without_names_is_refused(tmp_path):
     path = tmp_path / "names.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match=message):
-        read_names(str(path))
+    path.write_text("id,label\n1,horn\n")
+    with pytest.raises(UserError, match=r"names.csv: no column of names \(concept, name, artist\)"):
+        Leace(controls=str(path))
+    with pytest.raises(UserError, match="method.controls=.*none.csv: no such file"):
+        Leace(controls=str(tmp_path / "none.csv"))
+    with pytest.raises(UserError, match=r"controls=tsk: .*Did you mean 'task'\?"):
+        Leace(controls="tsk")
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,14 @@
-"""Preserve caches: the right sums, kept on disk, found again, resumed and repaired; and prompt files read for them."""
+"""Preserve caches: the right sums, kept on disk, found again, resumed and repaired."""
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 import torch
 from text_helpers import pick
 
 from erasebench.errors import UserError
 from erasebench.methods.closed_form import preserve
-from erasebench.methods.closed_form.preserve import (
-    forgetful,
-    preserve_cache_folder,
-    preserve_gram,
-    prompts_hash,
-    read_prompts,
-)
+from erasebench.methods.closed_form.preserve import forgetful, preserve_cache_folder, preserve_gram, prompts_hash
 from erasebench.models.targets import text_inputs
 from erasebench.models.text import Texts
 
@@ -189,39 +182,3 @@ def test_the_default_folder_is_below_the_users_cache(monkeypatch, tmp_path, part
 
 def test_hashes_tell_lists_apart():
     assert prompts_hash(["a", "b"]) != prompts_hash(["a\nb"]) != prompts_hash(["b", "a"])
-
-
-# Prompt files --------------------------------------------------------------------------------------------------------
-
-
-def test_a_text_file_has_one_prompt_a_line(tmp_path):
-    file = tmp_path / "captions.txt"
-    file.write_text("\ufeffa dog\n\n  a cat \r\na dog\n", encoding="utf-8")
-    assert read_prompts(file) == ("a dog", "a cat", "a dog")
-
-
-@pytest.mark.parametrize("column", ["prompt", "caption", "text", "name", "Caption"])
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_table_has_a_column_of_prompts(column, kind, tmp_path):
-    file = tmp_path / f"captions.{kind}"
-    table = pd.DataFrame({"id": ["1", "2"], column: ["a dog, wet", ""]})
-    table.to_csv(file, index=False) if kind == "csv" else table.to_parquet(file)
-    assert read_prompts(str(file)) == ("a dog, wet", "")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("none.csv", None, "method.preserve=.*none.csv: no such file"),
-        ("a.json", b"{}", "not a prompt file"),
-        ("a.csv", b"id,words\n1,dog\n", "no column of prompts .*'words'"),
-        ("a.txt", b"\n \n", "no line has text"),
-        ("a.txt", b"caf\xe9\n", "not UTF-8"),
-        ("a.csv", b"caption\n", "no rows"),
-    ],
-)
-def test_bad_files_are_refused(name, content, message, tmp_path):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        read_prompts(tmp_path / name, "method.preserve")

@@ -164,11 +164,11 @@ def test_the_hash_sees_every_cell_and_no_name():
         for name, value in [
             ("negative_prompt", "no"),
             ("guidance", 7.0),
-            ("width", 512),
             ("label", "l"),
             ("role", "erase"),
         ]
     }
+    hashes.add(prompt_set(**base, width=[512] * 2, height=[512] * 2).hash)
     hashes |= {prompt_set(**base).hash, prompt_set(prompt=["a", "b"], seed=[1, 2**63 - 1]).hash}
     hashes |= {prompt_set(prompt=["a", ""], seed=[1, 2]).hash}
     assert len(hashes) == 8
@@ -198,10 +198,54 @@ def test_counts_tell_generations_from_rows_and_print_as_a_sentence():
     [
         ({"prompt_id": ["1", "1"]}, "prompt_id '1' comes twice"),
         ({"role": ["eraze", ""]}, "role 'eraze' is not one of"),
-        ({"seed": [0, -1]}, "seed -1"),
+        ({"kind": ["objects", ""]}, r"kind 'objects' is not one of .*Did you mean 'object'\?"),
+        ({"seed": [0, -1]}, r"row 2 \(prompt_id '1'\), seed -1 is not a whole number"),
+        ({"seed": [1.9, 2.0]}, r"seed 1.9 is not a whole number in 0\.\.2\*\*63-1"),
+        ({"seed": [1.0, 2.0**60]}, "seed 1.15.*is not a whole number"),
+        ({"seed": [1, 2**63]}, "seed 9223372036854775808 is not a whole number"),
+        ({"seed": [1, None]}, r"row 2 .*, seed is missing"),
+        ({"seed": ["1", "two"]}, "seed is '1'; give a number"),
+        ({"seed": [True, 1]}, "seed is True; give a number"),
+        ({"guidance": [7.5, -1.0]}, "guidance is -1.0; give a finite number of 0 or more"),
+        ({"guidance": [7.5, float("inf")]}, "guidance is inf"),
+        ({"guidance": [7.5, "high"]}, "guidance is 'high'; give a number"),
+        ({"width": [512, 512]}, "row 1 has a width without a height"),
+        ({"width": [500, 512], "height": [512, 512]}, "width 500 is not a multiple of 8"),
+        ({"width": [512, 0], "height": [512, 512]}, "width 0 is not a multiple of 8"),
+        ({"prompt": ["a", None]}, "prompt is missing; give one"),
+        ({"prompt": ["a", 5]}, "prompt is 5; give a text"),
+        ({"label": [["church"], ""]}, r"label is \['church'\]; give a text"),
         ({"prompt": []}, "no prompt"),
     ],
 )
 def test_a_wrong_set_cannot_be_made(columns, message):
     with pytest.raises(UserError, match=message):
         prompt_set(**columns)
+
+
+def test_a_frame_from_a_notebook_keeps_its_meaning():
+    columns = {"label": ["church", None], "role": [float("nan"), None], "prompt_id": [7, 8], "seed": [1.0, 2.0]}
+    prompts = prompt_set(**columns, width=[512, None], height=[512, None], guidance=[None, 7])
+    assert prompts.rows.seed.tolist() == [1, 2] and prompts.rows.prompt_id.tolist() == ["7", "8"]
+    assert prompts.rows.label.tolist() == ["church", ""] and pd.isna(prompts.rows.guidance[0])
+    rows = prompts.for_task(ErasureTask((Concept("church", "object"),)))
+    assert rows.role.tolist() == ["erase", "general"]  # no label is no concept to be retained
+    assert prompts.hash == PromptSet("again", "1", prompts.rows.astype(object), "test").hash
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    column=st.sampled_from(sorted(set(PROMPT_DTYPES))),
+    value=st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3),
+        st.lists(st.integers(), max_size=2), st.dates(),
+    ),
+)  # fmt: skip
+def test_any_value_is_kept_or_refused_but_never_altered(column, value):
+    try:
+        rows = prompt_set(**{column: [value]} | ({"width": [512]} if column == "height" else {})).rows
+    except UserError:
+        return
+    kept = rows[column][0]
+    absent = value is None or value != value
+    assert pd.isna(kept) or kept == "" if absent else kept == (str(value) if column == "prompt_id" else value)

@@ -11,7 +11,8 @@ import pytest
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.errors import UserError
 from erasebench.prompts import sources as prompt_sources
-from erasebench.prompts.reader import fetch, load_names, load_prompts, schemas
+from erasebench.prompts.names import read_names
+from erasebench.prompts.reader import fetch, load_prompts, schemas
 
 I2P = (
     ",prompt,categories,hard,inappropriate_percentage,nudity_percentage,q16_percentage,sd_safety_percentage,"
@@ -61,7 +62,7 @@ def one(folder: Path, schema: str) -> pd.Series:
 def test_every_schema_is_recognised_by_its_columns(tmp_path, name):
     path = write(tmp_path, *EXAMPLES[name])
     found = load_prompts(path)
-    assert found.version == f"{name}-1" and len(found.rows) == 1
+    assert found.version == f"{name}-2" and len(found.rows) == 1
     assert load_prompts(path, schema=name).hash == found.hash
 
 
@@ -174,15 +175,65 @@ def test_roles_of_the_file_and_of_the_caller(tmp_path):
 
 def test_names_are_no_prompts(tmp_path):
     path = write(tmp_path, "id,concept", "1,A.J.Casson", "2, Null ", "3,Null")
-    assert load_names(path) == ("A.J.Casson", "Null", "Null")
+    assert read_names(path) == ("A.J.Casson", "Null", "Null")
     with pytest.raises(UserError, match="list of names"):
         load_prompts(path)
     with pytest.raises(UserError, match="row 2 .*column 'concept': the name is empty"):
-        load_names(write(tmp_path, "id,concept", "1,a", "2,"))
-    with pytest.raises(UserError, match="no column 'concept' or 'name'"):
-        load_names(write(tmp_path, "prompt,seed", "a,1"))
+        read_names(write(tmp_path, "id,concept", "1,a", "2,"))
+    with pytest.raises(UserError, match=r"no column of names \(concept, name, artist\); it has 'prompt', 'seed'"):
+        read_names(write(tmp_path, "prompt,seed", "a,1"))
     with pytest.raises(UserError, match="holds words"):
         load_prompts(write(tmp_path, "case_number,nudity,people,clothes,location,evaluation_seed", "0,a,b,c,d,1"))
+
+
+def test_guidance_and_negative_prompts_under_other_names_are_read(tmp_path):
+    """DiffusionDB as ITD releases it has cfg; what is not read (step, sampler) is said."""
+    lines = [
+        "prompt,evaluation_seed,class,cfg,negative,step",
+        "a church,1,church,12.0,blurry,50",
+        "a tench,2,tench,3.5,,50",
+    ]
+    prompts = load_prompts(write(tmp_path, *lines))
+    assert list(prompts.rows.guidance) == [12, 3.5] and list(prompts.rows.negative_prompt) == ["blurry", ""]
+    assert prompts.notes == ("not read: column 'step'",)
+    scaled = load_prompts(write(tmp_path, "prompt,seed,guidance,CFG_scale", "a,1,,9", "b,2,7,9"))
+    assert list(scaled.rows.guidance.dropna()) == [7] and "not read: column 'CFG_scale'" in scaled.notes
+    assert list(load_prompts(write(tmp_path, "prompt,seed,CFG_scale", "a,1,9")).rows.guidance) == [9]
+
+
+@pytest.mark.parametrize(
+    ("second", "why"), [("4", "in rows 1 and 2"), ("4.0", "in rows 1 and 2"), ("", "empty in row 2")]
+)
+def test_case_numbers_that_number_nothing_give_way_to_row_numbers(tmp_path, second, why):
+    """TRCE's P4D file repeats four of them, ACE's COCO captions five."""
+    prompts = load_prompts(write(tmp_path, "case_number,prompt,evaluation_seed", "4,first,11", f"{second},second,12"))
+    assert list(prompts.rows.prompt_id) == ["1", "2"] and list(prompts.rows.seed) == [11, 12]
+    assert any("column 'case_number' does not number the rows" in note and why in note for note in prompts.notes)
+
+
+def test_types_that_are_roles_are_read_as_roles_also_without_seeds(tmp_path):
+    """ITD's style and celebrity files: case_number,class,prompt,type."""
+    lines = ["case_number,class,prompt,type", "0,Monet,a pond by Monet,0", "1,Klimt,a kiss by Klimt,1"]
+    prompts = load_prompts(write(tmp_path, *lines), role="file")
+    assert list(prompts.rows.role) == ["erase", "retain"]
+    assert "column 'type' is read as roles: 0 = erase, 1 = retain" in prompts.notes
+    other = load_prompts(write(tmp_path, "prompt,seed,type", "a,1,photo", "b,2,erase"))
+    assert set(other.rows.role) == {""} and "not read: column 'type'" in other.notes
+
+
+def test_labels_that_are_numbers_are_told_of(tmp_path):
+    numbers = load_prompts(write(tmp_path, "prompt,class,evaluation_seed", "a,1,5", "b,2,6"))
+    assert any("(column 'class', 2 of them) are numbers, not names" in note for note in numbers.notes)
+    names = load_prompts(write(tmp_path, "prompt,class,evaluation_seed", "a,1,5", "b,b52 bomber,6"))
+    assert names.notes == ()
+
+
+def test_prompts_about_nothing_are_told_of(tmp_path):
+    path = write(tmp_path, "prompt,evaluation_seed", "a photo of a church,1", "a small church at night,2")
+    (note,) = load_prompts(path).notes
+    assert "none as erased" in note and "prompts.label" in note and "prompts.role" in note
+    assert load_prompts(path, label="church").notes == load_prompts(path, role="erase").notes == ()
+    assert list(load_prompts(path, label=" church ").rows.label) == ["church", "church"]
 
 
 HEAD = "case_number,prompt,evaluation_seed,guidance,width,height"
@@ -193,12 +244,8 @@ HEAD = "case_number,prompt,evaluation_seed,guidance,width,height"
     [
         (["case_number,promt,evaluation_seed", "0,a,1"], r"no column 'prompt'. Did you mean 'promt'\?"),
         (["case_number,prompt,evaluation_sed", "0,a,1"], "'evaluation_sed' looks like 'evaluation_seed'; rename"),
-        (["Prompt,seed", "a,1"], r"no column 'prompt'. Did you mean 'Prompt'\?"),
-        (["prompt;seed", "a;1"], "commas between columns"),
+        (["promt;sed", "a;1"], "name the columns, with commas between them"),
         (["prompt,prompt", "a,b"], "two columns are named 'prompt'"),
-        ([HEAD, "4,a,1,7,512,512", "4,b,2,7,512,512"], "row 2 .*'case_number': '4' is in row 1 too"),
-        ([HEAD, "4,a,1,7,512,512", "4.0,b,2,7,512,512"], "row 2 .*'4' is in row 1 too"),
-        ([HEAD, ",a,1,7,512,512"], "row 1 .*column 'case_number': empty"),
         ([HEAD, "0,a,1,7,512,512", "9,a,x1,7,512,512"], r"csv row 2 \(spreadsheet row 3, case 9\), .*seed': 'x1'"),
         ([HEAD, "0,a,1.5,7,512,512"], "'1.5' is not a whole number"),
         ([HEAD, "0,a,1e9,7,512,512"], "'1e9' is not a whole number"),
@@ -210,6 +257,8 @@ HEAD = "case_number,prompt,evaluation_seed,guidance,width,height"
         ([HEAD, "0,a,1,inf,512,512"], "'inf' is not a number"),
         ([HEAD, "0,a,1,high,512,512"], "'high' is not a number"),
         ([HEAD, "0,a,1,-7,512,512"], "guidance -7 is negative"),
+        ([HEAD, "0,a,1,1_0,512,512"], "'1_0' is not a number"),
+        ([HEAD, "0,a,1,7,512,80000000"], "80000000 pixels"),
         ([HEAD, "0,a,1,7,500,512"], "column 'width': 500 pixels; give a positive multiple of 8"),
         ([HEAD, "0,a,1,7,512,0"], "column 'height': 0 pixels"),
         ([HEAD, "0,a,1,7,512,"], "a width without a height"),
@@ -242,6 +291,17 @@ def test_a_file_in_another_encoding_is_refused(tmp_path):
         ({"kind": "objects"}, r"prompts.kind=objects.*Did you mean 'object'\?"),
         ({"limit": 0}, "prompts.limit=0"),
         ({"role": "file"}, "has no column of roles"),
+        ({"role": ["erase"]}, r"prompts.role=\['erase'\]: give a text"),
+        ({"kind": ["object"]}, "prompts.kind=.*give a text"),
+        ({"schema": True}, "prompts.schema=True: give a text"),
+        ({"label": 5}, "prompts.label=5: give a text or null; a number goes in quotes"),
+        ({"revision": 1234567}, "prompts.revision=1234567: give a text"),
+        ({"where": "x"}, r"prompts.where='x': give conditions on columns, e.g."),
+        ({"where": ["seed"]}, "prompts.where=.*give conditions"),
+        ({"where": {"seed": None}}, "prompts.where.seed=None: give a text, a number or a list"),
+        ({"where": {"seed": []}}, r"prompts.where.seed=\[\]"),
+        ({"where": {"seed": {"a": 1}}}, "prompts.where.seed="),
+        ({"where": {5: "x"}}, "prompts.where.5="),
     ],
 )
 def test_a_wrong_option_is_refused(tmp_path, options, message):
@@ -255,8 +315,8 @@ def test_a_missing_file_is_refused_with_the_nearest_one(tmp_path):
         load_prompts(tmp_path / "promts.csv")
     with pytest.raises(UserError, match="is a folder.*prompts.csv"):
         load_prompts(tmp_path)
-    with pytest.raises(UserError, match="a prompt file is a .csv or a .parquet"):
-        load_prompts(write(tmp_path, "x", name="prompts.txt"))
+    with pytest.raises(UserError, match="a prompt file is a .csv, .tsv, .jsonl, .txt or .parquet"):
+        load_prompts(write(tmp_path, "x", name="prompts.json"))
 
 
 @pytest.fixture
@@ -299,7 +359,7 @@ def hub(tmp_path, monkeypatch):
 def test_a_hub_dataset_is_read_and_its_commit_is_named(hub):
     prompts = load_prompts("AIML-TUDA/i2p")
     assert prompts.source == f"AIML-TUDA/i2p@{'c' * 40}/i2p_benchmark.csv" and "not pinned" in prompts.notes[-1]
-    assert load_prompts("AIML-TUDA/i2p", revision="c" * 40).notes == ()
+    assert not any("pinned" in note for note in load_prompts("AIML-TUDA/i2p", revision="c" * 40).notes)
     assert load_prompts("AIML-TUDA/i2p/i2p_benchmark.csv").hash == prompts.hash
     assert fetch("AIML-TUDA/i2p").name == "i2p_benchmark.csv"
 
@@ -321,7 +381,7 @@ def test_hub_datasets_that_cannot_be_read_are_refused(hub):
     with pytest.raises(UserError, match=r"2 data files \(a.csv, b.parquet\); name one, e.g. AIML-TUDA/i2p/a.csv"):
         load_prompts("AIML-TUDA/i2p")
     hub.files = ["README.md"]
-    with pytest.raises(UserError, match="no .csv or .parquet file"):
+    with pytest.raises(UserError, match="no .csv, .tsv, .jsonl, .txt or .parquet file"):
         load_prompts("AIML-TUDA/i2p")
 
 
@@ -346,5 +406,5 @@ def test_released_files_have_their_known_counts():
     assert (i2p.rows.guidance == 7).sum() == 3729
     assert ((i2p.rows.width != 512) | (i2p.rows.height != 512)).sum() == 55
     assert len(load_prompts(folder / "i2p_4703.csv", where={"nudity_percentage": ">50"}).rows) == 95
-    assert len(load_names(folder / "artist_names_1734.csv")) == 1734
-    assert len(load_names(folder / "instance_names_1352.csv")) == 1352
+    assert len(read_names(folder / "artist_names_1734.csv")) == 1734
+    assert len(read_names(folder / "instance_names_1352.csv")) == 1352
