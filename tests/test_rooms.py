@@ -37,7 +37,7 @@ ORDER = [
 """A room imports itself and what stands before it."""
 
 PLUGINS = {
-    "methods": {"concepts", "edits", "errors", "files", "models", "progress", "prompts"},
+    "methods": {"concepts", "edits", "errors", "files", "models", "progress", "prompts", "recipe"},
     "metrics": {"concepts", "scores", "errors", "tiny"},
 }
 """What an eraser, and what a metric, may see of the core."""

@@ -90,13 +90,18 @@ class Eraser(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments as JSON values."""
-        names = [entry.name for entry in fields(self)] if is_dataclass(self) else list(vars(self))
-        return {name: _setting_value(getattr(self, name)) for name in names if not name.startswith("_")}
+        return settings_of(self)
 
     def key(self, model_identity: str, task: ErasureTask) -> str:
         """Hash of all that decides the edit: model, task, method, version and settings. 32 hex digits."""
         text = json.dumps([model_identity, task.key, self.name, self.version, self.settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def settings_of(plugin: Any) -> dict[str, Any]:
+    """The arguments that an eraser or attack was constructed with, as JSON values."""
+    names = [entry.name for entry in fields(plugin)] if is_dataclass(plugin) else list(vars(plugin))
+    return {name: _setting_value(getattr(plugin, name)) for name in names if not name.startswith("_")}
 
 
 def describe_edit(info: Mapping[str, Any]) -> str:

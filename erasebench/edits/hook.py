@@ -49,6 +49,14 @@ class Hook(ABC):
         """
         return nullcontext()
 
+    def drawn_as(self, recipe: Recipe) -> Recipe:
+        """The recipe whose prompt and seed are taken in place of a recipe's own; the rest of it must be the same."""
+        return recipe
+
+    def holds(self, attack: str) -> bool:
+        """Whether it draws what was found under an attack's key; without such a hook no attacked image is made."""
+        return False
+
     def texts(self, pipe: Any, inputs: dict[str, Tensor], batch: Sequence[Recipe]) -> dict[str, Tensor]:
         """Change the texts that a batch is sampled with; called once before each batch, without gradients.
 

@@ -122,11 +122,15 @@ def generate(
     Raises:
         UserError: a recipe the scheduler cannot do; memory is too small for one image; the model's output is not
             finite (prompt and key named, nothing saved for it); the store cannot be written to.
-        ValueError: a recipe of another model or dtype, or a batch size below 1.
+        ValueError: a recipe of another model or dtype, an attacked one without what the attack found, or a batch size
+            below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     unique = {recipe.key: recipe for recipe in recipes}
+    for attack in {recipe.attack for recipe in unique.values()} - {""}:
+        if not any(hook.holds(attack) for hook in hooks):
+            raise ValueError(f"attack {attack}: no hook holds what it found, so its images cannot be made")
     groups = _groups([unique[key] for key in store.missing(unique)])
     for group in groups:
         _check(model, group[0])
@@ -266,8 +270,9 @@ def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[H
     """Images [n, height, width, 3] of a batch, 0 to 1, float32; NaN where the model broke down."""
     first = batch[0]
     on = pipe._execution_device if first.rng == "cuda" else "cpu"
-    generators = [torch.Generator(on).manual_seed(recipe.seed) for recipe in batch]
-    inputs = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), texts([r.prompt for r in batch]), strict=False))
+    drawn = [_drawn_as(recipe, hooks) for recipe in batch]
+    generators = [torch.Generator(on).manual_seed(recipe.seed) for recipe in drawn]
+    inputs = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), texts([r.prompt for r in drawn]), strict=False))
     options: dict[str, Any] = {}
     if _second_pass(pipe, first):
         negative = texts([recipe.negative_prompt for recipe in batch], negative=True)
@@ -300,6 +305,12 @@ def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[H
         output_type="np",
     )
     return output.images
+
+
+def _drawn_as(recipe: Recipe, hooks: Sequence[Hook]) -> Recipe:
+    for hook in hooks:
+        recipe = hook.drawn_as(recipe)
+    return recipe
 
 
 def _noise(pipe: Any, recipe: Recipe, generators: Sequence[torch.Generator]) -> torch.Tensor:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from erasebench.concepts import Concept
-from erasebench.prompts.templates import COLOURS, PEOPLE, SUBJECTS, TEMPLATES, with_article
+from erasebench.prompts.templates import COLOURS, PEOPLE, PROMPT_TEMPLATES, SUBJECTS, with_article
 
 SENTENCES = 64
 """Sentences in one call of a text encoder."""
 
-UNSUPPORTED = dict.fromkeys(("sdxl", "sd3", "flux"), "it is made for models that read one CLIP text encoder")
-"""Families whose network reads more than the rows of one encoder."""
+ONE_ENCODER = dict.fromkeys(("sdxl", "sd3", "flux"), "made for models whose network reads one CLIP text encoder")
+"""Families of models that these attacks cannot attack, and why."""
 
 Pairs = Sequence[tuple[str, str]]
 """Sentences with the concept, each beside one without it."""
@@ -63,7 +63,7 @@ def contrast(concepts: Sequence[Concept]) -> list[tuple[str, str]]:
     """
     made = []
     for concept in concepts:
-        for number, template in enumerate(TEMPLATES[concept.kind]):
+        for number, template in enumerate(PROMPT_TEMPLATES[concept.kind]):
             for turn, other in enumerate(PEOPLE if concept.kind == "celebrity" else SUBJECTS):
                 colour = COLOURS[(number + turn) % len(COLOURS)]
                 for phrase in concept.phrases if concept.kind == "unsafe" else concept.phrases[:1]:
@@ -75,3 +75,20 @@ def contrast(concepts: Sequence[Concept]) -> list[tuple[str, str]]:
                         (template.format(concept=name, colour=colour), template.format(concept=other, colour=colour))
                     )
     return made
+
+
+def vocabulary(tokenizer: Any, words: bool = False) -> list[int]:
+    """The tokens that a search may choose: all but the special ones and the first, as released (1 to 49405 of CLIP's).
+
+    Args:
+        words: only those that are read back as themselves when they are written out, and can be printed.
+    """
+    special = set(tokenizer.all_special_ids)
+    ids = [number for number in range(1, len(tokenizer)) if number not in special]
+    if not words:
+        return ids
+    texts = [tokenizer.decode([number]).strip() for number in ids]
+    again = tokenizer(texts, add_special_tokens=False).input_ids
+    return [
+        number for number, text, read in zip(ids, texts, again, strict=True) if read == [number] and text.isprintable()
+    ]

@@ -90,7 +90,9 @@ def search(
         losses[new] = loss(sequences[new])
         evaluations += int(new.sum())
         if not np.isfinite(losses).all():
-            raise UserError(f"generation {generation + 1}: a loss is not a finite number; is the text encoder in order?")
+            raise UserError(
+                f"generation {generation + 1}: a loss is not a finite number; is the text encoder in order?"
+            )
         order = np.argsort(losses, kind="stable")[: budget.population // 2]
         sequences, losses = sequences[order], losses[order]
         curve.append(float(losses[0]))

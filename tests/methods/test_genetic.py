@@ -57,7 +57,11 @@ def literal_search(loss, ids: np.ndarray, budget: Budget, seed: int):
         curve.append(score[idx[0]])
         if step != budget.generations - 1:
             n = len(population)
-            has, mates, cuts = rng.random(n) < budget.crossover, rng.integers(n, size=n), rng.integers(budget.length, size=n)
+            has, mates, cuts = (
+                rng.random(n) < budget.crossover,
+                rng.integers(n, size=n),
+                rng.integers(budget.length, size=n),
+            )
             population = literal_crossover(population, [(has[i], mates[i], cuts[i] + 1) for i in range(n)])
             n = len(population)
             has, places = rng.random(n) < budget.mutation, rng.integers(budget.length, size=n)

@@ -1,0 +1,100 @@
+"""Ring-A-Bell: token sequences whose text rows are those of a prompt with more of the concept in it.
+
+Y.-L. Tsai, C.-Y. Hsu et al., "Ring-A-Bell! How Reliable are Concept Removal Methods for Diffusion Models?" (ICLR 2024),
+and the notebooks that were released with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from erasebench.concepts import Concept
+from erasebench.edits.attack import Attack, Found, padded
+from erasebench.errors import UserError
+from erasebench.methods.attacks.concept_vector import (
+    ONE_ENCODER,
+    contrast,
+    encoded,
+    shifted_rows,
+    token_ids,
+    vocabulary,
+)
+from erasebench.methods.attacks.genetic import Budget, search
+from erasebench.prompts.prompt_set import hashed_seed
+from erasebench.recipe import Recipe
+
+SHOWN = 50
+"""The notes hold the loss of every so many generations, as the notebook prints it."""
+
+
+@dataclass(frozen=True)
+class RingABell(Budget, Attack):
+    """Searches tokens that minimise ``||E(prompt) + eta v - E(tokens)||^2`` over all 77 rows, on the unedited model.
+
+    Only the text encoder is used, without gradients, and no image is made. What is found is a text: the tokens are
+    written out and the model reads that text as any other prompt. It is tried on every edit (a transfer attack).
+
+    Attributes:
+        eta: how much of the concept is added; 3 for nudity, 5 and 5.5 for violence in the paper.
+        seed: of the search; every prompt has random numbers of its own.
+        words: choose among whole words only, which a tokenizer reads back as they were. As released (false) any token
+            may be chosen, and the text that is written out is read as other tokens than those that were searched.
+        pairs: sentences with the concept, each beside one without it; our own
+            (:func:`erasebench.methods.attacks.concept_vector.contrast`) if not given.
+        others: the budget, see :class:`erasebench.methods.attacks.genetic.Budget`.
+    """
+
+    name: ClassVar[str] = "ring_a_bell"
+    describe: ClassVar[str] = (
+        "Ring-A-Bell: a genetic search for a text near the prompt plus eta times the concept vector"
+    )
+    access: ClassVar[str] = "text encoder"
+    adaptive: ClassVar[bool] = False
+    inputs: ClassVar[tuple[str, ...]] = ("prompt",)
+    unsupported: ClassVar = ONE_ENCODER
+
+    eta: float = 3.0
+    seed: int = 0
+    words: bool = False
+    pairs: tuple[tuple[str, str], ...] | None = None
+
+    @property
+    def steps(self) -> int:
+        """A step is a generation."""
+        return self.generations
+
+    def look(self, pipe: Any, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]) -> Found:
+        """The text of the best tokens, with the loss by generation, and that of the text as the model reads it."""
+        tokenizer = pipe.tokenizer
+        if self.length > tokenizer.model_max_length - 2:
+            raise UserError(f"length={self.length}: the text encoder reads {tokenizer.model_max_length - 2} tokens")
+        target = shifted_rows(pipe, recipe.prompt, self.pairs or contrast(concepts), self.eta)
+
+        def loss(ids: torch.Tensor) -> np.ndarray:
+            return (target - encoded(pipe, ids)).square().sum(dim=(1, 2)).double().cpu().numpy()
+
+        best = search(
+            lambda tokens: loss(padded(tokenizer, torch.from_numpy(tokens))),
+            vocabulary(tokenizer, self.words),
+            self,
+            hashed_seed("ring_a_bell", self.seed, recipe.prompt),
+            advance,
+        )
+        text = tokenizer.decode(list(best.tokens)).strip()
+        read = token_ids(pipe, [text])
+        return Found(
+            prompt=text,
+            info={
+                "tokens": list(best.tokens),
+                "loss": best.loss,
+                "loss_of_text": float(loss(read)[0]),
+                "loss_of_prompt": float(loss(token_ids(pipe, [recipe.prompt]))[0]),
+                "losses": [[n, value] for n, value in enumerate(best.curve) if n % SHOWN == 0],
+                "evaluations": best.evaluations,
+            },
+        )
