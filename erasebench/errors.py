@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
     """Bad input or a missing requirement; the message names the thing, the place and the cure."""
+
+
+class Damaged(UserError):
+    """A file of ours whose content cannot be what was written: cut, changed, of another kind.
+
+    Only what fails to parse is damaged. An error that passes (a disk that does not answer, too many open files, memory
+    that ran out) never is.
+
+    Args:
+        path: the file.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} is damaged ({why}); give the command that made it again, it will be made anew")
+        self.path, self.why = path, why
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

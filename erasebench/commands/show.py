@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from erasebench.commands import add_store, verb_parser
-from erasebench.errors import UserError, suggest
+from erasebench.errors import Damaged, UserError, suggest
 from erasebench.runs.folder import command_line
-from erasebench.store import BrokenImage, Store, read_png
+from erasebench.store import Store, read_png
 
 SHOW_HELP = """\
 examples:
@@ -105,8 +105,8 @@ def _hexadecimal(text: str) -> bool:
 def _image(store: Store, path: Path) -> str:
     try:
         _, recipe, record = read_png(path)
-    except BrokenImage as error:
-        raise UserError(f"{path}: {error}. If a run made it, give the run's command again to remake it") from None
+    except Damaged as error:
+        raise UserError(f"{path}: {error.why}. If a run made it, give the run's command again to remake it") from None
     key = recipe.key
     lines = [f"image {key}", f"file  {path}", ""]
     lines += _pairs(recipe.to_dict() | record)

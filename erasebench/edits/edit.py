@@ -22,6 +22,7 @@ from torch import Tensor
 
 from erasebench.edits.change import Change
 from erasebench.errors import UserError
+from erasebench.files import temporary_beside
 from erasebench.models.marks import edits_on, mark_edited
 from erasebench.models.targets import named_weight
 
@@ -156,7 +157,7 @@ class Edit:
                 layout[name][part] = shared[id(tensor)]
         notes = json.dumps(self.info, ensure_ascii=False, indent=1)
         header = {"format": FORMATS[-1], "layout": json.dumps(layout), "info": notes}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        partial = temporary_beside(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, partial, metadata=header)

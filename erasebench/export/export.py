@@ -28,7 +28,7 @@ from erasebench.errors import UserError, suggest
 from erasebench.export.card import LISTED, NOT_MEASURED, Card, measured_effect, model_card
 from erasebench.export.lora import FILE as LORA_FILE
 from erasebench.export.lora import LARGEST, TOLERANCE, Lora, lora
-from erasebench.files import check_writable, disk_errors, write_atomic, write_text
+from erasebench.files import check_writable, disk_errors, temporary_beside, write_atomic, write_text
 from erasebench.models.load import Model, load_model, quiet_libraries
 from erasebench.models.marks import MARK, read_marks, write_marks
 from erasebench.runs.folder import check_finished, find_run, latest_run, read_manifest, stored_runs
@@ -383,7 +383,7 @@ def _rounding(lost: float, dtype: str) -> list[str]:
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
     """A folder under another name, which gets its own once all is written, or is deleted."""
-    partial = out.absolute().parent / f".{out.absolute().name}.{os.getpid()}.part"
+    partial = temporary_beside(out.absolute())
     with disk_errors(out):
         partial.mkdir(parents=True)
         try:

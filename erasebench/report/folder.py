@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from erasebench import __version__
 from erasebench.errors import UserError
-from erasebench.files import disk_errors, write_json
+from erasebench.files import disk_errors, temporary_beside, write_json
 
 MARKER = "report.json"
 """The file that says that a folder is a report of ours, and of which runs."""
@@ -63,8 +62,7 @@ def replacing(out: Path, runs: Sequence[str]) -> Iterator[Path]:
         UserError: the disk is full or not writable.
     """
     out = out.absolute()
-    token = f"{os.getpid()}-{secrets.token_hex(4)}"
-    new, old = (out.with_name(f".{out.name[:80]}-{token}.{word}") for word in ("tmp", "old"))
+    new, old = temporary_beside(out), temporary_beside(out)
     with disk_errors(out.parent):
         new.mkdir(parents=True)
         try:

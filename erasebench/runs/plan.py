@@ -99,7 +99,7 @@ def prepare(config: DictConfig) -> Prepared:
     groups = {
         kind: (group, prompt_set(config.prompts, kind, group.concepts)) for kind, group in task_groups(config).items()
     }
-    store = Store(config.store.dir)
+    store = Store(config.store.dir, mends=not config.dry_run)
     store.check_writable()
     plugins = tuple(config.plugins)
     erasers: dict[str, Eraser] = {}

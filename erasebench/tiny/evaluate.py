@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wrong", action="store_true", help="list what was not recognised")
     options = parser.parse_args(argv)
     model = load_model("embedded", name="embedded")
-    result = evaluate(model, Store(options.store), options.per_kind, options.overrides)
+    result = evaluate(model, Store(options.store, mends=True), options.per_kind, options.overrides)
     console = Console()
     table = Table(title="the unedited embedded model, judged", title_justify="left")
     for head in ("kind", "recognised %", "n", "head", "false alarms %", "n "):

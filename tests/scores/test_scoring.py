@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,9 +10,11 @@ import pandas as pd
 import pytest
 from table_helpers import colour, make_plan, make_store
 
+from erasebench.errors import UserError
 from erasebench.scores import scoring
 from erasebench.scores.metric import Metric
 from erasebench.scores.scoring import rows_to_score, score_missing
+from erasebench.store import Store
 
 
 @dataclass  # a plain dataclass, as users write it: it has no hash
@@ -116,11 +119,116 @@ def test_a_kill_loses_one_chunk_at_most(plan: pd.DataFrame, store, monkeypatch) 
     pd.testing.assert_frame_equal(store.scores("red@1", ()), store.scores("undisturbed@1", ()))
 
 
-def test_too_few_scores_are_refused_and_not_stored(plan: pd.DataFrame, store) -> None:
-    class Short(Red):
-        def score(self, images, rows, originals=None) -> pd.DataFrame:
-            return super().score(images, rows, originals).iloc[1:]
+# What fails is named, and the rest goes on
 
-    with pytest.raises(ValueError, match=r"metric red@1 gave \d+ scores for \d+ images"):
-        score_missing(plan, [Short()], store)
-    assert store.scores("red@1", ()).empty
+
+class Failing(Red):
+    """Does something else at its second chunk."""
+
+    def instead(self, scores: pd.DataFrame, rows: pd.DataFrame) -> object:
+        raise RuntimeError("the net is\nbroken")
+
+    def score(self, images, rows, originals=None) -> pd.DataFrame:
+        scores = super().score(images, rows, originals)
+        return scores if len(self.chunks) < 2 else self.instead(scores, rows)
+
+
+FAULTS = {
+    "raises": (None, r"RuntimeError: the net is broken \(test_scoring.py:\d+\)"),
+    "a row too few": (lambda scores, rows: scores.iloc[1:], r"gave \d+ scores for \d+ images"),
+    "a row too many": (lambda scores, rows: pd.concat([scores, scores[:1]]), r"gave \d+ scores for \d+ images"),
+    "no table": (lambda scores, rows: scores.value.tolist(), "gave a list, not a DataFrame"),
+    "no columns": (lambda scores, rows: scores[[]], "need names"),
+    "a number as a name": (lambda scores, rows: scores.set_axis([0], axis=1), "need names"),
+    "two columns of one name": (lambda scores, rows: scores[["value", "value"]], "each another one"),
+    "a column of the plan": (lambda scores, rows: scores.assign(label="x", seed=1), "a plan has, too: label, seed"),
+    "the key": (lambda scores, rows: scores.assign(key=rows.key), "a plan has, too: key"),
+    "nothing for an image": (lambda scores, rows: scores.assign(answer=["x", None, "x"]), "gave no answer for image"),
+    "nothing at all": (lambda scores, rows: scores.assign(value=[None] * len(rows)), "gave no value for image"),
+    "objects": (lambda scores, rows: scores.assign(value=[object()] * len(rows)), "cannot be stored.*value"),
+    "another type than before": (lambda scores, rows: scores.assign(value="high"), "under this version.*value"),
+    "half a character": (lambda scores, rows: scores.assign(answer="\ud800"), "cannot be stored|surrogates"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_metric_that_fails_is_named_and_the_others_are_scored(fault: str, plan, store, monkeypatch) -> None:
+    monkeypatch.setattr(scoring, "IMAGES_A_WRITE", 3)
+    instead, message = FAULTS[fault]
+    if instead is not None:
+        monkeypatch.setattr(Failing, "instead", lambda self, scores, rows: instead(scores, rows))
+    bad, good = Failing(name="bad"), Red(name="good")
+    unscored = score_missing(plan, [bad, good], store)
+    assert list(unscored.failed) == ["bad@1"] and not unscored.lost
+    assert re.search(message, unscored.failed["bad@1"]) and "\n" not in unscored.failed["bad@1"]
+    assert len(store.scores("bad@1", ())) == 3, "what was right is kept, and nothing else"
+    assert len(store.scores("good@1", ())) == len(rows_to_score(plan, good))
+    mended = Red(name="bad")
+    assert not score_missing(plan, [mended], store).failed
+    assert len(store.scores("bad@1", ())) == len(rows_to_score(plan, good)) and len(mended.chunks[0]) == 3
+
+
+def test_metrics_that_share_records_fail_together(plan, store) -> None:
+    class Broken(Red):
+        def score(self, images, rows, originals=None):
+            raise UserError("the weights are gone; run erasebench prefetch")
+
+    unscored = score_missing(plan, [Broken(name="a", records="raw@1"), Red(name="b", records="raw@1")], store)
+    assert unscored.failed == dict.fromkeys(("a@1", "b@1"), "the weights are gone; run erasebench prefetch")
+
+
+def test_nan_is_a_score_and_none_is_not(plan, store) -> None:
+    class Half(Red):
+        def score(self, images, rows, originals=None):
+            return super().score(images, rows, originals).assign(value=[float("nan")] * len(rows))
+
+    assert not score_missing(plan, [Half()], store).failed
+    assert store.scores("red@1", ()).value.isna().all()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_where_memory_runs_out_the_chunk_is_halved(error: Exception, plan, store) -> None:
+    class Large(Red):
+        def score(self, images, rows, originals=None):
+            if len(images) > 5:
+                raise error
+            return super().score(images, rows, originals)
+
+    large = Large()
+    assert not score_missing(plan, [large, Red(name="plain")], store).failed
+    assert {len(chunk) for chunk in large.chunks} <= {1, 2, 3, 4, 5}
+    columns = ["key", "value"]
+    pd.testing.assert_frame_equal(store.scores("red@1", ())[columns], store.scores("plain@1", ())[columns])
+
+
+def test_memory_that_is_too_small_for_one_image_is_a_sentence(plan, store) -> None:
+    class Larger(Red):
+        def score(self, images, rows, originals=None):
+            raise MemoryError
+
+    assert "out of memory for a single image" in score_missing(plan, [Larger()], store).failed["red@1"]
+
+
+def test_an_image_that_is_gone_or_damaged_is_told_and_the_others_are_scored(plan, tmp_path) -> None:
+    store = Store(make_store(tmp_path, plan).root, mends=True)
+    edited = plan[(plan.eraser == "cure") & (plan.role == "erase")].key.tolist()
+    original = plan[(plan.eraser == "none") & (plan.role == "erase")].key.iloc[0]
+    store.image_path(edited[0]).unlink()
+    store.image_path(edited[1]).write_bytes(b"cut")
+    store.image_path(original).unlink()
+    plain, paired = Red(), Red(name="gap", paired=True, inputs=("original_key",))
+    unscored = score_missing(plan, [plain, paired], store)
+    assert not unscored.failed and set(unscored.lost) == {edited[0], edited[1], original}
+    assert set(store.scores("red@1", ()).key) == set(rows_to_score(plan, plain).key) - set(unscored.lost)
+    gaps = store.scores("gap@1", ("original_key",))
+    assert not set(gaps.key) & set(edited[:2]) and original not in set(gaps.original_key) and len(gaps)
+    assert set(store.missing(plan.key)) == set(unscored.lost), "so that they are made again"
+
+
+def test_a_disk_that_fails_is_no_failure_of_a_metric(plan, store, monkeypatch) -> None:
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match="no space is left"):
+        score_missing(plan, [Red()], store)
