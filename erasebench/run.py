@@ -47,10 +47,11 @@ COST_COLUMNS = ("eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb",
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run leaves behind: its folder and its tidy table of measurements."""
+    """What a run leaves behind: its folder, its tidy table of measurements, and what went wrong though it went on."""
 
     folder: Path
     measured: pd.DataFrame
+    problems: tuple[str, ...] = ()
 
 
 def run(config: DictConfig, console: Console | None = None) -> Finished | None:
@@ -129,22 +130,30 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     try:
         costs = _erase_and_generate(prepared, model, plan, set(missing), console)
         ready = [metric for metric in prepared.metrics if metric.id not in prepared.not_run]
-        score_missing(plan.rows, ready, prepared.store)
+        unscored = score_missing(plan.rows, ready, prepared.store)
+        if unscored.lost:  # deleted or damaged while the run went on: made again, once
+            _erase_and_generate(prepared, model, plan, set(unscored.lost), console)
+            unscored = score_missing(plan.rows, ready, prepared.store)
+        prepared.store.merge_shards()
         write_plan(folder, plan.rows, costs, about(prepared, model))
-        measured = reduce_and_write(folder, prepared.store, prepared.metrics, prepared.not_run, console)
+        not_run = prepared.not_run | {name: f"failed: {why}" for name, why in unscored.failed.items()}
+        measured = reduce_and_write(folder, prepared.store, prepared.metrics, not_run, console)
     except BaseException as error:
         manifest |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         write_json(folder / "manifest.json", manifest)
         raise
+    for problem in unscored.problems:
+        console.print(f"[red]problem[/] {escape(problem)}", highlight=False)
     manifest |= {
-        "status": "ok",
+        "status": "incomplete" if unscored.problems else "ok",
+        "problems": unscored.problems,
         "seconds": round(time.monotonic() - started, 1),
         "images": len(plan.recipes),
         "images_made": len(missing),
     }
     write_json(folder / "manifest.json", manifest)
     console.print(f"[bold]{folder}[/] in {manifest['seconds']:.0f} s", highlight=False)
-    return Finished(folder, measured)
+    return Finished(folder, measured, unscored.problems)
 
 
 def about(prepared: Prepared, model: Model) -> About:

@@ -23,6 +23,7 @@ from erasebench.config.compose import compose
 from erasebench.edits.eraser import Change, Eraser
 from erasebench.errors import UserError
 from erasebench.run import run
+from erasebench.scores.scoring import score_missing
 from erasebench.store import Store
 
 SMALL = [
@@ -108,8 +109,11 @@ def test_kill_9_anywhere_and_the_same_command_ends_as_if_undisturbed(
         process.wait()
     manifest = json.loads(next(tmp_path.glob("runs/*/manifest.json")).read_text())
     assert manifest["status"] == "running", "a killed run does not look finished"
-    for path, keep in zip(sorted(tmp_path.glob("images/*/*.png"))[:2], (100, 0), strict=True):
-        path.write_bytes(path.read_bytes()[:keep])  # what a crash of the machine can leave
+    # What a crash of the machine can leave: the last images, whose records were not written yet, are cut.
+    recorded = {key for shard in tmp_path.glob("records/images/*") for key in pd.read_parquet(shard).key}
+    fresh = [path for path in sorted(tmp_path.glob("images/*/*.png")) if path.stem not in recorded]
+    for path, keep in zip(fresh[:2], (100, 0), strict=True):
+        path.write_bytes(path.read_bytes()[:keep])
     done = run(compose(overrides(model_folder, tmp_path, "batch_size=1")))
     undisturbed = pixels(finished[0])
     resumed = pixels(tmp_path)
@@ -239,3 +243,56 @@ def test_a_sweep_ends_in_one_table_and_a_plot(model_folder: Path, tmp_path: Path
     (table,) = tmp_path.glob("tables/*/object.md")
     assert "cure alpha=5" in table.read_text()
     assert list(tmp_path.glob("tables/*/object-alpha.png"))
+
+
+def test_an_image_that_is_lost_beside_a_run_is_made_again(model_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    import erasebench.run as walk
+
+    few = ["method=noop", "task.erase=[church]", "metric=[judge]", "prompts.general=0"]
+    lost = []
+
+    def scoring(rows, metrics, store):
+        if not lost:
+            first, second = (store.image_path(key) for key in rows.key.unique()[:2])
+            first.unlink()
+            second.write_bytes(second.read_bytes()[:100])
+            lost.extend([first, second])
+        return score_missing(rows, metrics, store)
+
+    monkeypatch.setattr(walk, "score_missing", scoring)
+    done = run(compose(overrides(model_folder, tmp_path, *few)))
+    manifest = json.loads((done.folder / "manifest.json").read_text())
+    assert manifest["status"] == "ok" and not done.problems and len(lost) == 2
+    plan = pd.read_parquet(done.folder / "plan.parquet")
+    store = Store(tmp_path)
+    assert all(store.image(key) for key in plan.key.unique())
+
+
+FAILING = '''
+from erasebench.metrics.judge import Judge
+
+class Failing(Judge):
+    def __init__(self):
+        super().__init__()
+        self.name, self.version = "failing", "1"
+
+    def score(self, images, rows, originals=None):
+        raise RuntimeError("the net is broken")
+'''
+
+
+def test_a_metric_that_fails_is_named_the_others_are_tabulated_and_the_status_is_1(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "failing_metric.py").write_text(FAILING)
+    few = ["method=noop", "task.erase=[church]", "prompts.general=0"]
+    bad = ["metric=[judge]", "plugins=[failing_metric]", "+metric.failing={_target_: failing_metric.Failing}"]
+    command = [sys.executable, "-m", "erasebench", "run", *overrides(model_folder, tmp_path / "r", *few, *bad)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    text = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1 and "Traceback" not in text, text
+    assert "metric failing@1 failed: RuntimeError: the net is broken (failing_metric.py:10)" in text
+    measured = pd.read_csv(next((tmp_path / "r").glob("runs/*/tables/measured.csv")))
+    assert measured[measured.metric == "failing@1"].value.isna().all()
+    assert "the net is broken" in measured[measured.metric == "failing@1"].reason.iloc[0]
+    assert measured[measured.metric.str.startswith("judge") & (measured.role == "erase")].value.notna().all()

@@ -22,6 +22,9 @@ from erasebench.runs.tasks import task_groups
 _finished: list[Path] = []
 """Folders of the runs that this process has finished: a sweep's jobs, tabulated together at its end."""
 
+_problems: list[str] = []
+"""What went wrong in them, though they went on to their tables."""
+
 
 @hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")
 def _app(config: DictConfig) -> None:
@@ -36,10 +39,11 @@ def _app(config: DictConfig) -> None:
         raise SystemExit(2) from error
     if finished is not None:
         _finished.append(finished.folder)
+        _problems.extend(finished.problems)
 
 
 def main(arguments: list[str]) -> int:
-    """Check the overrides, run the app, and tabulate a sweep.
+    """Check the overrides, run the app, and tabulate a sweep; returns the exit status, 1 if a part failed.
 
     Raises:
         UserError: an override that does not fit, before anything heavy is loaded.
@@ -54,13 +58,14 @@ def main(arguments: list[str]) -> int:
             arguments = [*(text for text in arguments if text not in overrides), *spelt_out]
     sys.argv = ["erasebench run", *arguments]
     _finished.clear()
+    _problems.clear()
     _app()
     folders = list(dict.fromkeys(_finished))
     if len(folders) > 1:
         from erasebench.tables.tabulate import tabulate_sweep
 
         tabulate_sweep(folders)
-    return 0
+    return 1 if _problems else 0
 
 
 def _tell_own_command() -> None:

@@ -35,6 +35,16 @@ class Unscored:
     failed: dict[str, str] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What went wrong, a sentence each."""
+        lost = (
+            f"{len(self.lost)} images were deleted or damaged while they were to be scored, the first: {self.lost[0]}"
+            if self.lost
+            else ""
+        )
+        return tuple(filter(None, (*(f"metric {name} failed: {why}" for name, why in self.failed.items()), lost)))
+
 
 def rows_to_score(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """The rows of a plan a metric applies to, one for each image and value of its inputs."""
