@@ -47,7 +47,7 @@ def read_png(path: str | Path) -> tuple[Image.Image, Recipe, dict[str, Any]]:
     path = Path(path)
     data = read_whole(path)
     if not (data.startswith(START) and data.endswith(END)):
-        raise Damaged(path, f"no PNG, or cut after {len(data)} bytes")
+        raise Damaged(path, f"not a whole PNG: {len(data)} bytes")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as file:
             file.load()
