@@ -268,7 +268,7 @@ def test_an_image_that_is_lost_beside_a_run_is_made_again(model_folder: Path, tm
     assert all(store.image(key) for key in plan.key.unique())
 
 
-FAILING = '''
+FAILING = """
 from erasebench.metrics.judge import Judge
 
 class Failing(Judge):
@@ -278,7 +278,7 @@ class Failing(Judge):
 
     def score(self, images, rows, originals=None):
         raise RuntimeError("the net is broken")
-'''
+"""
 
 
 def test_a_metric_that_fails_is_named_the_others_are_tabulated_and_the_status_is_1(
