@@ -32,7 +32,7 @@ class JudgeDistance(Metric):
     name = "judge_distance"
     directions = {"erase": "up", "retain": "down", "general": "down"}
     inputs = ("original_key",)
-    paired = True
+    paired_with = "original_key"
     describe = "distance to the unedited image of the same prompt and seed, in the embedded judge's features"
 
     def __post_init__(self) -> None:

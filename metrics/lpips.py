@@ -100,7 +100,7 @@ class Lpips(Metric):
     version = "1-7be5be79"
     directions = {"erase": "up", "retain": "down", "general": "down"}
     inputs = ("original_key",)
-    paired = True
+    paired_with = "original_key"
 
     def __post_init__(self) -> None:
         self.variant = str(self.variant)

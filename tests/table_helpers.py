@@ -56,7 +56,7 @@ class TextMatch(Metric):
 class Change(Metric):
     """A distance to the unedited image."""
 
-    name, version, paired = "change", "1", True
+    name, version, paired_with = "change", "1", "original_key"
     directions = {"retain": "down"}
     inputs = ("original_key",)
 

@@ -135,9 +135,9 @@ class Replace(Hook):
         rows = inputs["prompt_embeds"].clone()
         for number, recipe in enumerate(batch):
             found = self.found.get(recipe.attack)
-            if found is not None and found.form == "embedding":
+            if found is not None and found.embedding is not None:
                 rows[number] = found.embedding.to(rows)
-            elif found is not None and found.form == "tokens":
+            elif found is not None and found.tokens is not None:
                 ids = padded(pipe.tokenizer, torch.tensor([found.tokens])).to(pipe.text_encoder.device)
                 rows[number] = pipe.text_encoder(ids).last_hidden_state[0].to(rows)
         return inputs | {"prompt_embeds": rows}
@@ -147,7 +147,7 @@ class Replace(Hook):
         latents = latents.clone()
         for number, recipe in enumerate(batch):
             found = self.found.get(recipe.attack)
-            if found is not None and found.form == "latents":
+            if found is not None and found.latents is not None:
                 latents[number] = found.latents.to(latents)
         return latents
 

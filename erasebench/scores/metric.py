@@ -22,6 +22,11 @@ def with_chance(answer: str, chance: float) -> str:
     return f"{answer} {100 * chance:.0f}\u00a0%" if answer and not math.isnan(chance) else str(answer or "")
 
 
+PAIRS_WITH = ("", "original_key", "clean_key")
+"""What a metric may compare an image with: nothing, the unedited model's image of the same prompt and seed, or the image
+of the same edit without the attack."""
+
+
 class Metric(ABC):
     """One way to measure images.
 
@@ -31,7 +36,8 @@ class Metric(ABC):
         directions: for each role it is reported on, ``"up"`` or ``"down"``: where better is.
         inputs: columns besides the image that decide a score (``prompt``, ``label``, ``original_key``); records
             are kept once for each image and value of these.
-        paired: the score compares an image with the unedited model's image of the same prompt and seed.
+        paired_with: the column of the plan with the key of the image that each image is compared with; one of
+            :data:`PAIRS_WITH`. It is then among :attr:`inputs`.
         kinds: the kinds of concept it applies to; empty for all.
         unit: printed behind the name: ``%``, ``s``, or nothing.
         describe: one line for ``erasebench list metrics``.
@@ -41,7 +47,7 @@ class Metric(ABC):
     version: str
     directions: dict[str, str]
     inputs: tuple[str, ...] = ()
-    paired: bool = False
+    paired_with: str = ""
     kinds: tuple[str, ...] = ()
     unit: str = ""
     describe: str = ""
@@ -76,11 +82,12 @@ class Metric(ABC):
         """Download what :attr:`needs` lists, so that later runs need no network."""
 
     def applies_to(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows of a plan it is measured on: by role, kind of concept and, if paired, edited images only."""
+        """The rows of a plan it is measured on: by role, kind of concept, and only where there is another image to
+        compare with."""
         chosen = rows[rows.role.isin(self.directions)]
         if self.kinds:
             chosen = chosen[chosen.kind.isin(self.kinds)]
-        return chosen[chosen.key != chosen.original_key] if self.paired else chosen
+        return chosen[chosen.key != chosen[self.paired_with]] if self.paired_with else chosen
 
     @abstractmethod
     def score(
@@ -91,7 +98,7 @@ class Metric(ABC):
         Args:
             images: RGB images, any size.
             rows: one row an image, in the same order, with ``prompt``, ``label``, ``kind`` and :attr:`inputs`.
-            originals: for a paired metric, the unedited model's image of each row.
+            originals: for a metric that compares (:attr:`paired_with`), the other image of each row.
 
         Returns:
             One row an image, in the same order, with the raw score columns (no key; the caller adds it).

@@ -80,7 +80,7 @@ def _score_all(
     """Score the rows of one metric; gives why it stopped, if it did, and adds to ``lost``."""
     for start in range(0, len(missing), IMAGES_A_WRITE):
         chunk = missing.iloc[start : start + IMAGES_A_WRITE]
-        needed = ["key", "original_key"] if metric.paired else ["key"]
+        needed = ["key", metric.paired_with] if metric.paired_with else ["key"]
         images, gone = _images(store, chunk[needed].to_numpy().ravel())
         lost |= gone
         chunk = chunk[~chunk[needed].isin(gone).any(axis=1)]
@@ -113,7 +113,7 @@ def _scores(metric: Metric, rows: pd.DataFrame, images: Mapping[str, Image.Image
     if rows.empty:
         return rows[["key", *metric.inputs]]
     try:
-        originals = [images[key] for key in rows.original_key] if metric.paired else None
+        originals = [images[key] for key in rows[metric.paired_with]] if metric.paired_with else None
         scores = metric.score([images[key] for key in rows.key], rows, originals)
         _check(scores, rows)
         return pd.concat([rows[["key", *metric.inputs]], scores.reset_index(drop=True)], axis=1)

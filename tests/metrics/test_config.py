@@ -14,6 +14,7 @@ from erasebench.concepts import ROLES
 from erasebench.config.build import build
 from erasebench.config.compose import compose
 from erasebench.errors import UserError
+from erasebench.scores.metric import PAIRS_WITH
 
 FOLDER = files("erasebench.conf") / "metric"
 OPTIONS = sorted(entry.name.removesuffix(".yaml") for entry in FOLDER.iterdir())
@@ -40,7 +41,8 @@ def test_all_declare_what_a_table_needs(metrics):
         assert metric.needs
         for text in (metric.id, metric.records_id):
             assert re.fullmatch(r"[\w.@-]+", text), f"{text} is not safe as a folder name"
-        assert metric.paired == ("original_key" in metric.inputs)
+        assert metric.paired_with in PAIRS_WITH
+        assert {name for name in metric.inputs if name.endswith("_key")} == {metric.paired_with} - {""}
 
 
 def test_an_unknown_setting_is_refused_by_name():

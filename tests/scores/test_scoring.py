@@ -26,7 +26,7 @@ class Red(Metric):
     directions: dict = field(default_factory=lambda: {"erase": "down", "retain": "up"})
     inputs: tuple = ()
     kinds: tuple = ()
-    paired: bool = False
+    paired_with: str = ""
     records: str = ""
     dies_at: int = 0
     chunks: list = field(default_factory=list)
@@ -39,9 +39,9 @@ class Red(Metric):
         self.chunks.append(rows.key.tolist())
         if len(self.chunks) == self.dies_at:
             raise KeyboardInterrupt
-        assert (originals is not None) == self.paired
+        assert (originals is not None) == bool(self.paired_with)
         red = [float(np.asarray(image)[0, 0, 0]) for image in images]
-        if self.paired:
+        if self.paired_with:
             red = [a - float(np.asarray(b)[0, 0, 0]) for a, b in zip(red, originals, strict=True)]
         return pd.DataFrame({"value": red}, index=rows.index[::-1])  # an index of its own does no harm
 
@@ -71,12 +71,27 @@ def test_inputs_decide_with_the_image_what_is_one_score(plan: pd.DataFrame) -> N
 
 
 def test_a_paired_metric_skips_the_unedited_model(plan: pd.DataFrame) -> None:
-    assert set(rows_to_score(plan, Red(paired=True)).eraser) == {"cure", "uce"}
+    assert set(rows_to_score(plan, Red(paired_with="original_key")).eraser) == {"cure", "uce"}
+
+
+def test_a_metric_may_compare_an_attacked_image_with_the_clean_one_of_the_same_edit(plan: pd.DataFrame, store) -> None:
+    """Rows of one edit stand in for attacked rows of another; all others are compared with nothing."""
+    place = ["task", "prompt_id"]
+    clean = plan[plan.eraser == "cure"].set_index(place).key
+    attacked = [clean[row.task, row.prompt_id] if row.eraser == "uce" else row.key for row in plan.itertuples()]
+    rows = plan.assign(clean_key=attacked)
+    metric = Red(name="brought_back", paired_with="clean_key", inputs=("clean_key",))
+    assert set(rows_to_score(rows, metric).eraser) == {"uce"}
+    score_missing(rows, [metric], store)
+    gaps = store.scores("brought_back@1", ("clean_key",))
+    assert len(gaps) == len(rows_to_score(rows, metric))
+    for gap in gaps.itertuples():
+        assert gap.value == colour(gap.key)[0] - colour(gap.clean_key)[0]
 
 
 def test_scores_belong_to_their_images(plan: pd.DataFrame, store, monkeypatch) -> None:
     monkeypatch.setattr(scoring, "IMAGES_A_WRITE", 3)
-    plain, paired = Red(), Red(name="gap", paired=True, inputs=("original_key",))
+    plain, paired = Red(), Red(name="gap", paired_with="original_key", inputs=("original_key",))
     score_missing(plan, [plain, paired], store)
     assert {len(chunk) for chunk in plain.chunks[:-1]} == {3}
     found = store.scores("red@1", ())
