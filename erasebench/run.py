@@ -22,7 +22,6 @@ from rich.markup import escape
 
 from erasebench.concepts import ErasureTask
 from erasebench.config.choices import model_name
-from erasebench.config.protocol import described, differences, identity
 from erasebench.edits.eraser import Edit, Eraser, describe_edit
 from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
@@ -77,19 +76,20 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
             console.print(f"[yellow]note[/] {escape(note)}", highlight=False)
     for metric, reason in prepared.not_run.items():
         console.print(f"[yellow]not run[/] {metric}: {reason}", highlight=False)
-    if config.dry_run and not model_here(config.model.path, config.model.revision):
+    settings = prepared.model
+    if prepared.dry_run and not model_here(settings.path, settings.revision):
         console.print(
-            f"about {images_without_a_model(prepared)} images; {config.model.name} is not on this machine, so which of "
-            f"them are there, time and disk are unknown (get it with: erasebench prefetch model={config.model.name})",
+            f"about {images_without_a_model(prepared)} images; {settings.name} is not on this machine, so which of "
+            f"them are there, time and disk are unknown (get it with: erasebench prefetch model={settings.name})",
             highlight=False,
         )
         return None
     model = load_model(
-        config.model.path,
-        config.model.revision,
-        device=config.device,
+        settings.path,
+        settings.revision,
+        device=prepared.device,
         dtype=prepared.dtype,
-        name=model_name(config.model),
+        name=model_name(settings),
     )
     _check_supported(prepared, model)
     plan = make_plan(prepared, model)
@@ -100,7 +100,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         f"{model.name} on {model.device} in {model.dtype}",
         highlight=False,
     )
-    if config.dry_run:
+    if prepared.dry_run:
         cost = estimate(prepared.store, [plan.recipes[key] for key in missing], device_name(model.pipe))
         console.print(str(cost), highlight=False)
         return None
@@ -116,7 +116,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
             kind: {"version": prompts.version, "hash": prompts.hash, "counts": prompts.counts(), "notes": prompts.notes}
             for kind, (_, prompts) in prepared.groups.items()
         },
-        "protocol": identity(config.protocol),
+        "protocol": prepared.protocol.identity,
         "metrics": {
             metric.id: {"needs": metric.needs, "not_run": prepared.not_run.get(metric.id)}
             for metric in prepared.metrics
@@ -158,10 +158,10 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
 
 def about(prepared: Prepared, model: Model) -> About:
     """What the caption of every table of a run says."""
-    protocol = prepared.config.protocol
+    protocol = prepared.protocol
     return About(
         model=f"{model.name} ({model.revision.removeprefix('sha256-')[:12]}, {model.dtype})",
-        protocol=described(protocol, differences(protocol, model.device, model.dtype)),
+        protocol=protocol.described(protocol.differences(model.device, model.dtype)),
         prompts={
             kind: f"{prompts.name} v{prompts.version} ({prompts.hash[:8]})"
             for kind, (_, prompts) in prepared.groups.items()
@@ -177,7 +177,7 @@ def _check_supported(prepared: Prepared, model: Model) -> None:
         UserError: naming the eraser, the model and why.
     """
     for label, eraser in prepared.erasers.items():
-        if model.edits and label != UNEDITED and not prepared.config.model.compose:
+        if model.edits and label != UNEDITED and not prepared.model.compose:
             raise UserError(
                 f"method {label}: {model.name} is already edited by {', '.join(map(describe_edit, model.edits))}; "
                 "measure it as it is with method=none, or edit it further with model.compose=true"
@@ -209,21 +209,21 @@ def _erase_and_generate(
 ) -> pd.DataFrame:
     """Make every edit and every image that is missing; returns what the edits cost."""
     costs, warnings = [], []
-    record = {"protocol": identity(prepared.config.protocol)}
+    record = {"protocol": prepared.protocol.identity}
     with progress("erase and generate", len(missing)) as advance:
         made: set[str] = set()
         for label, eraser, kind, task in prepared.edits():
             key = eraser.key(model.identity, task)
             recipes = [plan.recipes[name] for name in plan.keys(label, task.label, kind) if name in missing - made]
             if not key:
-                generate(model, recipes, prepared.store, prepared.config.batch_size, advance, record)
+                generate(model, recipes, prepared.store, prepared.batch_size, advance, record)
             else:
                 edit = _edit(prepared.store, key, eraser, model, task)
                 costs.append({"eraser": label, "task_kind": kind, "task": task.label, **_cost(edit.info)})
                 warnings += [f"{label}, {task.label}: {text}" for text in edit.info.get("warnings", [])]
                 if recipes:
                     with edit.applied(model.pipe):
-                        generate(model, recipes, prepared.store, prepared.config.batch_size, advance, record)
+                        generate(model, recipes, prepared.store, prepared.batch_size, advance, record)
             made |= {recipe.key for recipe in recipes}
     for text in warnings:
         console.print(f"[yellow]warning[/] {escape(text)}", highlight=False)

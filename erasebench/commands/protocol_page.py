@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from erasebench.config.choices import groups
-from erasebench.config.protocol import OBEYED, _short, protocol_hash, shipped
+from erasebench.config.protocol import OBEYED, Protocol, shipped, shown
 from erasebench.errors import UserError, suggest
 
 WIDTH = 100
@@ -24,7 +24,7 @@ def page(name: str) -> str:
     if protocol is None:
         known = groups()["protocol"]
         raise UserError(f"show protocol {name}: no such protocol.{suggest(name, known)} Known: {', '.join(known)}")
-    lines = [f"protocol {name}, version {protocol['version']}, hash {protocol_hash(protocol)}", *_comment(name), ""]
+    lines = [f"protocol {name}, version {protocol.version}, hash {protocol.hash}", *_comment(name), ""]
     lines += ["how images are made (obeyed; part of the key of every image)"]
     lines += _choices(protocol, OBEYED)
     lines += ["", "what its numbers mean"]
@@ -32,14 +32,14 @@ def page(name: str) -> str:
         ("prompts", "prompt sets"), ("metrics", "metrics (conf/metric)"), ("counting", "counting rules"),
         ("lacks", "not built here: such numbers are published ones or 'not run'"),
     ):  # fmt: skip
-        if protocol[key]:
-            lines += [f"  {title}{_cited(protocol, key)}", *_entries(protocol[key])]
+        if entries := getattr(protocol, key):
+            lines += [f"  {title}{_cited(protocol, key)}", *_entries(entries)]
     for key, title in (("differs", "what a run here does otherwise"), ("unsure", "unsure")):
-        if protocol[key]:
-            lines += ["", title, *_entries(protocol[key], 2)]
-    if protocol["defects"]:
+        if entries := getattr(protocol, key):
+            lines += ["", title, *_entries(entries, 2)]
+    if protocol.defects:
         lines += ["", "known defects of the release (off here)"]
-        for defect, about in protocol["defects"].items():
+        for defect, about in protocol.defects.items():
             lines += _wrapped(f"{defect}: {about['what']} [{about['read']}]", 2)
             variant = " ".join(about["as_released"])
             lines += _wrapped(f"as released: {variant}" if variant else "told here; not reproduced", 6)
@@ -53,15 +53,15 @@ def _comment(name: str) -> Iterator[str]:
     yield from _wrapped(first_comment("protocol", name), 0)
 
 
-def _choices(protocol: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
+def _choices(protocol: Protocol, keys: tuple[str, ...]) -> Iterator[str]:
     for key in keys:
-        mark = " (unsure)" if key in protocol["unsure"] else ""
-        yield from _wrapped(f"{key:<18} {_short(protocol[key])}{_cited(protocol, key)}{mark}", 2, hang=19)
+        mark = " (unsure)" if key in protocol.unsure else ""
+        yield from _wrapped(f"{key:<18} {shown(getattr(protocol, key))}{_cited(protocol, key)}{mark}", 2, hang=19)
 
 
-def _cited(protocol: Mapping[str, Any], key: str) -> str:
+def _cited(protocol: Protocol, key: str) -> str:
     """Where a choice was read, in brackets; nothing for one that no source speaks of."""
-    cites = protocol["cites"]
+    cites = protocol.cites
     text = cites.get(key) or cites.get("all", "")
     return f"  [{text}]" if text else ""
 

@@ -1,4 +1,4 @@
-"""Protocols as data: what one is, its hash, what a run does otherwise, and the page that explains it.
+"""Protocols as values: what one is, its hash, and what a run does otherwise.
 
 A protocol is a file of ``conf/protocol``: sampler, seeds, prompt sets, metric variants and counting rules of one paper,
 each with where it was read. Numbers of two protocols never share a column.
@@ -10,9 +10,11 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
@@ -32,116 +34,177 @@ SEEDING = {"cpu": "a CPU generator for each image", "device": "a generator of th
 """Where the noise of an image is drawn."""
 
 
-def protocol_hash(protocol: Mapping[str, Any] | DictConfig) -> str:
-    """Hash of all that decides a number (:data:`OBEYED`, :data:`SAID`, the version), 8 hex digits.
+@dataclass(frozen=True)
+class Protocol:
+    """How images are sampled, and what the numbers mean. Every field is as in conf/protocol/default.yaml.
 
-    Names, citations and comments are not part of it.
+    Attributes:
+        name: of the file it was made from.
+        version: raised when the same name stands for other choices.
+        scheduler: the sampler's class in diffusers.
+        scheduler_config: settings of the sampler that are not the model's own.
+        steps: sampling steps.
+        guidance: scale of classifier-free guidance.
+        prompt_guidance: a prompt's own guidance counts where it has one.
+        prompt_size: a prompt's own size counts where it has one.
+        negative_prompt: of all prompts that have none of their own.
+        size: pixels of a side; ``None`` for the model's own.
+        seeding: where noise is drawn, see :data:`SEEDING`.
+        seeds: of every prompt; ``None`` for the prompt's own.
+        images_per_prompt: seeds from a prompt's own upwards.
+        dtype: type of the weights; ``None`` for what suits the device.
+        prompts: prompt sets of the paper, and what each is for.
+        metrics: metrics of the paper that are built here.
+        lacks: numbers of the paper that cannot be measured here, and why.
+        counting: what is counted as what.
+        differs: what a run here does otherwise than the paper's code.
+        cites: where each choice was read.
+        unsure: choices that no source settles.
+        defects: of the released code, each with the overrides that bring it back.
     """
-    values = _protocol_values(protocol)
-    text = json.dumps({key: values[key] for key in ("version", *OBEYED, *SAID)}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    name: str
+    version: int
+    scheduler: str
+    scheduler_config: Mapping[str, Any]
+    steps: int
+    guidance: float
+    prompt_guidance: bool
+    prompt_size: bool
+    negative_prompt: str
+    size: int | None
+    seeding: str
+    seeds: tuple[int, ...] | None
+    images_per_prompt: int
+    dtype: str | None
+    prompts: Mapping[str, str]
+    metrics: tuple[str, ...]
+    lacks: Mapping[str, str]
+    counting: Mapping[str, str]
+    differs: Mapping[str, str]
+    cites: Mapping[str, str]
+    unsure: Mapping[str, str]
+    defects: Mapping[str, Any]
+
+    @classmethod
+    def from_config(cls, node: Mapping[str, Any] | DictConfig) -> Protocol:
+        """A protocol from its node of a config; keys that are not there have their defaults.
+
+        Raises:
+            UserError: a key that is unknown or lacking, or a value of another type.
+        """
+        values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+        try:
+            full = OmegaConf.to_container(
+                OmegaConf.merge(OmegaConf.structured(ProtocolSettings), values), throw_on_missing=True
+            )
+        except OmegaConfBaseException as error:
+            raise UserError(f"protocol: {str(error).splitlines()[0]}") from error
+        assert isinstance(full, dict)
+        seeds, metrics = full.pop("seeds"), full.pop("metrics")
+        return cls(seeds=None if seeds is None else tuple(seeds), metrics=tuple(metrics), **full)
+
+    def check(self) -> None:
+        """Refuse values that cannot be, before any work.
+
+        Raises:
+            UserError: naming the key and the cure.
+        """
+        if self.seeding not in SEEDING:
+            hint = suggest(self.seeding, SEEDING)
+            raise UserError(f"protocol.seeding={self.seeding}: no such way.{hint} Known: {', '.join(SEEDING)}")
+        for key in ("steps", "images_per_prompt"):
+            if getattr(self, key) < 1:
+                raise UserError(f"protocol.{key}={getattr(self, key)}: must be 1 or more")
+        if self.seeds is not None:
+            if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+                raise UserError(
+                    f"protocol.seeds={list(self.seeds)}: give different whole numbers of 0 or more, or null for the "
+                    "prompts' own"
+                )
+            if self.images_per_prompt > 1:
+                raise UserError(
+                    "protocol.images_per_prompt: with protocol.seeds there is one image a seed; leave it at 1"
+                )
+
+    @property
+    def hash(self) -> str:
+        """Hash of all that decides a number (:data:`OBEYED`, :data:`SAID`, the version), 8 hex digits.
+
+        Names, citations and comments are not part of it.
+        """
+        text = json.dumps({key: getattr(self, key) for key in ("version", *OBEYED, *SAID)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def identity(self) -> str:
+        """Name, version and hash, for records: ``rece v1 6a1b7fe6``."""
+        return f"{self.name} v{self.version} {self.hash}"
+
+    @property
+    def changed(self) -> dict[str, tuple[Any, Any]]:
+        """The deciding keys that are not as the shipped protocol of that name has them: ``(here, shipped)`` by key."""
+        original = shipped(self.name)
+        if original is None:
+            return {}
+        pairs = {key: (getattr(self, key), getattr(original, key)) for key in (*OBEYED, *SAID)}
+        return {key: (here, there) for key, (here, there) in pairs.items() if here != there}
+
+    def weights_dtype(self, asked: str, device: str) -> str:
+        """The type to load weights in: what was asked for, else the protocol's, which a CPU does in float32 only.
+
+        Args:
+            asked: ``config.dtype``.
+            device: as :func:`erasebench.models.load.find_device` gives it.
+        """
+        if asked != "auto" or not self.dtype:
+            return asked
+        return "float32" if device == "cpu" else self.dtype
+
+    def noise_on(self, device: str) -> str:
+        """Where noise is drawn here: ``cuda`` if the protocol says ``device`` and there is one, else ``cpu``."""
+        return "cuda" if self.seeding == "device" and device.startswith("cuda") else "cpu"
+
+    def seeds_of(self, own: int) -> list[int]:
+        """The seeds that a prompt with a seed of its own is drawn with."""
+        return list(self.seeds or range(own, own + self.images_per_prompt))
+
+    def differences(self, device: str, dtype: str) -> dict[str, str]:
+        """What a run on a device, in a type, does otherwise than the paper's code, by subject; for captions."""
+        differs = dict(self.differs)
+        if self.seeding == "device" and self.noise_on(device) == "cpu":
+            differs["seeding"] = (
+                "noise is drawn on the CPU here, by the release on a GPU: other images of the same seeds"
+            )
+        if self.dtype and dtype != self.dtype:
+            differs["dtype"] = f"{dtype} here, {self.dtype} in the release"
+        return differs
+
+    def described(self, differs: Mapping[str, str] | None = None) -> str:
+        """One line for captions: name, version, hash, sampler, what was changed on the command line, what is otherwise.
+
+        Args:
+            differs: what the run does otherwise than the release (:meth:`differences`).
+        """
+        base = (
+            f"{self.name} v{self.version} ({self.scheduler}, {self.steps} steps, guidance {self.guidance:g}; "
+            f"hash {self.hash})"
+        )
+        other = [f"{key} {shown(here)} instead of {shown(there)}" for key, (here, there) in self.changed.items()]
+        base += f", changed: {'; '.join(other)}" if other else ""
+        return base + "".join(f"; {subject} differs: {text}" for subject, text in (differs or {}).items())
 
 
 @functools.cache
-def shipped(name: str) -> dict[str, Any] | None:
-    """The protocol of this name as it is shipped (not to be changed); ``None`` if there is none."""
+def shipped(name: str) -> Protocol | None:
+    """The protocol of this name as it is shipped; ``None`` if there is none."""
     if name not in groups()["protocol"]:
         return None
-    return _protocol_values(compose([f"protocol={name}"]).protocol)
+    return Protocol.from_config(compose([f"protocol={name}"]).protocol)
 
 
-def changed(protocol: Mapping[str, Any] | DictConfig) -> dict[str, tuple[Any, Any]]:
-    """The deciding keys that are not as the shipped protocol of that name has them: ``(here, shipped)`` by key."""
-    values, known = _protocol_values(protocol), shipped(protocol["name"])
-    if known is None:
-        return {}
-    return {key: (values[key], known[key]) for key in (*OBEYED, *SAID) if values[key] != known[key]}
-
-
-def check(protocol: Mapping[str, Any] | DictConfig) -> None:
-    """Refuse values that cannot be, before any work.
-
-    Raises:
-        UserError: naming the key and the cure.
-    """
-    if protocol["seeding"] not in SEEDING:
-        hint = suggest(protocol["seeding"], SEEDING)
-        raise UserError(f"protocol.seeding={protocol['seeding']}: no such way.{hint} Known: {', '.join(SEEDING)}")
-    for key in ("steps", "images_per_prompt"):
-        if protocol[key] < 1:
-            raise UserError(f"protocol.{key}={protocol[key]}: must be 1 or more")
-    seeds = protocol["seeds"]
-    if seeds is not None and (not len(seeds) or len(set(seeds)) < len(seeds) or min(seeds) < 0):
-        raise UserError(
-            f"protocol.seeds={list(seeds)}: give different whole numbers of 0 or more, or null for the prompts' own"
-        )
-    if seeds is not None and protocol["images_per_prompt"] > 1:
-        raise UserError("protocol.images_per_prompt: with protocol.seeds there is one image a seed; leave it at 1")
-
-
-def dtype_of(asked: str, protocol: Mapping[str, Any] | DictConfig, device: str) -> str:
-    """The type to load weights in: what was asked for, else the protocol's, which a CPU does in float32 only.
-
-    Args:
-        asked: ``config.dtype``.
-        protocol: the composed protocol.
-        device: as :func:`erasebench.models.load.find_device` gives it.
-    """
-    if asked != "auto" or not protocol["dtype"]:
-        return asked
-    return "float32" if device == "cpu" else protocol["dtype"]
-
-
-def rng_of(protocol: Mapping[str, Any] | DictConfig, device: str) -> str:
-    """Where noise is drawn here: ``cuda`` if the protocol says ``device`` and there is one, else ``cpu``."""
-    return "cuda" if protocol["seeding"] == "device" and device.startswith("cuda") else "cpu"
-
-
-def seeds_of(protocol: Mapping[str, Any] | DictConfig, own: int) -> list[int]:
-    """The seeds that a prompt with a seed of its own is drawn with."""
-    return list(protocol["seeds"] or range(own, own + protocol["images_per_prompt"]))
-
-
-def differences(protocol: Mapping[str, Any] | DictConfig, device: str, dtype: str) -> dict[str, str]:
-    """What a run here does otherwise than the release, by subject; for captions."""
-    found = dict(protocol["differs"])
-    if protocol["seeding"] == "device" and rng_of(protocol, device) == "cpu":
-        found["seeding"] = "noise is drawn on the CPU here, by the release on a GPU: other images of the same seeds"
-    if protocol["dtype"] and dtype != protocol["dtype"]:
-        found["dtype"] = f"{dtype} here, {protocol['dtype']} in the release"
-    return found
-
-
-def identity(protocol: Mapping[str, Any] | DictConfig) -> str:
-    """Name, version and hash, for records: ``rece v1 6a1b7fe6``."""
-    return f"{protocol['name']} v{protocol['version']} {protocol_hash(protocol)}"
-
-
-def described(protocol: Mapping[str, Any] | DictConfig, differs: Mapping[str, str] | None = None) -> str:
-    """One line for captions: name, version, hash, sampler, what was changed on the command line, what is otherwise.
-
-    Args:
-        protocol: the composed protocol.
-        differs: what the run does otherwise than the release (:func:`differences`).
-    """
-    base = (
-        f"{protocol['name']} v{protocol['version']} ({protocol['scheduler']}, {protocol['steps']} steps, "
-        f"guidance {protocol['guidance']:g}; hash {protocol_hash(protocol)})"
-    )
-    other = [f"{key} {_short(here)} instead of {_short(there)}" for key, (here, there) in changed(protocol).items()]
-    base += f", changed: {'; '.join(other)}" if other else ""
-    return base + "".join(f"; {subject} differs: {text}" for subject, text in (differs or {}).items())
-
-
-def _protocol_values(protocol: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
-    """A protocol as plain values with every key of the schema."""
-    full = OmegaConf.merge(OmegaConf.structured(ProtocolSettings), protocol)
-    values = OmegaConf.to_container(full, resolve=True)
-    assert isinstance(values, dict)
-    return values
-
-
-def _short(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A choice as people read it: ``null``, a text as it is (an empty one in quotes), else JSON."""
     if value is None:
         return "null"
     return value or "''" if isinstance(value, str) else json.dumps(value)

@@ -88,5 +88,5 @@ def images_without_a_model(prepared: Prepared) -> int:
         _, prompts = prepared.groups[kind]
         edit = eraser.key("?", task)
         name = f"{label} {kind} {task.label}" if edit else ""
-        rows.setdefault(name, []).append(drawn(prompts.for_task(task), prepared.config.protocol)[decides])
+        rows.setdefault(name, []).append(drawn(prompts.for_task(task), prepared.protocol)[decides])
     return sum(len(pd.concat(parts).drop_duplicates()) for parts in rows.values())

@@ -139,5 +139,5 @@ def open_run(prepared: Prepared) -> Path:
                 f"name={prepared.run_name}: a run of this name measured something else (config {before}, now "
                 f"{prepared.hash}); choose another name, or delete {folder}"
             )
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(prepared.config, resolve=True))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(prepared.config))))
     return folder

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -17,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from erasebench.concepts import ErasureTask
 from erasebench.config.build import build, places
-from erasebench.config.protocol import check as check_protocol
-from erasebench.config.protocol import dtype_of, rng_of, seeds_of
+from erasebench.config.protocol import Protocol
+from erasebench.config.settings import ModelSettings
 from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import UNEDITED, eraser_label
 from erasebench.errors import UserError
@@ -26,52 +27,83 @@ from erasebench.images.scheduler import scheduler_identity
 from erasebench.models.load import Model, find_device, find_dtype
 from erasebench.prompts.choose import from_config as prompt_set
 from erasebench.prompts.prompt_set import PromptSet
-from erasebench.recipe import Recipe
+from erasebench.recipe import GENERATOR_VERSION, Recipe
 from erasebench.runs.tasks import TaskGroup, task_groups
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
 
-NOT_IDENTITY = ("device", "batch_size", "dry_run", "store", "name", "plugins", "experiment", "scale")
+NOT_IDENTITY = ("device", "batch_size", "dry_run", "store", "name", "plugins", "scale")
 """Keys of the config that do not change what a run measures."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Prepared:
-    """A checked config: every part built, nothing done yet."""
+    """A checked config as values: every part built, nothing done yet.
 
-    config: DictConfig
-    groups: dict[str, tuple[TaskGroup, PromptSet]]
-    erasers: dict[str, Eraser]
+    Attributes:
+        protocol: how images are sampled.
+        model: which model, under the name that tables give it.
+        groups: by kind, the tasks and the prompts that they are measured on.
+        erasers: by the labels of their rows, the unedited model first.
+        metrics: all that were asked for.
+        store: where everything is kept.
+        not_run: by the ids of metrics that cannot run here, why.
+        device: as :func:`erasebench.models.load.find_device` gives it.
+        dtype: the type to load weights in, or ``auto``.
+        batch_size: images a batch.
+        dry_run: only say what would be done.
+        experiment: the node of the experiment, if it is a run of one; it says which published numbers stand beside.
+        name: of the run, if it was given one.
+        config: the whole config, resolved: written down and hashed, and read by nobody.
+    """
+
+    protocol: Protocol
+    model: ModelSettings
+    groups: Mapping[str, tuple[TaskGroup, PromptSet]]
+    erasers: Mapping[str, Eraser]
     metrics: list[Metric]
     store: Store
-    not_run: dict[str, str] = field(default_factory=dict)
+    not_run: Mapping[str, str]
+    device: str
+    dtype: str
+    batch_size: int
+    dry_run: bool
+    experiment: Mapping[str, Any]
+    name: str | None
+    config: Mapping[str, Any]
 
-    @property
+    @cached_property
     def hash(self) -> str:
-        """Hash of what the config measures (not of where or how fast), 12 hex digits."""
-        values = OmegaConf.to_container(self.config, resolve=True)
-        values = {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+        """Hash of what is measured (not of where or how fast), 12 hex digits.
+
+        It also knows in which version: whatever makes other images, edits or numbers of the same config makes another
+        run of it, beside the one before.
+        """
+        values = {key: value for key, value in self.config.items() if key not in NOT_IDENTITY}
         values["metric"] = {
             name: {key: value for key, value in node.items() if key not in ("device", "batch_size")}
             for name, node in values["metric"].items()
         }
+        # The experiment decides which published table the run has; its texts do not.
+        values["experiment"] = self.experiment.get("name")
         # A prompt file may change behind its name, and the type follows the device where it is "auto".
         values["prompt_sets"] = {kind: prompts.hash for kind, (_, prompts) in self.groups.items()}
-        values["dtype"] = find_dtype(self.dtype, find_device(self.config.device))
+        values["dtype"] = find_dtype(self.dtype, self.device)
+        values["versions"] = {
+            "generator": GENERATOR_VERSION,
+            "edits": [eraser.key("", task) for _, eraser, _, task in self.edits()],
+            # Behind the number stands which weights this machine has, and they may come later.
+            "metrics": [f"{metric.name}@{metric.version.partition('-')[0]}" for metric in self.metrics],
+        }
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
-    def dtype(self) -> str:
-        """The type to load weights in, or ``auto``: what was asked for, else the protocol's."""
-        return dtype_of(self.config.dtype, self.config.protocol, find_device(self.config.device))
-
-    @property
     def run_name(self) -> str:
         """The name given, or one made of the kinds, the model, the erasers and the hash."""
-        if self.config.name:
-            return self.config.name
-        names = "-".join([*self.groups, self.config.model.name, *(name for name in self.erasers if name != UNEDITED)])
+        if self.name:
+            return self.name
+        names = "-".join([*self.groups, self.model.name, *(name for name in self.erasers if name != UNEDITED)])
         return f"{re.sub(r'[^A-Za-z0-9.]+', '-', names)[:60].strip('-')}-{self.hash}"
 
     def edits(self) -> Iterator[tuple[str, Eraser, str, ErasureTask]]:
@@ -88,9 +120,13 @@ def prepare(config: DictConfig) -> Prepared:
     Raises:
         UserError: whatever is wrong, named with its place and cure.
     """
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
     if config.batch_size < 1:
         raise UserError(f"batch_size={config.batch_size}: must be 1 or more")
-    check_protocol(config.protocol)
+    protocol = Protocol.from_config(config.protocol)
+    protocol.check()
+    device = find_device(config.device)
     if config.name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", config.name):
         raise UserError(
             f"name={config.name}: a run's name is made of letters, digits, '.', '_' and '-', at most 121 of them, and "
@@ -117,7 +153,22 @@ def prepare(config: DictConfig) -> Prepared:
     erasers = {UNEDITED: unedited, **erasers}
     metrics = [build(node, f"metric.{name}", plugins) for name, node in config.metric.items()]
     not_run = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
-    return Prepared(config, groups, erasers, metrics, store, not_run)
+    return Prepared(
+        protocol=protocol,
+        model=ModelSettings(**plain["model"]),
+        groups=groups,
+        erasers=erasers,
+        metrics=metrics,
+        store=store,
+        not_run=not_run,
+        device=device,
+        dtype=protocol.weights_dtype(config.dtype, device),
+        batch_size=config.batch_size,
+        dry_run=config.dry_run,
+        experiment=plain.get("experiment") or {},
+        name=config.name,
+        config=plain,
+    )
 
 
 @dataclass(frozen=True)
@@ -143,11 +194,9 @@ class Plan:
 
 def make_plan(prepared: Prepared, model: Model) -> Plan:
     """Turn a checked config into rows and recipes for a loaded model."""
-    protocol = prepared.config.protocol
-    scheduler, scheduler_config = scheduler_identity(
-        model.pipe, protocol.scheduler, OmegaConf.to_container(protocol.scheduler_config)
-    )
-    size, rng = protocol.size or model.size, rng_of(protocol, model.device)
+    protocol = prepared.protocol
+    scheduler, scheduler_config = scheduler_identity(model.pipe, protocol.scheduler, protocol.scheduler_config)
+    size, rng = protocol.size or model.size, protocol.noise_on(model.device)
     recipes: dict[str, Recipe] = {}
     frames = []
 
@@ -192,10 +241,10 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
     return Plan(pd.concat(frames, ignore_index=True), recipes)
 
 
-def drawn(rows: pd.DataFrame, protocol: DictConfig) -> pd.DataFrame:
+def drawn(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
     """The rows of a prompt set, once for every seed that the protocol draws a prompt with."""
     if protocol.seeds is None and protocol.images_per_prompt == 1:
         return rows
-    rows = rows.assign(seed=[seeds_of(protocol, int(seed)) for seed in rows.seed]).explode("seed", ignore_index=True)
+    rows = rows.assign(seed=[protocol.seeds_of(int(seed)) for seed in rows.seed]).explode("seed", ignore_index=True)
     prompt_id = rows.prompt_id + "/" + rows.groupby("prompt_id", sort=False).cumcount().astype(str)
     return rows.assign(seed=rows.seed.astype("int64"), prompt_id=prompt_id)

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from erasebench.config.compose import compose
-from erasebench.config.protocol import changed
+from erasebench.config.protocol import Protocol
 from erasebench.errors import UserError, suggest
 from erasebench.files import write_text
 from erasebench.runs.about import About
@@ -197,7 +197,7 @@ def _against(config: DictConfig) -> list[str]:
     found = []
     if config.get("scale", "full") != "full":
         found.append("the embedded model at a small scale")
-    if other := changed(config.protocol):
+    if other := Protocol.from_config(config.protocol).changed:
         found.append(f"protocol changed: {', '.join(other)}")
     asked = compose([f"experiment={config.experiment.name}"]).prompts
     if any(config.prompts.get(key) != value for key, value in asked.items() if key not in ("source", "revision")):

@@ -20,18 +20,7 @@ from erasebench.cli import main
 from erasebench.commands.protocol_page import page
 from erasebench.config.choices import CONFIG_MODULE, groups
 from erasebench.config.compose import compose
-from erasebench.config.protocol import (
-    OBEYED,
-    SAID,
-    changed,
-    check,
-    described,
-    differences,
-    dtype_of,
-    protocol_hash,
-    rng_of,
-    shipped,
-)
+from erasebench.config.protocol import OBEYED, SAID, Protocol, shipped
 from erasebench.config.settings import ProtocolSettings
 from erasebench.errors import UserError
 from erasebench.images.generate import generate
@@ -49,6 +38,10 @@ SENTENCES = ("differs", "unsure", "defects", "lacks", "cites", "name", "version"
 SD = SimpleNamespace(
     scheduler=diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
 )
+
+
+def of(*overrides: str) -> Protocol:
+    return Protocol.from_config(compose(overrides).protocol)
 
 
 def written(name: str) -> dict:
@@ -73,7 +66,8 @@ def test_the_protocols_of_the_field_are_there() -> None:
 
 
 def test_every_key_of_the_schema_is_obeyed_said_or_explains() -> None:
-    assert {entry.name for entry in fields(ProtocolSettings)} == {*OBEYED, *SAID, *SENTENCES}
+    schema = {entry.name for entry in fields(ProtocolSettings)}
+    assert schema == {*OBEYED, *SAID, *SENTENCES} == {entry.name for entry in fields(Protocol)}
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -92,26 +86,26 @@ def test_every_choice_of_a_paper_is_cited(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_protocol_names_metrics_that_exist_and_passes_its_check(name: str) -> None:
     protocol = shipped(name)
-    assert set(protocol["metrics"]) <= set(groups()["metric"])
-    check(protocol)
+    assert set(protocol.metrics) <= set(groups()["metric"])
+    protocol.check()
     text = page(name)
-    assert protocol_hash(protocol) in text and f"protocol={name}" in text
-    for defect in protocol["defects"]:
+    assert protocol.hash in text and f"protocol={name}" in text
+    for defect in protocol.defects:
         assert defect in text
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_sampler_can_be_built_for_stable_diffusion_and_makes_its_steps(name: str) -> None:
     protocol = shipped(name)
-    kind, settings = scheduler_identity(SD, protocol["scheduler"], protocol["scheduler_config"])
+    kind, settings = scheduler_identity(SD, protocol.scheduler, protocol.scheduler_config)
     scheduler = getattr(diffusers, kind)(**json.loads(settings))
-    scheduler.set_timesteps(protocol["steps"])
-    assert len(scheduler.timesteps) >= protocol["steps"] and '"beta_start":0.00085' in settings
+    scheduler.set_timesteps(protocol.steps)
+    assert len(scheduler.timesteps) >= protocol.steps and '"beta_start":0.00085' in settings
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_variant_of_a_release_composes_and_changes_something(name: str) -> None:
-    for about in shipped(name)["defects"].values():
+    for about in shipped(name).defects.values():
         if about["as_released"]:
             plain = compose([f"protocol={name}", "model=sd14"])
             variant = compose(["model=sd14", f"protocol={name}", *about["as_released"]])
@@ -122,36 +116,39 @@ def test_the_hash_is_of_all_that_decides_a_number_and_of_nothing_else() -> None:
     base = shipped("rece")
     other = {
         "scheduler": "DDIMScheduler", "scheduler_config": {}, "steps": 49, "guidance": 7.0, "prompt_guidance": False,
-        "prompt_size": False, "negative_prompt": "x", "size": 256, "seeding": "cpu", "seeds": [1],
-        "images_per_prompt": 2, "dtype": "float16", "prompts": {}, "metrics": [], "lacks": {}, "counting": {},
+        "prompt_size": False, "negative_prompt": "x", "size": 256, "seeding": "cpu", "seeds": (1,),
+        "images_per_prompt": 2, "dtype": "float16", "prompts": {}, "metrics": (), "lacks": {}, "counting": {},
         "version": 2,
     }  # fmt: skip
     assert set(other) == {*OBEYED, *SAID, "version"}
-    hashes = {protocol_hash(base | {key: value}) for key, value in other.items()}
-    assert len(hashes) == len(other) and protocol_hash(base) not in hashes
-    assert protocol_hash(base | {"cites": {}, "unsure": {}, "defects": {}, "name": "x"}) == protocol_hash(base)
-    assert len({protocol_hash(shipped(name)) for name in NAMES}) == len(NAMES)
+    hashes = {replace(base, **{key: value}).hash for key, value in other.items()}
+    assert len(hashes) == len(other) and base.hash not in hashes
+    assert replace(base, cites={}, unsure={}, defects={}, name="x").hash == base.hash
+    assert len({shipped(name).hash for name in NAMES}) == len(NAMES)
 
 
 def test_what_was_changed_on_the_command_line_is_said() -> None:
-    protocol = compose(["model=sd14", "protocol=cure", "protocol.steps=20"]).protocol
-    assert changed(protocol) == {"steps": (20, 50)}
-    assert "changed: steps 20 instead of 50" in described(protocol)
-    assert "changed" not in described(compose(["protocol=cure"]).protocol)
+    protocol = of("model=sd14", "protocol=cure", "protocol.steps=20")
+    assert protocol.changed == {"steps": (20, 50)}
+    assert "changed: steps 20 instead of 50" in protocol.described()
+    assert "changed" not in of("protocol=cure").described()
 
 
 def test_the_gpu_draws_only_where_there_is_one_and_that_is_said() -> None:
     rece = shipped("rece")
-    assert (rng_of(rece, "cuda:0"), rng_of(rece, "cpu"), rng_of(shipped("cure"), "cuda")) == ("cuda", "cpu", "cpu")
-    assert "seeding" in differences(rece, "cpu", "float32") and "seeding" not in differences(rece, "cuda", "float32")
-    assert "seeding differs" in described(rece, differences(rece, "cpu", "float32"))
+    assert (rece.noise_on("cuda:0"), rece.noise_on("cpu"), shipped("cure").noise_on("cuda")) == ("cuda", "cpu", "cpu")
+    assert "seeding" in rece.differences("cpu", "float32") and "seeding" not in rece.differences("cuda", "float32")
+    assert "seeding differs" in rece.described(rece.differences("cpu", "float32"))
 
 
 def test_the_type_is_the_protocols_unless_another_is_asked_for() -> None:
     speed = shipped("speed")
-    assert dtype_of("auto", speed, "cuda") == "float16" and dtype_of("auto", speed, "cpu") == "float32"
-    assert dtype_of("bfloat16", speed, "cuda") == "bfloat16" and dtype_of("auto", shipped("default"), "cuda") == "auto"
-    assert differences(speed, "cpu", "float32")["dtype"] == "float32 here, float16 in the release"
+    assert speed.weights_dtype("auto", "cuda") == "float16" and speed.weights_dtype("auto", "cpu") == "float32"
+    assert (
+        speed.weights_dtype("bfloat16", "cuda") == "bfloat16"
+        and shipped("default").weights_dtype("auto", "cuda") == "auto"
+    )
+    assert speed.differences("cpu", "float32")["dtype"] == "float32 here, float16 in the release"
 
 
 @pytest.mark.parametrize(
@@ -166,16 +163,36 @@ def test_the_type_is_the_protocols_unless_another_is_asked_for() -> None:
 )
 def test_values_that_cannot_be_are_refused(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check(shipped("default") | change)
+        replace(shipped("default"), **change).check()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": "many"}, "protocol: .*many"),
+        ({"stepps": 3}, "protocol: .*stepps"),
+        ({"scheduler_config": 3}, "protocol: "),
+        ({"steps": "???"}, "protocol: .*steps"),
+    ],
+)
+def test_a_node_that_is_no_protocol_is_refused(change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Protocol.from_config(written("cure") | {"name": "cure"} | change)
+
+
+def test_a_stored_protocol_reads_nothing_of_its_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "hidden")
+    stored = written("cure") | {"name": "cure", "negative_prompt": "${oc.env:SECRET}"}
+    assert Protocol.from_config(stored).negative_prompt == "${oc.env:SECRET}"
 
 
 def test_seeds_of_a_protocol_and_images_of_a_prompt() -> None:
     rows = pd.DataFrame({"prompt_id": ["a", "b"], "seed": [5, 90], "prompt": ["x", "y"]})
-    canvas = drawn(rows, compose(["protocol=unlearncanvas"]).protocol)
+    canvas = drawn(rows, of("protocol=unlearncanvas"))
     assert canvas.seed.tolist() == [188, 288, 588, 688, 888] * 2 and canvas.prompt_id.is_unique
-    three = drawn(rows, compose(["protocol=default", "protocol.images_per_prompt=3"]).protocol)
+    three = drawn(rows, of("protocol=default", "protocol.images_per_prompt=3"))
     assert three.seed.tolist() == [5, 6, 7, 90, 91, 92] and three.seed.dtype == "int64"
-    assert drawn(rows, compose(["protocol=default"]).protocol) is rows
+    assert drawn(rows, of("protocol=default")) is rows
 
 
 def test_noise_of_a_gpu_is_another_image_and_is_refused_without_one(tiny_random_pipe, tmp_path: Path) -> None:
