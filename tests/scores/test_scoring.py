@@ -231,7 +231,7 @@ def test_an_image_that_is_gone_or_damaged_is_told_and_the_others_are_scored(plan
     store.image_path(edited[0]).unlink()
     store.image_path(edited[1]).write_bytes(b"cut")
     store.image_path(original).unlink()
-    plain, paired = Red(), Red(name="gap", paired=True, inputs=("original_key",))
+    plain, paired = Red(), Red(name="gap", paired_with="original_key", inputs=("original_key",))
     unscored = score_missing(plan, [plain, paired], store)
     assert not unscored.failed and set(unscored.lost) == {edited[0], edited[1], original}
     assert set(store.scores("red@1", ()).key) == set(rows_to_score(plan, plain).key) - set(unscored.lost)
