@@ -1,4 +1,4 @@
-"""The config of a run: its schema, composing it with Hydra, and turning its nodes into values.
+"""The config of a run, composed by Hydra from overrides; what does not fit is refused in a sentence.
 
 Sections of the harness are dataclasses, so a misspelt key is refused when the config is composed. Plugins (methods,
 metrics) are built from ``_target_`` nodes whose constructor signature is their schema.
@@ -7,18 +7,28 @@ metrics) are built from ``_target_`` nodes whose constructor signature is their 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
+from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.version import VersionBase
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from erasebench.config.choices import CONFIG_MODULE, groups
+from erasebench.config.overrides import ONE_OF, parse_overrides, respelt
+from erasebench.config.settings import ModelSettings, ProtocolSettings, Settings, StoreSettings
 from erasebench.errors import UserError, suggest
+
+SEVERAL = {"method": "_target_", "task": "kind"}
+"""Groups of which a run may have several options, and the key that a single one has."""
 
 TINY: dict[str, tuple[str, ...]] = {
     "object": ("task=object", "task.erase=[church]"),
@@ -37,18 +47,82 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """Compose the config of a run from overrides, as ``erasebench run`` does.
 
     Raises:
-        UserError: an unknown group, option or key (with the nearest known one), or a required value not given.
+        UserError: an override that cannot be read, an unknown group, option or key (with the nearest known one), a value
+            of a wrong type, or a required value not given.
     """
-    overrides = at_scale(overrides)
+    return compose_with_hydra(spelt_out(overrides))[0]
+
+
+def compose_with_hydra(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+    """The config of a run and Hydra's own node beside it, from overrides that are spelt out; raises as :func:`compose`."""
     try:
-        with _initialized():
-            config = hydra_compose("config", overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+        with hydra_initialized():
+            config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+        with open_dict(config):
+            hydra_node = config.pop("hydra")
+        OmegaConf.to_container(config, resolve=True)  # refuses a ${...} that is nothing
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(_explain(error, overrides)) from error
+    _check_keys(config)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"config: {', '.join(missing)} must be given, e.g. {missing[0]}=VALUE")
-    return config
+    return config, hydra_node
+
+
+def spelt_out(overrides: Sequence[str]) -> list[str]:
+    """Overrides as Hydra takes them: respelt, ``scale=tiny`` as what it sets, lists of erasers or tasks in their places.
+
+    Raises:
+        UserError: one cannot be read or done.
+    """
+    overrides = at_scale([respelt(text) for text in overrides])
+    return [
+        out for text, parsed in zip(overrides, parse_overrides(overrides), strict=True) for out in _placed(text, parsed)
+    ]
+
+
+def _placed(text: str, parsed: Override) -> list[str]:
+    """``method=[cure,uce]`` is two erasers, each in a place of its own; Hydra would merge their settings into one."""
+    group = parsed.key_or_group
+    if group not in (*SEVERAL, *ONE_OF) or parsed.package or parsed.type is not OverrideType.CHANGE:
+        return [text]
+    if isinstance(parsed._value, ChoiceSweep):
+        if any(isinstance(value, list) for value in parsed._value.list):
+            raise UserError(
+                f"{text}: a sweep over lists is not done; make a run of each list, or one of all: {group}=[a,b]"
+            )
+        return [text]
+    names = parsed.value()
+    if not isinstance(names, list) or len(names) < 2:
+        return [text]
+    if group in ONE_OF:
+        raise UserError(
+            f"{text}: one {group} a run; for a run of each: erasebench run -m {group}={','.join(map(str, names))}"
+        )
+    if len(set(map(str, names))) < len(names):
+        raise UserError(f"{text}: one is named twice; name each once")
+    whole = [name for name in names if SEVERAL[group] not in compose([f"{group}={name}"])[group]]
+    return [
+        f"{group}=[{','.join(whole)}]",  # those that are made of several bring their places with them
+        *(f"+{group}@{group}.{name}={name}" for name in names if name not in whole),
+    ]
+
+
+def _check_keys(config: DictConfig) -> None:
+    """Refuse keys that nothing reads, which ``+`` puts in unasked.
+
+    Raises:
+        UserError: naming the key and the nearest.
+    """
+    schemas = {"": Settings, "model": ModelSettings, "protocol": ProtocolSettings, "store": StoreSettings}
+    for section, schema in schemas.items():
+        known = [field.name for field in fields(schema)]
+        node = config.get(section) if section else config
+        for key in node or ():
+            if key not in known:
+                place = f"{section}.{key}".lstrip(".")
+                raise UserError(f"{place}: no such key.{suggest(str(key), known)} Keys: {', '.join(known)}")
 
 
 def at_scale(overrides: Sequence[str]) -> list[str]:
@@ -75,43 +149,67 @@ def at_scale(overrides: Sequence[str]) -> list[str]:
     return [*(text for key, text in small.items() if key not in given), *overrides]
 
 
-class _initialized:
-    """Hydra, initialised on our config tree, whether or not a Hydra app is running around us."""
+@contextmanager
+def hydra_initialized() -> Iterator[None]:
+    """Inside the block Hydra composes from our config tree, also if a Hydra app of somebody else is running around us.
 
-    def __enter__(self) -> None:
-        self.ours = not GlobalHydra.instance().is_initialized()
-        if self.ours:
-            self.context = initialize_config_module(CONFIG_MODULE, version_base="1.3", job_name="erasebench")
-            self.context.__enter__()
-
-    def __exit__(self, *exception: object) -> None:
-        if self.ours:
-            self.context.__exit__(*exception)
+    Hydra is one object in a process; what it was is put back.
+    """
+    around, name = GlobalHydra.instance().hydra, JobRuntime.instance().get("name")
+    version = VersionBase.instance().version_base
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module(CONFIG_MODULE, version_base="1.3", job_name="erasebench"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = around
+        JobRuntime.instance().set("name", name)
+        VersionBase.instance().version_base = version
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
     """A composition error in one sentence, with the nearest known name."""
     text = str(error)
-    known = groups()
-    option = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
-    if option and option[1] in known:
-        group, name = option.groups()
-        options = known[group]
-        return f"{group}={name}: there is no such {group}.{suggest(name, options)} Known: {', '.join(options)}"
-    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+    shipped = groups()
+    option = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
+    if option and option[1] in shipped:
+        return _no_such_option(option[1], option[2])
+    for override in parse_overrides(overrides):
+        group = override.key_or_group
+        if group in shipped and not override.is_sweep_override() and isinstance(override.value(), int | float | dict):
+            return _no_such_option(group, override.get_value_element_as_str())
+    if merging := re.match(r"Error merging override (.*)", text, re.DOTALL):
+        why = str(error.__cause__ or "").partition("\n")[0]
+        return f"{merging[1].removeprefix('++')}: {why}"
+    if "Ambiguous value" in text:
+        return f"{_first_quoted(text)}: several values are a sweep; add -m, or write a list: KEY=[a,b]"
+    if isinstance(error, OmegaConfBaseException) and (place := re.search(r"full_key: (\S+)", text)):
+        if "Interpolation" in type(error).__name__:
+            return f"{place[1]}: {text.partition(chr(10))[0]}; a $ before a brace that is meant as it stands is written \\${{"
+        return f"{place[1]}: {text.partition(chr(10))[0]}"
+    key = re.search(r"Could not override '([^']+)'", text)
     if key:
-        keys = _known_keys(overrides) + list(known)
+        keys = [name for name in _known_keys(overrides) + list(shipped) if name != key[1]]
         return f"{key[1]}: no such key.{suggest(key[1], keys)} See all keys with: erasebench run --cfg job"
-    return f"config: {text}"
+    return f"config: {text.partition(chr(10))[0]}"
+
+
+def _no_such_option(group: str, name: str) -> str:
+    options = groups()[group]
+    return f"{group}={name}: there is no such {group}.{suggest(name, options)} Known: {', '.join(options)}"
+
+
+def _first_quoted(text: str) -> str:
+    return text.split("'")[1]
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     """Every dotted key of the config with only the choices of groups applied."""
-    chosen = [text for text in overrides if text.split("=")[0] in groups()]
+    chosen = [text for text in overrides if text.split("=")[0].partition("@")[0].lstrip("+") in groups()]
     try:
-        with _initialized():
+        with hydra_initialized():
             config = OmegaConf.to_container(hydra_compose("config", overrides=chosen))
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, ValueError):
         return []
     keys: list[str] = []
 

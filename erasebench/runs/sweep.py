@@ -5,37 +5,82 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose as hydra_compose
+from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from erasebench.config.build import build, places
 from erasebench.config.choices import CONFIG_MODULE, groups
-from erasebench.config.compose import _initialized, compose
+from erasebench.config.compose import compose, compose_with_hydra
+from erasebench.config.overrides import parse_overrides
 from erasebench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What overrides with several values (``method=cure,uce``) choose among.
+
+    Attributes:
+        examples: overrides without any, each value standing in one of them at least.
+        number: of all combinations.
+        varying: the overrides with several values.
+    """
+
+    examples: list[list[str]]
+    number: int
+    varying: list[str]
+
+
+def choices(overrides: Sequence[str]) -> Choices:
+    """Every value of a sweep tried once.
+
+    Raises:
+        UserError: an override that cannot be read, or varies in a way that cannot be listed.
+    """
+    lists: list[list[str]] = []
+    varying = []
+    for text, parsed in zip(overrides, parse_overrides(overrides), strict=True):
+        if not parsed.is_sweep_override():
+            lists.append([text])
+            continue
+        key = parsed.get_key_element()
+        if isinstance(parsed.value(), Glob):
+            options = parsed.value().filter(groups().get(parsed.key_or_group, []))
+            lists.append([f"{key}={name}" for name in options])
+        elif parsed.is_discrete_sweep():
+            lists.append([f"{key}={value}" for value in parsed.sweep_string_iterator()])
+        else:
+            raise UserError(f"{text}: a run takes values and ranges; an interval is searched by erasebench tune")
+        if not lists[-1]:
+            raise UserError(f"{text}: there is no value in it")
+        varying.append(text)
+    longest = max((len(values) for values in lists), default=1)
+    examples = [[values[min(index, len(values) - 1)] for values in lists] for index in range(longest)]
+    return Choices(examples, prod(map(len, lists)), varying)
 
 
 def varied(overrides: Sequence[str]) -> list[str]:
     """What the chosen ``sweep`` varies, as overrides (``method.alpha=1,2,5``); what is given beside it wins.
 
     Raises:
-        UserError: several sweeps at once.
+        UserError: several sweeps at once, or an override that does not fit.
     """
     given = {_key(text): text.partition("=")[2] for text in overrides}
     name = given.get("sweep", "null")
-    if name == "null":
-        return []
     if "," in name:
         raise UserError(f"sweep={name}: one sweep at a time")
-    compose([f"sweep={name}"])  # refuses an unknown one by name
-    with _initialized():
-        settings = hydra_compose("config", [f"sweep={name}"], return_hydra_config=True).hydra.sweeper.params or {}
+    if name == "null":
+        return []
+    searched = [text for text in overrides if _key(text) == "hydra.searchpath"]
+    settings = compose_with_hydra([*searched, f"sweep={name}"])[1].sweeper.params or {}
     return [f"{key}={value}" for key, value in settings.items() if key not in given]
 
 
