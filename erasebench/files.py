@@ -166,6 +166,18 @@ def check_writable(folder: Path, need_bytes: int = 0) -> float:
     return now
 
 
+def check_place(folder: Path) -> None:
+    """Refuse a path that cannot become a folder, without making it: for who only says what would be done.
+
+    Raises:
+        UserError: a file is in the way, or no folder can have such a name.
+    """
+    with disk_errors(folder):
+        there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), None)
+        if there is not None and not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
 def set_aside(path: Path, why: str) -> Path:
     """Rename what is damaged to ``<name>.broken`` with a warning, so that it is made again and can be looked at.
 

@@ -29,17 +29,8 @@ from erasebench.runs.sweep import choices, literal, varied
 from erasebench.runs.tasks import task_groups
 
 OPTIONS_WITH_VALUE = (
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-)
+    "--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn",
+)  # fmt: skip
 """Options of Hydra that take the word behind them."""
 
 ONLY_SHOWS = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
@@ -134,8 +125,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _hydra(arguments: Sequence[str]) -> int:
+    """Run the app; returns the exit status. What failed has been said."""
     sys.argv = ["erasebench run", *arguments]
-    _app()
+    try:
+        _app()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
 
 
@@ -150,13 +145,9 @@ def _sweep(arguments: Sequence[str], number: int, configs: Sequence[DictConfig],
     folder = folder.resolve()
     for note in folder.glob("job-*.json"):  # of an earlier sweep in a folder that the user gave
         note.unlink()
-    status = 0
-    try:
-        _hydra([*arguments, f"hydra.sweep.dir={literal(str(folder))}"])
-    except SystemExit as stop:  # Hydra's, for what failed outside of the jobs; it has said what
-        status = int(stop.code or 0)
-    paths = sorted(folder.glob("job-*.json"))
-    notes = sorted((JobNote(**json.loads(path.read_text("utf-8"))) for path in paths), key=lambda note: note.number)
+    status = _hydra([*arguments, f"hydra.sweep.dir={literal(str(folder))}"])
+    noted = [JobNote(**json.loads(path.read_text("utf-8"))) for path in folder.glob("job-*.json")]
+    notes = sorted(noted, key=lambda note: note.number)
     if dry:
         shutil.rmtree(folder, ignore_errors=True)
     here = Path.cwd()

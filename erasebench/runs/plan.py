@@ -23,6 +23,7 @@ from erasebench.config.settings import ModelSettings
 from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import UNEDITED, eraser_label
 from erasebench.errors import UserError
+from erasebench.files import check_place
 from erasebench.images.scheduler import scheduler_identity
 from erasebench.models.load import Model, find_device, find_dtype
 from erasebench.prompts.choose import from_config as prompt_set
@@ -136,7 +137,10 @@ def prepare(config: DictConfig) -> Prepared:
         kind: (group, prompt_set(config.prompts, kind, group.concepts)) for kind, group in task_groups(config).items()
     }
     store = Store(config.store.dir, mends=not config.dry_run)
-    store.check_writable()
+    if config.dry_run:  # which writes nothing, so that it works on results that are read-only
+        check_place(store.root)
+    else:
+        store.check_writable()
     plugins = tuple(config.plugins)
     erasers: dict[str, Eraser] = {}
     nodes = places(config.method, "method", "_target_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -57,6 +58,8 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
     for key in values:
         if key not in known:
             raise UserError(f"{place}.{key}: no such key.{suggest(key, known)}")
+    for key, value in values.items():
+        _check_type(key, value, place)
     settings = TaskSettings(**values)
     if settings.kind not in KINDS:
         raise UserError(
@@ -105,6 +108,37 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
         if names.count(name) > 1:
             raise UserError(f"{place}.erase: {name!r} is named twice; remove one")
     return TaskGroup(settings.kind, asked, tuple(tasks))
+
+
+def _check_type(key: str, value: Any, place: str) -> None:
+    """Refuse a value of a task that is of another type than its key takes.
+
+    Raises:
+        UserError: with the spelling that was probably meant.
+    """
+    if key in ("concepts", "erase") and value != PROMPTS and not _is_texts(value):
+        names = ",".join(re.findall(r"[^\[\]{}',]+", str(value)))
+        raise UserError(f"{place}.{key}={value}: write a list: {place}.{key}=[{names}]")
+    if key == "retain" and not isinstance(value, str) and not _is_texts(value):
+        raise UserError(
+            f"{place}.retain={value}: write others, none or a list of texts, e.g. {place}.retain=[sky,road]"
+        )
+    if key == "keep" and not (_is_lists(value) and set(value) <= set(KINDS)):
+        raise UserError(f"{place}.keep={value}: write lists by kind ({', '.join(KINDS)}), e.g. {{object: [church]}}")
+    if key in ("phrases", "indirect") and not _is_lists(value):
+        raise UserError(f"{place}.{key}={value}: write a list for each concept, e.g. {{church: [chapel]}}")
+    if key in ("kind", "anchor") and not isinstance(value, str):
+        raise UserError(f"{place}.{key}={value}: write a text, e.g. {place}.{key}=object")
+    if key == "joint" and not isinstance(value, bool):
+        raise UserError(f"{place}.joint={value}: write true or false")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_lists(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) and _is_texts(entry) for key, entry in value.items())
 
 
 def task_groups(config: DictConfig) -> dict[str, TaskGroup]:

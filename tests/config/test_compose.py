@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -15,7 +16,7 @@ from erasebench.config.build import build, places
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.errors import UserError
-from erasebench.runs.tasks import TaskSettings, task_group
+from erasebench.runs.tasks import TaskSettings, task_group, task_groups
 
 NEEDS = {("model", "folder"): ["model.path=somewhere"], ("prompts", "file"): ["prompts.source=prompts.csv"]}
 """Overrides that an option cannot be composed without."""
@@ -130,3 +131,44 @@ def test_the_command_refuses_in_seconds(override: str, tmp_path) -> None:
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr and override.split("=")[0].split(".")[0] in done.stderr
     assert time.monotonic() - started < 60, "the loose bound is for a busy machine; it takes about two seconds"
+
+
+def test_our_config_is_composed_inside_somebody_elses_hydra(tmp_path: Path) -> None:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.version import getbase
+
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.2"):
+        for _ in range(2):  # as a notebook does
+            assert compose(["task=object"]).model.name == "embedded"
+        assert hydra_compose("config", ["a=2"]) == {"a": 2} and str(getbase()) == "1.2"
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task.erase=5"], r"task.erase=5: write a list: task.erase=\[5\]"),
+        (["task.erase=church"], r"write a list: task.erase=\[church\]"),
+        (["task.erase=[[church]]"], r"write a list: task.erase=\[church\]"),
+        (["task.concepts={a: b}"], "task.concepts"),
+        (["task.keep=x"], r"task.keep=x: write lists by kind"),
+        (["task.keep={things: [a]}"], "write lists by kind"),
+        (["task.phrases={church: chapel}"], "write a list for each concept"),
+        (["task.retain=5"], "task.retain=5: write others, none or a list"),
+        (["task.retain='${x}'"], "task.retain: Interpolation key 'x' not found"),
+        (["task.joint=5"], "task.joint=5: write true or false"),
+        (["task.kind=[object]"], "write a text"),
+        (["task.anchor=5"], "write a text"),
+        (["store.dir='a${b}'"], "store.dir: Interpolation key 'b' not found"),
+        (["protocol.seeds=[x]"], "'x' of type 'str' could not be converted"),
+        (["protocol.counting=x"], "protocol.counting=x: Cannot assign"),
+        (["protocol.scheduler_config=x"], r"^protocol.scheduler_config=x: Cannot assign"),
+        (["method=5"], "method=5: there is no such method"),
+    ],
+)
+def test_values_of_a_wrong_type_are_sentences(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        task_groups(compose(["task=object", *overrides]))
