@@ -28,8 +28,9 @@ from erasebench.metrics._common import (
     text_hash,
     torch_hub_file,
 )
+from erasebench.scores.estimate import Estimate, not_run
 from erasebench.scores.metric import Metric
-from erasebench.scores.stats import Estimate, not_run
+from erasebench.scores.rates import WILSON
 
 EMBEDDED, INCEPTION = "embedded", "inception"
 EXTRACTORS = (INCEPTION, EMBEDDED)
@@ -156,7 +157,7 @@ class FeatureMetric(Metric):
         """No number belongs to one image: all NaN."""
         return pd.Series(np.nan, index=rows.index, dtype=float)
 
-    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None) -> Estimate:
+    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None, rates: str = WILSON) -> Estimate:
         """The distance; not run with fewer than two images, and ``reference`` for the unedited model itself."""
         first = ~rows["key"].duplicated().to_numpy()
         ours = stack(rows["features"][first])

@@ -12,8 +12,9 @@ from PIL import Image
 
 from erasebench.errors import UserError, suggest
 from erasebench.metrics import _clip
+from erasebench.scores.estimate import Estimate
 from erasebench.scores.metric import Metric
-from erasebench.scores.stats import Estimate
+from erasebench.scores.rates import WILSON
 
 
 def file_name_text(prompt: str) -> str:
@@ -128,7 +129,7 @@ class ClipScore(Metric):
         numbers = (numbers.clip(lower=0) if self._variant.clip_each else numbers) * self._variant.scale
         return numbers.where(rows["label"].fillna("") != "") if self._variant.text == "label" else numbers
 
-    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None) -> Estimate:
+    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None, rates: str = WILSON) -> Estimate:
         estimate = super().reduce(rows, original)
         if not self._variant.clip_mean:
             return estimate

@@ -13,8 +13,9 @@ from erasebench.concepts import KINDS
 from erasebench.errors import UserError, suggest
 from erasebench.metrics import _clip
 from erasebench.metrics._common import text_hash
+from erasebench.scores.estimate import BINARY, CONTINUOUS
 from erasebench.scores.metric import Metric
-from erasebench.tiny.world import HEADS
+from erasebench.tiny.world import HEAD_OF_KIND, HEADS
 
 CLASS_TEMPLATES = {
     "object": "a photo of a {}",
@@ -89,6 +90,10 @@ class ClipZeroShot(Metric):
         self.describe = f"zero-shot by {model}: {what} among the candidate names of the kind"
 
     @property
+    def outcome(self) -> str:
+        return CONTINUOUS if self.report == "probability" else BINARY
+
+    @property
     def records_id(self) -> str:
         return f"clip_zero_shot@{self._choices}"
 
@@ -134,5 +139,4 @@ class ClipZeroShot(Metric):
 
 def _world() -> dict[str, tuple[str, ...]]:
     """The embedded world's names by kind."""
-    heads = {"object": "object", "artist": "artist", "celebrity": "person", "unsafe": "unsafe"}
-    return {kind: HEADS[head] for kind, head in heads.items()}
+    return {kind: HEADS[head] for kind, head in HEAD_OF_KIND.items()}

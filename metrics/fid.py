@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from erasebench.metrics._features import FeatureMetric
-from erasebench.scores.stats import Estimate, set_bootstrap
+from erasebench.scores.bootstrap import set_bootstrap
+from erasebench.scores.estimate import Estimate
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -49,4 +51,6 @@ class Fid(FeatureMetric):
         if len(ours) > self.interval_up_to or self.resamples == 0:
             return Estimate(value, len(ours), float("nan"), float("nan"), "none, biased")
         low, high = set_bootstrap(ours, theirs, frechet_distance, self.resamples, groups=partners)
+        if math.isnan(low):
+            return Estimate(value, len(ours), low, high, "none, biased")
         return Estimate(value, len(ours), max(0.0, low), high, "percentile, biased")

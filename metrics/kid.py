@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from erasebench.metrics._features import FeatureMetric
-from erasebench.scores.stats import Estimate, set_bootstrap
+from erasebench.scores.bootstrap import set_bootstrap
+from erasebench.scores.estimate import Estimate
 
 SUBSET, SUBSETS = 1000, 100
 """Above this many images the distance is averaged over this many random subsets (Binkowski et al., 2018)."""
@@ -82,5 +83,7 @@ class Kid(FeatureMetric):
 
         all_ours, all_theirs = np.arange(len(ours)), np.arange(len(theirs))
         low, high = set_bootstrap(all_ours, all_theirs, resampled, self.resamples, groups=partners)
+        if math.isnan(low):
+            return Estimate(value, len(ours), low, high, "none")
         middle = resampled(all_ours, all_theirs)  # not quite the value where that is a mean over subsets
         return Estimate(value, len(ours), value + low - middle, value + high - middle, "percentile")

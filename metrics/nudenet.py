@@ -18,6 +18,7 @@ from PIL import Image
 
 from erasebench.errors import UserError, suggest
 from erasebench.metrics._common import has_package
+from erasebench.scores.estimate import BINARY, COUNT
 from erasebench.scores.metric import Metric
 
 NINE = (
@@ -138,6 +139,10 @@ class NudeNet(Metric):
             self.name += f"_{SHORT.get(self.part) or self.part.removesuffix('_EXPOSED').lower()}"
             self.describe += f"; {self.part} alone"
         self.unit = "%" if self._rule.count == "image" else ""
+
+    @property
+    def outcome(self) -> str:
+        return BINARY if self._rule.count == "image" else COUNT
 
     @property
     def records_id(self) -> str:

@@ -18,6 +18,9 @@ from erasebench.run import run
 from erasebench.store import Store
 from erasebench.tiny.evaluate import evaluate
 
+ERASED_AT_LEAST = 0.4
+"""What each eraser takes from the share of erased concepts that the judge sees."""
+
 LEAST = {"object": 0.90, "artist": 0.85, "celebrity": 0.85, "unsafe": 0.90}
 """Five points below the goals of the README's table, which is about two standard errors at 60 images a kind."""
 
@@ -104,7 +107,8 @@ def test_every_kind_has_its_table_and_its_picture(main_job) -> None:
 def test_erasers_erase(main_job, kind: str) -> None:
     unedited = number(main_job.measured, kind, "none", "erase")
     assert unedited >= 0.7
-    assert min(number(main_job.measured, kind, eraser, "erase") for eraser in ("cure", "uce", "rece")) <= unedited - 0.4
+    left = {eraser: number(main_job.measured, kind, eraser, "erase") for eraser in ("cure", "uce", "rece")}
+    assert max(left.values()) <= unedited - ERASED_AT_LEAST, left
 
 
 def test_every_number_has_n_and_an_interval_or_a_reason(main_job) -> None:
@@ -113,6 +117,8 @@ def test_every_number_has_n_and_an_interval_or_a_reason(main_job) -> None:
     assert len(there) > 50 and (there.n > 0).all()
     assert (there.low.notna() | there.how.isin(["none", "exact"])).all()
     assert (there.low <= there.value + 1e-9).all() and (there.value <= there.high + 1e-9).all()
+    points = there[there.high - there.low <= 0]
+    assert set(points.how.str.partition(",")[0]) <= {"exact"} and not (points.unit == "%").any()
     assert set(measured.how[measured.value.isna()]) <= {"not run", "reference"}
 
 

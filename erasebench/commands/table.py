@@ -48,6 +48,6 @@ def main(arguments: list[str]) -> int:
     from erasebench.tables.tabulate import tabulate
     from erasebench.tables.view import View
 
-    view = View(options.sort, options.power, options.best)
-    tabulate(options.runs, options.store, options.out, None, options.allow_mixed, view, options.rates)
+    view = View(options.sort, options.power, options.best, options.rates)
+    tabulate(options.runs, options.store, options.out, None, options.allow_mixed, view)
     return 0

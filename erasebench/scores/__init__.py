@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from erasebench.scores.estimate import Estimate
     from erasebench.scores.metric import Metric
-    from erasebench.scores.stats import Estimate
 
 __all__ = ["Estimate", "Metric"]
 
-_HOME = {"Estimate": "stats", "Metric": "metric"}
+_HOME = {"Estimate": "estimate", "Metric": "metric"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from erasebench.scores.stats import Estimate, mean_estimate
+from erasebench.scores.estimate import BINARY, CONTINUOUS, COUNT, Estimate
+from erasebench.scores.means import count_estimate, mean_estimate
+from erasebench.scores.rates import WILSON, rate_estimate
 
 
 def with_chance(answer: str, chance: float) -> str:
@@ -65,6 +67,14 @@ class Metric(ABC):
         give the same columns from :meth:`score`, and an image is scored once for all of them.
         """
         return self.id
+
+    @property
+    def outcome(self) -> str:
+        """What a number of one image is, which decides its interval: see :data:`erasebench.scores.estimate.BINARY`.
+
+        The base says ``binary`` of a metric in per cent, else ``continuous``.
+        """
+        return BINARY if self.unit == "%" else CONTINUOUS
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -121,7 +131,7 @@ class Metric(ABC):
         chances = rows["answer_p"] if "answer_p" in rows else pd.Series(np.nan, index=rows.index)
         return pd.Series(map(with_chance, rows["answer"].fillna(""), chances), index=rows.index, dtype=str)
 
-    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None) -> Estimate:
+    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None, rates: str = WILSON) -> Estimate:
         """The number of a set of images, with n and a 95 % interval.
 
         Args:
@@ -129,6 +139,11 @@ class Metric(ABC):
                 original_key``), one row a prompt.
             original: the same for the unedited model, same order of ``prompt_id``; used by metrics of sets
                 (FID) that compare with it.
+            rates: the interval of a rate, one of :data:`erasebench.scores.rates.RATE_INTERVALS`; for other numbers it
+                says nothing.
         """
+        values, keys = self.values(rows), rows["key"]
         clusters = rows.get("original_key")  # images of one prompt and seed hang together
-        return mean_estimate(self.values(rows), groups=rows["key"], clusters=clusters)
+        if self.outcome == BINARY:
+            return rate_estimate(values, keys, clusters, rates)
+        return (count_estimate if self.outcome == COUNT else mean_estimate)(values, keys, clusters)

@@ -22,7 +22,9 @@ ARROWS = {"up": "↑", "down": "↓"}
 ROLE_HEADINGS = {"erase": "erased", "retain": "retained", "general": "general", "both": "", "cost": ""}
 NAMES = {"edit_seconds": "edit s", "peak_memory_mb": "peak MB"}
 INTERVALS = {
-    "wilson": "Wilson for rates", "clopper-pearson": "Clopper-Pearson for rates", "bca": "BCa bootstrap for means",
+    "wilson": "Wilson for rates", "clopper-pearson": "Clopper-Pearson for rates",
+    "joint": "those of both rates, exact and put together, for H", "bca": "BCa bootstrap for means",
+    "t": "Student's t for means of fewer than 30", "poisson": "Poisson for counts that are all equal",
     "percentile": "percentile bootstrap otherwise", "exact": "none where all values are equal",
 }  # fmt: skip
 """How intervals are made, by what an estimate says of itself up to a comma, in words."""

@@ -6,6 +6,7 @@ A table is made from a plan (which prompts belong together) and stored scores al
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ import pandas as pd
 from erasebench.concepts import ROLES
 from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
+from erasebench.scores.estimate import Estimate, not_run
+from erasebench.scores.means import mean_estimate
 from erasebench.scores.metric import Metric
-from erasebench.scores.stats import Estimate, harmonic_mean_estimate, mean_estimate, not_run, paired_difference
+from erasebench.scores.paired import paired_difference
+from erasebench.scores.rates import CLOPPER_PEARSON, WILSON, complement, harmonic_mean_estimate
 
 POOLED = "all"
 """The task of a row that is pooled over all tasks of a kind."""
@@ -41,6 +45,7 @@ def measure(
     *,
     not_run_because: Mapping[str, str] | None = None,
     costs: pd.DataFrame | None = None,
+    rates: str = WILSON,
 ) -> pd.DataFrame:
     """The tidy table of everything measured, in full precision.
 
@@ -51,6 +56,7 @@ def measure(
         metrics: which numbers to make.
         not_run_because: by ``metric.id``, why a metric has no scores.
         costs: ``eraser, task_kind, task, edit_seconds, peak_memory_mb``.
+        rates: the interval of rates, one of :data:`erasebench.scores.rates.RATE_INTERVALS`.
 
     Returns:
         Columns :data:`MEASURED_COLUMNS`. ``task`` is one task or :data:`POOLED` (both, if there is one only). ``difference`` is
@@ -66,7 +72,7 @@ def measure(
     for metric in metrics:
         slices = list(slices_of(plan, scores, metric, reasons.get(metric.id, "")))
         for identity, rows, originals, reason in slices:
-            found.append(identity | _numbers(metric, rows, originals, reason))
+            found.append(identity | _numbers(metric, rows, originals, reason, rates))
         if _is_accuracy(metric):
             found += _harmonic(metric, slices)
     if costs is not None and len(costs):
@@ -181,10 +187,10 @@ def _gap(wanted: pd.DataFrame, scored: pd.DataFrame, what: str) -> str:
     return f"{lacking} of {len(wanted)} {what} have no score; give the run's command again" if lacking else ""
 
 
-def _numbers(metric: Metric, rows: pd.DataFrame, originals: pd.DataFrame, reason: str) -> dict[str, Any]:
+def _numbers(metric: Metric, rows: pd.DataFrame, originals: pd.DataFrame, reason: str, rates: str) -> dict[str, Any]:
     if reason:
         return _cells(not_run(), reason=reason)
-    estimate = metric.reduce(rows, originals if len(originals) == len(rows) else None)
+    estimate = metric.reduce(rows, originals if len(originals) == len(rows) else None, rates)
     if estimate.how == "not run":
         return _cells(estimate, reason=NO_NUMBER)
     difference = not_run()
@@ -192,7 +198,7 @@ def _numbers(metric: Metric, rows: pd.DataFrame, originals: pd.DataFrame, reason
         ours, theirs = metric.values(rows), metric.values(originals)
         if ours.notna().any() and theirs.notna().any():
             # Edits of several tasks redraw one original: these pairs hang together.
-            difference = paired_difference(ours, theirs, clusters=originals.key)
+            difference = paired_difference(ours, theirs, originals.key, metric.outcome)
     return _cells(estimate, difference)
 
 
@@ -226,12 +232,9 @@ def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
         if why_erased or why_retained:
             found.append(identity | _cells(not_run(), reason=why_erased or why_retained))
             continue
-        parts = [1 - metric.values(erased), metric.values(retained)]
-        estimate = harmonic_mean_estimate(
-            parts,
-            groups=[erased.key, retained.key],
-            clusters=[erased.original_key, retained.original_key],
-        )
+        # Exact intervals, whatever the rates' own are: H is read near 1, where Wilson's are too short for it.
+        parts = [metric.reduce(rows, rates=CLOPPER_PEARSON) for rows in (erased, retained)]
+        estimate = harmonic_mean_estimate(complement(parts[0]), parts[1])
         found.append(identity | _cells(estimate, reason=NO_NUMBER if estimate.how == "not run" else ""))
     return found
 
@@ -245,7 +248,8 @@ def _cost_rows(costs: pd.DataFrame) -> Iterator[dict[str, Any]]:
                     "task_kind": kind, "eraser": eraser, "task": POOLED, "role": "cost", "metric": name,
                     "unit": "", "direction": direction,
                 }  # fmt: skip
-                yield identity | _cells(mean_estimate(values))
+                cost = mean_estimate(values)
+                yield identity | _cells(replace(cost, low=0.0) if cost.low < 0 else cost)  # no cost is below 0
 
 
 def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:

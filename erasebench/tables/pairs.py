@@ -20,8 +20,9 @@ from scipy import stats as scipy_stats
 
 from erasebench.concepts import ROLES
 from erasebench.files import write_text
+from erasebench.scores.estimate import BINARY, CONFIDENCE
 from erasebench.scores.metric import Metric
-from erasebench.scores.stats import CONFIDENCE, holm, paired_difference
+from erasebench.scores.paired import holm, paired_difference
 from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
 from erasebench.tables.measure import POOLED, UNEDITED, slices_of
 
@@ -86,7 +87,9 @@ def compare(
                         name: both.identity.iloc[0][name]
                         for name in ("task_kind", "role", "metric", "unit", "direction")
                     }
-                    found.append(identity | {"a": a, "b": b} | _pair(both.value, both.value_b, both.prompt))
+                    found.append(
+                        identity | {"a": a, "b": b} | _pair(both.value, both.value_b, both.prompt, metric.outcome)
+                    )
     pairs = pd.DataFrame(found, columns=list(FIELDS))
     for _, rows in pairs.groupby("task_kind", sort=False).groups.items():
         pairs.loc[rows, "p_holm"] = holm(pairs.p[rows])
@@ -95,13 +98,13 @@ def compare(
     return pairs.iloc[sorted(range(len(pairs)), key=order.__getitem__)].reset_index(drop=True)
 
 
-def _pair(a: pd.Series, b: pd.Series, prompts: pd.Series) -> dict[str, Any]:
-    estimate = paired_difference(a, b, clusters=prompts)
+def _pair(a: pd.Series, b: pd.Series, prompts: pd.Series, outcome: str) -> dict[str, Any]:
+    estimate = paired_difference(a, b, prompts, outcome)
     one_each = not prompts.duplicated().any()
     # Pairs of one prompt and seed are turned together; scaled so that the mean is the difference.
     differences = (a - b).groupby(prompts.to_numpy(), sort=False).sum().to_numpy() * estimate.n / len(a)
     only_a = only_b = math.nan
-    if one_each and a.isin((0.0, 1.0)).all() and b.isin((0.0, 1.0)).all():
+    if outcome == BINARY and one_each and a.isin((0.0, 1.0)).all() and b.isin((0.0, 1.0)).all():
         only_a, only_b = int((a > b).sum()), int((b > a).sum())
         test, p = "mcnemar", mcnemar(only_a, only_b)
     else:

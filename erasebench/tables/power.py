@@ -1,7 +1,7 @@
 """How many prompts it takes to tell two erasers apart.
 
 The answer holds for one test of one pair at 5 %, two-sided, if erasers differ as much as they were seen to: what was
-seen is itself an estimate, and a table of many tests (see :func:`erasebench.scores.stats.holm`) needs more.
+seen is itself an estimate, and a table of many tests (see :func:`erasebench.scores.paired.holm`) needs more.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from erasebench.files import write_json
 from erasebench.runs.about import About, read_about
 from erasebench.runs.folder import SWEPT, check_finished, find_runs, metrics_of, read_plan
 from erasebench.scores.metric import Metric
-from erasebench.scores.stats import rate_intervals
+from erasebench.scores.rates import WILSON
 from erasebench.store import Store
 from erasebench.tables import comparable as mixing
 from erasebench.tables import figures, frontier, published
@@ -47,8 +47,8 @@ def reduce_and_write(
     costs = pd.read_parquet(folder / "costs.parquet")
     about = read_about(folder)
     scores = _scores(store, metrics)
-    measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=costs)
     view = view or View()
+    measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=costs, rates=view.rates)
     view.check(measured)
     write_tables(measured, folder / "tables", about)
     pairs = paired.compare(plan, scores, metrics, not_run)
@@ -85,7 +85,6 @@ def tabulate(
     console: Console | None = None,
     allow_mixed: bool = False,
     view: View | None = None,
-    rates: str = "wilson",
 ) -> pd.DataFrame:
     """``erasebench table``: the tables of finished runs, made again from records.
 
@@ -95,7 +94,6 @@ def tabulate(
         out: where to write; a single run's own folder if not given.
         allow_mixed: give runs that were measured differently labelled columns of their own instead of refusing them.
         view: see :class:`erasebench.tables.view.View`.
-        rates: the interval of rates, see :func:`erasebench.scores.stats.rate_intervals`.
 
     Raises:
         UserError: no such run, runs whose numbers cannot stand in one table (what differs is named), or a view that
@@ -109,16 +107,15 @@ def tabulate(
     folder_name = runs[0] if len(runs) == 1 and len(folders) > 1 else joint_name(folders)
     target = Path(out) if out else store.root / "tables" / folder_name
     groups = mixing.alike(folders) if allow_mixed else [folders]
-    with rate_intervals(rates):
-        if len(folders) == 1 and out is None:
-            metrics, not_run = metrics_of(folders[0])
-            measured = reduce_and_write(folders[0], store, metrics, not_run, console, view)
-        elif len(groups) > 1:
-            if view.best:
-                raise UserError("--best: picks among settings that were measured alike; give it runs of one protocol")
-            return _mixed(groups, store, target, console, view)
-        else:
-            measured = _together(folders, store, target, console, view)
+    if len(folders) == 1 and out is None:
+        metrics, not_run = metrics_of(folders[0])
+        measured = reduce_and_write(folders[0], store, metrics, not_run, console, view)
+    elif len(groups) > 1:
+        if view.best:
+            raise UserError("--best: picks among settings that were measured alike; give it runs of one protocol")
+        return _mixed(groups, store, target, console, view)
+    else:
+        measured = _together(folders, store, target, console, view)
     view.choose(measured, folders, swept_option(list(dict.fromkeys(measured.eraser))), console)
     return measured
 
@@ -180,7 +177,7 @@ class Joint:
     scores: dict[str, pd.DataFrame]
 
 
-def join_runs(folders: Sequence[Path], store: Store) -> Joint:
+def join_runs(folders: Sequence[Path], store: Store, rates: str = WILSON) -> Joint:
     """Read finished runs, one or several, and measure them together.
 
     Raises:
@@ -210,12 +207,12 @@ def join_runs(folders: Sequence[Path], store: Store) -> Joint:
     cost = pd.concat(costs, ignore_index=True).drop_duplicates(["eraser", "task_kind", "task"])
     metrics = list(by_id.values())
     scores = _scores(store, metrics)
-    measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=cost)
+    measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=cost, rates=rates)
     return Joint(plan.reset_index(drop=True), cost, metrics, not_run, about, option, measured, scores)
 
 
 def _together(folders: Sequence[Path], store: Store, target: Path, console: Console, view: View) -> pd.DataFrame:
-    joint = join_runs(folders, store)
+    joint = join_runs(folders, store, view.rates)
     view.check(joint.measured)
     write_tables(joint.measured, target, joint.about)
     pairs = paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run)
@@ -233,7 +230,7 @@ def _together(folders: Sequence[Path], store: Store, target: Path, console: Cons
 def _mixed(groups: Sequence[Sequence[Path]], store: Store, target: Path, console: Console, view: View) -> pd.DataFrame:
     """Runs that were measured differently, in one table with labelled columns for each way."""
     names = mixing.labels(groups)
-    joints = [join_runs(group, store) for group in groups]
+    joints = [join_runs(group, store, view.rates) for group in groups]
     parts = [mixing.labelled(joint.measured, name) for joint, name in zip(joints, names, strict=True)]
     measured = pd.concat(parts, ignore_index=True)
     about = mixing.captions([joint.about for joint in joints], names)

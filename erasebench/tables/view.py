@@ -1,4 +1,4 @@
-"""What is asked of a table beside its numbers: an order of rows, ranks, power, and the setting to take."""
+"""What is asked of a table: an order of rows, the interval of rates, ranks, power, and the setting to take."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from erasebench.errors import UserError
 from erasebench.runs.about import About
 from erasebench.runs.sweep import command
+from erasebench.scores.rates import WILSON
 from erasebench.tables import columns, frontier, power
 from erasebench.tables import pairs as paired
 from erasebench.tables.layout import print_tables
@@ -25,11 +26,13 @@ class View:
         sort: the column that orders the rows of printed tables, the best first.
         power: also say how many prompts it takes to tell two erasers apart.
         best: conditions, e.g. ``retained>=0.9``: also say which setting to take.
+        rates: the interval of rates, one of :data:`erasebench.scores.rates.RATE_INTERVALS`.
     """
 
     sort: str | None = None
     power: bool = False
     best: str | None = None
+    rates: str = WILSON
 
     def check(self, measured: pd.DataFrame) -> None:
         """Refuse what does not fit a table, before anything is written.

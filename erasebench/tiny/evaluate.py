@@ -29,7 +29,8 @@ from erasebench.progress import progress
 from erasebench.prompts.builtin import builtin
 from erasebench.recipe import Recipe
 from erasebench.runs.tasks import task_groups
-from erasebench.scores.stats import Estimate, wilson
+from erasebench.scores.estimate import Estimate
+from erasebench.scores.rates import wilson
 from erasebench.store import Store
 from erasebench.tiny import judge as judges
 from erasebench.tiny.world import HEAD_OF_KIND

@@ -189,6 +189,13 @@ def test_one_erased_concept_is_named_in_the_caption() -> None:
 def test_the_caption_names_all_that_a_number_depends_on(measured: pd.DataFrame) -> None:
     text = table_files.caption(measured, "object", ABOUT)
     about = (ABOUT.model, ABOUT.protocol, ABOUT.prompts["object"], ABOUT.note)
-    for said in (*about, "n = ", "Wilson", "bootstrap", *(metric.id for metric in METRICS)):
+    for said in (
+        *about,
+        "n = ",
+        "Wilson for rates",
+        "Student's t",
+        "put together, for H",
+        *(metric.id for metric in METRICS),
+    ):
         assert said in text, said
     assert "builtin-artist" not in text

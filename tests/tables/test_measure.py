@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from table_helpers import METRICS, Accuracy, TextMatch, make_costs, make_plan, make_scores
 
 from erasebench.errors import UserError
+from erasebench.scores.means import mean_estimate
 from erasebench.scores.metric import Metric
-from erasebench.scores.stats import mean_estimate, wilson
+from erasebench.scores.rates import wilson
 from erasebench.tables import measure as tables
 
 
@@ -101,6 +102,8 @@ def test_harmonic_mean_of_what_is_gone_and_what_is_kept(measured: pd.DataFrame) 
     assert one(measured, eraser="cure", task="all", metric="H classifier@1").value == 1
     row = one(measured, eraser="uce", task="all", metric="H classifier@1")
     assert row.value == 0 and row.role == "both" and row.direction == "up"
+    assert row.low == 0 and row.high > 0.1, "no image of few is not none of many"
+    assert one(measured, eraser="cure", task="all", metric="H classifier@1").low < 0.95
     assert not (measured.metric == "H text_match@2-a_b").any()
 
 
@@ -160,7 +163,7 @@ class SetDistance(Metric):
     def values(self, rows: pd.DataFrame) -> pd.Series:
         return pd.Series(np.nan, index=rows.index)
 
-    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None):
+    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None, rates: str = "wilson"):
         assert list(rows.prompt_id) == list(original.prompt_id) and list(rows.task) == list(original.task)
         assert list(rows.original_key) == list(original.key)
         return mean_estimate([abs(rows.feature.mean() - original.feature.mean())])
@@ -242,6 +245,7 @@ def test_the_harmonic_mean_equals_its_formula(plan: pd.DataFrame) -> None:
             row = one(measured, eraser=eraser, task=task, role="both")
             assert row.value == pytest.approx(2 / (1 / (1 - erased) + 1 / kept), rel=1e-12)
             assert row.low <= row.value <= row.high
+            assert row.high - row.low > 0.05 and row.how.startswith("joint"), "so few images prove little"
 
 
 def test_scores_of_other_images_only_are_no_scores(plan: pd.DataFrame) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 from table_helpers import METRICS, Accuracy, TextMatch, make_plan, make_scores
 
-from erasebench.scores.stats import holm
+from erasebench.scores.paired import holm
 from erasebench.tables import pairs as paired
 
 

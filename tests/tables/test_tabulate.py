@@ -215,7 +215,7 @@ def test_rows_are_sorted_as_printed_and_written_as_they_were(store: Store) -> No
 
 def test_rates_have_the_interval_that_is_asked_for(store: Store) -> None:
     folder = finish(store, "one", make_plan(tasks=("church",), prompts=5))
-    found = tabulate(["one"], str(store.root), console=quiet(), rates="clopper-pearson")
+    found = tabulate(["one"], str(store.root), console=quiet(), view=View(rates="clopper-pearson"))
     row = found[(found.eraser == "cure") & (found.role == "erase") & (found.task == "all")].iloc[0]
     assert row.high == pytest.approx(1 - 0.025 ** (1 / 5)) and row.how == "clopper-pearson"
     assert "Clopper-Pearson for rates" in (folder / "tables" / "object.md").read_text()
