@@ -4,6 +4,7 @@ Layout of a results folder::
 
     images/ab/<key>.png              one image; its recipe is inside the PNG
     edits/<key>.safetensors, .json   one edit
+    attacks/ab/<key>.safetensors     what an attack found for one prompt
     records/images/<shard>.parquet   recipe, pixel hash, seconds, device, library versions: a row an image
     records/<metric id>/<shard>.parquet   raw scores: a row an image and input
     runs/<run>/                      what a run writes: plan, manifest, tables
@@ -30,12 +31,21 @@ import pandas as pd
 from PIL import Image
 
 from erasebench.errors import Damaged, UserError
-from erasebench.files import check_writable, disk_errors, opened, set_aside, sweep_temporary, write_atomic
+from erasebench.files import (
+    check_writable,
+    disk_errors,
+    opened,
+    read_whole,
+    set_aside,
+    sweep_temporary,
+    write_atomic,
+)
 from erasebench.recipe import Recipe
 from erasebench.store import records, shards
 from erasebench.store.png import END, START, png_bytes, read_png
 
 if TYPE_CHECKING:
+    from erasebench.edits.attack import Found
     from erasebench.edits.eraser import Edit
 
 log = logging.getLogger(__name__)
@@ -250,6 +260,46 @@ class Store:
             if os.path.lexists(path):
                 set_aside(path, "not an edit that can be read")
             edit.save(path)
+
+    # Attacks
+
+    def attack_path(self, key: str) -> Path:
+        """Where what an attack found is or will be."""
+        return self.root / "attacks" / _checked(key)[:2] / f"{key}.safetensors"
+
+    def get_attack(self, key: str) -> Found | None:
+        """What an attack found; ``None`` if it has not been found yet, or is damaged.
+
+        Raises:
+            UserError: it cannot be read now.
+        """
+        from erasebench.edits.attack import Found
+
+        path = self.attack_path(key)
+        try:
+            data = read_whole(path)
+            try:
+                return Found.from_bytes(data, key)
+            except ValueError as error:
+                raise Damaged(path, str(error)) from error
+        except FileNotFoundError:
+            return None
+        except Damaged as error:
+            self._damaged(error)
+        return None
+
+    def put_attack(self, key: str, found: Found) -> None:
+        """Save what an attack found. What is there is kept: images hang on it, and another search may end elsewhere.
+
+        Raises:
+            UserError: the folder is full or not writable.
+        """
+        path = self.attack_path(key)
+        if self.get_attack(key) is not None:
+            return
+        if os.path.lexists(path):
+            set_aside(path, "not what an attack found")
+        write_atomic(path, found.to_bytes(key))
 
     # Scores
 
