@@ -80,7 +80,7 @@ def evaluate(
     missing = len(store.missing(recipe.key for recipe in recipes))
     with progress("draw", missing) as advance:
         generate(model, recipes, store, batch_size, advance)
-    network = judges.load(embedded_folder() / "judge")
+    network = judges.read_judge(embedded_folder() / "judge")
     found = []
     for start in range(0, len(recipes), 256):
         images = [np.asarray(store.image(recipe.key)) for recipe in recipes[start : start + 256]]
