@@ -20,6 +20,7 @@ from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.config.settings import ProtocolSettings
 from erasebench.errors import UserError, suggest
+from erasebench.recipe import LARGEST_SEED
 
 OBEYED = (
     "scheduler", "scheduler_config", "steps", "guidance", "prompt_guidance", "prompt_size", "negative_prompt", "size",
@@ -117,10 +118,11 @@ class Protocol:
             if getattr(self, key) < 1:
                 raise UserError(f"protocol.{key}={getattr(self, key)}: must be 1 or more")
         if self.seeds is not None:
-            if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            within = self.seeds and min(self.seeds) >= 0 and max(self.seeds) <= LARGEST_SEED
+            if not within or len(set(self.seeds)) < len(self.seeds):
                 raise UserError(
-                    f"protocol.seeds={list(self.seeds)}: give different whole numbers of 0 or more, or null for the "
-                    "prompts' own"
+                    f"protocol.seeds={list(self.seeds)}: give different whole numbers, from 0 to {LARGEST_SEED}, or null "
+                    "for the prompts' own"
                 )
             if self.images_per_prompt > 1:
                 raise UserError(
@@ -166,7 +168,16 @@ class Protocol:
         return "cuda" if self.seeding == "device" and device.startswith("cuda") else "cpu"
 
     def seeds_of(self, own: int) -> list[int]:
-        """The seeds that a prompt with a seed of its own is drawn with."""
+        """The seeds that a prompt with a seed of its own is drawn with.
+
+        Raises:
+            UserError: the seeds after its own run out.
+        """
+        if self.seeds is None and own + self.images_per_prompt - 1 > LARGEST_SEED:
+            raise UserError(
+                f"protocol.images_per_prompt={self.images_per_prompt}: a prompt has seed {own}, after which there are not "
+                f"so many (the last is {LARGEST_SEED}); give it a smaller one, or set protocol.seeds"
+            )
         return list(self.seeds or range(own, own + self.images_per_prompt))
 
     def differences(self, device: str, dtype: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import diffusers
 import numpy as np
+import torch
 from diffusers.schedulers import KarrasDiffusionSchedulers
 
 from erasebench.errors import UserError, suggest
@@ -64,6 +65,40 @@ def make_scheduler(name: str, config: Mapping[str, Any], pipe: Any) -> Any:
         # The pipelines give this sampler no generator, so its noise would come from no image's seed.
         raise UserError(f"scheduler {full}: an image must follow from its seed; set stochastic_sampling=false")
     return made
+
+
+def check_steps(scheduler: Any, steps: int) -> None:
+    """Refuse a sampler that cannot make so many steps with its settings, by a walk through them without a network.
+
+    Some settings agree with each other at some numbers of steps only (DPM++ with Karras sigmas and cosine betas), and
+    diffusers notices in the middle of an image.
+
+    Args:
+        scheduler: as :func:`make_scheduler` builds it; it is left with these steps set.
+        steps: of the protocol.
+
+    Raises:
+        UserError: naming the sampler, the steps and what went wrong.
+    """
+    if type(scheduler).__name__ in FLOW_SCHEDULERS:  # these want to know the size of the image first
+        return
+    name, fault = type(scheduler).__name__, ""
+    latents = torch.zeros(1, 4, 1, 1)
+    try:
+        with torch.random.fork_rng(devices=[]):  # some draw noise
+            scheduler.set_timesteps(steps)
+            for timestep in scheduler.timesteps:
+                scaled = scheduler.scale_model_input(latents, timestep)
+                latents = scheduler.step(torch.zeros_like(scaled), timestep, latents, return_dict=False)[0]
+    except (IndexError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        fault = f"it stops with {type(error).__name__}: {error}"
+    if not fault and not torch.isfinite(latents).all():
+        fault = "its numbers are not finite"
+    if fault:
+        raise UserError(
+            f"protocol.steps={steps}: {name} cannot make these steps with its settings ({fault}); take another number of "
+            "steps, another protocol.scheduler, or other protocol.scheduler_config (betas and sigmas must suit each other)"
+        )
 
 
 def scheduler_identity(pipe: Any, name: str, config: Mapping[str, Any]) -> tuple[str, str]:

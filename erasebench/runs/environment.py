@@ -47,13 +47,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def commit() -> str | None:
-    """The commit of the checkout this package is run from, with ``+changes`` if it is not clean; else ``None``."""
-    here = Path(__file__).resolve().parent
+def commit(package: Path | None = None) -> str | None:
+    """The commit of erasebench's own checkout, with ``+changes`` if it is not clean.
+
+    Args:
+        package: the folder ``erasebench``; the one that is running if not given.
+
+    Returns:
+        ``None`` if it is run from no checkout: an installed wheel, which may well lie inside somebody else's repository.
+    """
+    checkout = (package or Path(__file__).parents[1]).resolve().parent
+    if not (checkout / ".git").exists():  # a folder, or a file in a worktree
+        return None
     try:
         head = subprocess.run(
             ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12"],
-            cwd=here, capture_output=True, text=True, timeout=5, check=True,
+            cwd=checkout, capture_output=True, text=True, timeout=5, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None

@@ -24,11 +24,12 @@ from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import UNEDITED, eraser_label
 from erasebench.errors import UserError
 from erasebench.files import check_place
-from erasebench.images.scheduler import scheduler_identity
+from erasebench.images.scheduler import check_steps, make_scheduler, scheduler_identity
 from erasebench.models.load import Model, find_device, find_dtype
 from erasebench.prompts.choose import from_config as prompt_set
 from erasebench.prompts.prompt_set import PromptSet
 from erasebench.recipe import GENERATOR_VERSION, Recipe
+from erasebench.runs.coverage import nothing_to_measure
 from erasebench.runs.tasks import TaskGroup, task_groups
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
@@ -156,7 +157,8 @@ def prepare(config: DictConfig) -> Prepared:
     unedited = erasers.pop(UNEDITED, None) or build({"_target_": "erasebench.methods.controls.none.Unedited"}, "method")
     erasers = {UNEDITED: unedited, **erasers}
     metrics = [build(node, f"metric.{name}", plugins) for name, node in config.metric.items()]
-    not_run = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
+    unavailable = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
+    not_run = unavailable | nothing_to_measure(metrics, groups, edited=len(erasers) > 1)
     return Prepared(
         protocol=protocol,
         model=ModelSettings(**plain["model"]),
@@ -200,6 +202,7 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
     """Turn a checked config into rows and recipes for a loaded model."""
     protocol = prepared.protocol
     scheduler, scheduler_config = scheduler_identity(model.pipe, protocol.scheduler, protocol.scheduler_config)
+    check_steps(make_scheduler(protocol.scheduler, protocol.scheduler_config, model.pipe), protocol.steps)
     size, rng = protocol.size or model.size, protocol.noise_on(model.device)
     recipes: dict[str, Recipe] = {}
     frames = []

@@ -77,6 +77,7 @@ def test_a_failing_metric_gives_status_1(tmp_path: Path, monkeypatch: pytest.Mon
         (["task=object task.erase=[church]"], "several overrides in one word"),
         (["name=${x}"], "name: Interpolation key 'x' not found"),
         (["+protocol.stepps=3"], "Did you mean 'steps'"),
+        (["protocol.seeds=[9223372036854775808]"], "whole numbers, from 0 to 9223372036854775807"),
         (["protocol.steps=ten"], "protocol.steps=ten: Value 'ten'"),
     ],
 )

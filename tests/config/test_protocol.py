@@ -267,3 +267,10 @@ def test_runs_that_agree_need_no_labels_even_if_mixing_is_allowed(tmp_path: Path
     finish(store, "a", plan)
     finish(store, "b", plan)
     assert "classifier@1" in set(tabulate(["a", "b"], str(tmp_path), console=quiet(), allow_mixed=True).metric)
+
+
+def test_seeds_that_run_out_are_a_sentence() -> None:
+    protocol = Protocol.from_config(compose(["protocol.images_per_prompt=3"]).protocol)
+    assert protocol.seeds_of(2**63 - 3) == [2**63 - 3, 2**63 - 2, 2**63 - 1]
+    with pytest.raises(UserError, match=r"images_per_prompt=3: a prompt has seed"):
+        protocol.seeds_of(2**63 - 2)
