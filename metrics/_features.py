@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 
 from erasebench.errors import UserError, suggest
 from erasebench.metrics import _embedded
@@ -23,9 +22,9 @@ from erasebench.metrics._common import (
     check_torch_hub,
     device,
     download_torch_hub,
+    file_hash,
     has_package,
     image_tensor,
-    text_hash,
     torch_hub_file,
 )
 from erasebench.scores.estimate import Estimate, not_run
@@ -79,7 +78,8 @@ class FeatureMetric(Metric):
         extractor: ``inception`` (2048 numbers, torch-fidelity's port) or ``embedded`` (192 numbers of the embedded
             world's judge). They have names of their own: ``fid_inception``, ``fid_embedded``.
         against: ``original`` or ``real``; the latter's name ends in ``_real``.
-        reference: for ``real``, the folder of images (png, jpg, webp, bmp; subfolders are not read).
+        reference: for ``real``, the folder of images (png, jpg, webp, bmp; subfolders are not read). What is in them
+            decides the version, not their names; their features are kept with the scores.
         resamples: of the bootstrap.
         interval_up_to: no bootstrap for more images than this (Inception features of 30 000 images would take hours).
         device: where the extractor runs.
@@ -110,7 +110,7 @@ class FeatureMetric(Metric):
             raise UserError(f"{self.kind_of_distance}: a reference folder needs against={REAL}")
         real = self.against == REAL
         self.name = f"{self.kind_of_distance}_{self.extractor}" + ("_real" if real else "")
-        self.version = f"1-{self._weights}" + (f"-{self._reference_hash}" if real else "")
+        self.version = f"1-{self._weights}" + (f"-{_set_name(self.reference)}" if real else "")
         self.directions = {"general": "down"} if real else {"retain": "down", "general": "down"}
         target = "a folder of real images" if real else "the unedited model's images"
         network = "Inception v3" if self.extractor == INCEPTION else "the embedded judge"
@@ -146,11 +146,18 @@ class FeatureMetric(Metric):
         if self.extractor == INCEPTION:
             download_torch_hub(INCEPTION_URL)
 
+    @property
+    def reference_key(self) -> str:
+        """Of the set that the version names, so that a table needs no folder: the version and the records are enough."""
+        return f"reference-{self.version.rpartition('-')[2]}-" if self.against == REAL else ""
+
+    def reference_images(self) -> dict[str, Path]:
+        files = _image_files(self.reference) if self.against == REAL else ()
+        return {f"{self.reference_key}{number}": file for number, file in enumerate(files)}
+
     def score(
         self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None
     ) -> pd.DataFrame:
-        if self.against == REAL:
-            self._reference_features()  # here, where the fast device is, so that tables find them made
         return pd.DataFrame({"features": list(self._extract(images))})
 
     def values(self, rows: pd.DataFrame) -> pd.Series:
@@ -162,7 +169,9 @@ class FeatureMetric(Metric):
         first = ~rows["key"].duplicated().to_numpy()
         ours = stack(rows["features"][first])
         if self.against == REAL:
-            return not_run() if len(ours) < 2 else self._estimate(ours, self._reference_features(), None)
+            theirs = stack(original["features"]) if original is not None else ours[:0]
+            whole = len(theirs) == int(self.version.rpartition("-")[2].partition(".")[0])
+            return self._estimate(ours, theirs, None) if whole and len(ours) > 1 else not_run()
         if original is None or rows["key"].tolist() == original["key"].tolist():
             return not_run("reference")
         if rows["prompt_id"].tolist() != original["prompt_id"].tolist():
@@ -175,33 +184,6 @@ class FeatureMetric(Metric):
         if self.extractor == EMBEDDED:
             return _embedded.judge_features(images, _embedded.JUDGE_FOLDER, self.device, self.batch_size)
         return inception_features(images, self.device, self.batch_size)
-
-    @functools.cached_property
-    def _reference_hash(self) -> str:
-        """Changes with the names and sizes of the files in the reference folder."""
-        return text_hash("\n".join(f"{file.name} {file.stat().st_size}" for file in _image_files(self.reference)))
-
-    def _reference_features(self) -> np.ndarray:
-        """Features of the real images, made once and kept in the user's cache folder."""
-        kept = reference_cache_folder() / f"{self.records_id}-{self._reference_hash}.safetensors"
-        if kept.exists():
-            return load_file(kept)["features"]
-        files = _image_files(self.reference)
-        if not files:
-            raise UserError(self.unavailable() or f"{self.name}: no real images in {self.reference}")
-        parts = []
-        for some in batches(files, self.batch_size):
-            images = []
-            for file in some:
-                with Image.open(file) as image:
-                    images.append(image.convert("RGB"))
-            parts.append(self._extract(images))
-        features = np.concatenate(parts)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(f".{os.getpid()}.part")
-        save_file({"features": features}, part)
-        part.replace(kept)
-        return features
 
     @abstractmethod
     def _estimate(self, ours: np.ndarray, theirs: np.ndarray, partners: np.ndarray | None) -> Estimate:
@@ -217,13 +199,26 @@ def stack(features: pd.Series) -> np.ndarray:
     return np.stack([np.asarray(row, dtype=np.float64) for row in features]) if len(features) else np.empty((0, 0))
 
 
-def reference_cache_folder() -> Path:
-    """Where features of real images are kept: below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "erasebench"
+def _image_files(folder: str | None) -> tuple[Path, ...]:
+    """The images of a folder in an order that their content alone decides; none if there is no such folder."""
+    return tuple(file for _, file in _hashed_images(folder))
 
 
-def _image_files(folder: str | None) -> list[Path]:
-    """The images of a folder by name; empty if there is no such folder."""
+def _set_name(folder: str | None) -> str:
+    """How many images a folder has and 12 hex digits that change with the content of any: ``5000.0123456789ab``."""
+    hashes = [content for content, _ in _hashed_images(folder)]
+    return f"{len(hashes)}.{hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:12]}"
+
+
+def _hashed_images(folder: str | None) -> list[tuple[str, Path]]:
+    """The SHA-256 of each image in a folder, sorted by it."""
     if not folder or not Path(folder).is_dir():
         return []
-    return sorted(file for file in Path(folder).iterdir() if file.suffix.lower() in IMAGE_ENDINGS)
+    files = [file for file in Path(folder).iterdir() if file.suffix.lower() in IMAGE_ENDINGS]
+    return sorted((_content(file, stat.st_size, stat.st_mtime_ns), file) for file in files for stat in [file.stat()])
+
+
+@functools.cache
+def _content(file: Path, size: int, changed_ns: int) -> str:
+    """The SHA-256 of a file, read once by a process as long as it stays as it is."""
+    return file_hash(file)

@@ -208,13 +208,14 @@ class Classifier(Metric):
         ]
         right = (order[:, : self.top] == own[:, None]).any(axis=1)
         right &= ~np.isin([plain(label) for label in labels], [plain(name) for name in self.unseen])
+        answered = ~chances[:, 0].isnan().numpy()  # NaN is no answer, and not a wrong one
         return pd.DataFrame(
             {
-                "answer": [network.classes[row[0]] for row in order],
+                "answer": [network.classes[row[0]] if sure else "" for row, sure in zip(order, answered, strict=True)],
                 "answer_p": chances[:, 0].tolist(),
                 "best": [json.dumps(row) for row in best],
                 "label_id": own,
-                "value": np.where(own >= 0, right, np.nan).astype(float),
+                "value": np.where((own >= 0) & answered, right, np.nan).astype(float),
             }
         )
 

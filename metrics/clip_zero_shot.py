@@ -122,7 +122,8 @@ class ClipZeroShot(Metric):
             best, index = chances.max(dim=1)
             lookup = {name.casefold(): i for i, name in enumerate(names)}
             own = [lookup.get(str(label).casefold(), -1) for label in rows["label"].iloc[places]]
-            found.loc[places, "answer"] = [names[i] for i in index.tolist()]
+            seen = zip(index.tolist(), best.isnan().tolist(), strict=True)
+            found.loc[places, "answer"] = ["" if unknown else names[i] for i, unknown in seen]
             found.loc[places, "answer_p"] = best.tolist()
             found.loc[places, "label_p"] = [
                 float(row[i]) if i >= 0 else float("nan") for row, i in zip(chances, own, strict=True)

@@ -161,12 +161,13 @@ class NudeNet(Metric):
         return pd.DataFrame({"detections": [json.dumps(detect(image)) for image in images]})
 
     def values(self, rows: pd.DataFrame) -> pd.Series:
-        return rows["detections"].map(lambda text: float(count(json.loads(text), self._rule))).astype(float)
+        detected = rows["detections"].map(lambda text: float(count(json.loads(text), self._rule)), na_action="ignore")
+        return detected.astype(float)  # an image without detections of its own (not: with none) has no number
 
     def answers(self, rows: pd.DataFrame) -> pd.Series:
         """The parts that the rule counts, each with its best score."""
         found = []
-        for text in rows["detections"]:
+        for text in rows["detections"].fillna("[]"):
             best: dict[str, float] = {}
             for label, score, *_ in json.loads(text):
                 if label in self._rule.labels and score >= self._rule.threshold:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,11 @@ from erasebench.scores.means import count_estimate, mean_estimate
 from erasebench.scores.rates import WILSON, rate_estimate
 
 
-def with_chance(answer: str, chance: float) -> str:
-    """An answer with its probability: ``church 98 %`` (with a space that does not break)."""
-    return f"{answer} {100 * chance:.0f}\u00a0%" if answer and not math.isnan(chance) else str(answer or "")
+def with_chance(answer: str | float | None, chance: float | None) -> str:
+    """An answer with its probability: ``church 98 %`` (with a space that does not break); nothing where none was given."""
+    if not isinstance(answer, str) or not answer:
+        return ""
+    return answer if chance is None or math.isnan(chance) else f"{answer} {100 * chance:.0f}\u00a0%"
 
 
 PAIRS_WITH = ("", "original_key", "clean_key")
@@ -91,6 +94,19 @@ class Metric(ABC):
     def prefetch(self) -> None:  # noqa: B027 (most metrics need nothing)
         """Download what :attr:`needs` lists, so that later runs need no network."""
 
+    @property
+    def reference_key(self) -> str:
+        """How the keys of its reference images begin; empty if it has none, as most metrics."""
+        return ""
+
+    def reference_images(self) -> dict[str, Path]:
+        """Images that a set is compared with and that no model made, by keys that begin with :attr:`reference_key`.
+
+        They are scored once, like images of a run, and their records are kept under these keys: a table needs the
+        records alone. What is in the images decides the keys, so that another set has other keys.
+        """
+        return {}
+
     def applies_to(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows of a plan it is measured on: by role, kind of concept, and only where there is another image to
         compare with."""
@@ -137,8 +153,8 @@ class Metric(ABC):
         Args:
             rows: score columns joined with the plan's columns (``prompt_id, prompt, label, kind, role, key,
                 original_key``), one row a prompt.
-            original: the same for the unedited model, same order of ``prompt_id``; used by metrics of sets
-                (FID) that compare with it.
+            original: what a metric of sets compares with (FID): the same for the unedited model, same order of
+                ``prompt_id``; or, if it has a :attr:`reference_key`, the records of its reference images.
             rates: the interval of a rate, one of :data:`erasebench.scores.rates.RATE_INTERVALS`; for other numbers it
                 says nothing.
         """

@@ -61,30 +61,45 @@ def score_missing(rows: pd.DataFrame, metrics: Sequence[Metric], store: Store) -
     for metric in metrics:
         sharing.setdefault(metric.records_id, []).append(metric)
     unscored, lost = Unscored(), set()
-    work: list[tuple[list[Metric], pd.DataFrame]] = []
+    work: list[tuple[list[Metric], pd.DataFrame, Mapping[str, Path]]] = []
     for records, members in sharing.items():
-        wanted = pd.concat([rows_to_score(rows, metric) for metric in members])
-        work.append((members, store.missing_scores(records, members[0].inputs, wanted)))
-    with progress("score", sum(len(missing) for _, missing in work)) as advance:
-        for members, missing in work:
-            failure = _score_all(members[0], missing, store, lost, advance)
+        references = {key: path for metric in members for key, path in metric.reference_images().items()}
+        # References first: where the run's images have their scores, those of the references are there, too.
+        wanted = pd.concat([_reference_rows(references), *(rows_to_score(rows, metric) for metric in members)])
+        work.append((members, store.missing_scores(records, members[0].inputs, wanted), references))
+    with progress("score", sum(len(missing) for _, missing, _ in work)) as advance:
+        for members, missing, references in work:
+            failure = _score_all(members[0], missing, references, store, lost, advance)
             if failure:
                 unscored.failed |= {member.id: failure for member in members}
     unscored.lost = [key for key in dict.fromkeys([*rows.key, *rows.original_key]) if key in lost]
     return unscored
 
 
+def _reference_rows(references: Mapping[str, Path]) -> pd.DataFrame:
+    """Rows of a plan for reference images, which no prompt asked for."""
+    keys = list(references)
+    texts = dict.fromkeys(("prompt_id", "prompt", "label", "kind", "role"), "")
+    return pd.DataFrame({"key": keys, "original_key": keys}, dtype=str).assign(**texts)
+
+
 def _score_all(
-    metric: Metric, missing: pd.DataFrame, store: Store, lost: set[str], advance: Callable[[int], None]
+    metric: Metric,
+    missing: pd.DataFrame,
+    references: Mapping[str, Path],
+    store: Store,
+    lost: set[str],
+    advance: Callable[[int], None],
 ) -> str | None:
     """Score the rows of one metric; gives why it stopped, if it did, and adds to ``lost``."""
     for start in range(0, len(missing), IMAGES_A_WRITE):
         chunk = missing.iloc[start : start + IMAGES_A_WRITE]
         needed = ["key", metric.paired_with] if metric.paired_with else ["key"]
-        images, gone = _images(store, chunk[needed].to_numpy().ravel())
+        images, gone = _images(store, [key for key in chunk[needed].to_numpy().ravel() if key not in references])
         lost |= gone
         chunk = chunk[~chunk[needed].isin(gone).any(axis=1)]
         try:
+            images |= {key: _reference_image(references[key]) for key in chunk.key if key in references}
             scores = _scores(metric, chunk.reset_index(drop=True), images)
         except Exception as error:  # of somebody's metric: any
             return _in_one_line(error)
@@ -94,6 +109,19 @@ def _score_all(
             return _in_one_line(error)
         advance(len(chunk))
     return None
+
+
+def _reference_image(path: Path) -> Image.Image:
+    """A reference image, RGB.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except Exception as error:  # whatever a decoder raises
+        raise UserError(f"reference image {path} cannot be read ({error}); take it out of the folder") from error
 
 
 def _images(store: Store, keys: Iterable[str]) -> tuple[dict[str, Image.Image], set[str]]:

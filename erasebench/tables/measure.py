@@ -27,7 +27,10 @@ POOLED = "all"
 COST_DIRECTIONS = {"edit_seconds": "down", "peak_memory_mb": "down"}
 """What an edit costs, as rows of their own; the metric is the name here."""
 
-NO_NUMBER = "it gives no number for these prompts (their labels are unknown to it, or they are too few)"
+NO_NUMBER = (
+    "it gives no number for these prompts (their labels are unknown to it, they are too few, or its reference images "
+    "have no records)"
+)
 
 Slice = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, str]
 """What a number is of, its scored rows, the unedited model's rows of the same prompts, why there is no number."""
@@ -71,8 +74,9 @@ def measure(
     found: list[dict[str, Any]] = []
     for metric in metrics:
         slices = list(slices_of(plan, scores, metric, reasons.get(metric.id, "")))
+        references = _references(metric, scores.get(metric.records_id))
         for identity, rows, originals, reason in slices:
-            found.append(identity | _numbers(metric, rows, originals, reason, rates))
+            found.append(identity | _numbers(metric, rows, originals, references, reason, rates))
         if _is_accuracy(metric):
             found += _harmonic(metric, slices)
     if costs is not None and len(costs):
@@ -187,10 +191,25 @@ def _gap(wanted: pd.DataFrame, scored: pd.DataFrame, what: str) -> str:
     return f"{lacking} of {len(wanted)} {what} have no score; give the run's command again" if lacking else ""
 
 
-def _numbers(metric: Metric, rows: pd.DataFrame, originals: pd.DataFrame, reason: str, rates: str) -> dict[str, Any]:
+def _references(metric: Metric, scores: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The records of a metric's reference images; ``None`` if it compares with the unedited model, or with nothing."""
+    if not metric.reference_key or scores is None:
+        return None
+    return scores[scores.key.str.startswith(metric.reference_key)]
+
+
+def _numbers(
+    metric: Metric,
+    rows: pd.DataFrame,
+    originals: pd.DataFrame,
+    references: pd.DataFrame | None,
+    reason: str,
+    rates: str,
+) -> dict[str, Any]:
     if reason:
         return _cells(not_run(), reason=reason)
-    estimate = metric.reduce(rows, originals if len(originals) == len(rows) else None, rates)
+    unedited = originals if len(originals) == len(rows) else None
+    estimate = metric.reduce(rows, unedited if references is None else references, rates)
     if estimate.how == "not run":
         return _cells(estimate, reason=NO_NUMBER)
     difference = not_run()

@@ -65,6 +65,12 @@ def test_top1_among_all_and_among_ten_are_two_metrics():
     assert top3.judged(network, pictures(1, size=8), labels[:1])["value"].tolist() == [1.0]
 
 
+def test_a_network_that_gives_nan_has_not_answered():
+    network = classifier._Network(lambda images: torch.full((len(images), 1000), math.nan), tuple(imagenet_names()))
+    rows = Classifier().judged(network, pictures(2, size=8), ["church", "tench"])
+    assert rows["value"].isna().all() and rows["answer"].tolist() == ["", ""]
+
+
 def test_unknown_choices_are_refused():
     for wrong, message in (
         ({"backend": "torchvison"}, "Did you mean 'torchvision'"),

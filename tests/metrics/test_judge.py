@@ -50,6 +50,9 @@ def test_every_head_answers_for_every_image(tmp_path):
         ({"kind": "unsafe", "label": "violence, shocking", "unsafe": "bomb"}, 1.0),
         ({"kind": "object", "label": "", "object": "church", "role": "general"}, math.nan),
         ({"kind": "object", "label": "fountain", "object": "church"}, math.nan),
+        ({"kind": "object", "label": "church", "object": ""}, math.nan),
+        ({"kind": "object", "label": "church", "object": None}, math.nan),
+        ({"kind": "unsafe", "label": "", "unsafe": math.nan}, math.nan),
     ],
 )
 def test_value_of_an_answer(row, value):
@@ -90,3 +93,15 @@ def test_distance_to_the_original(tmp_path, monkeypatch):
     np.testing.assert_allclose(moved, 2 - 2 * cosine, atol=1e-9)
     with pytest.raises(UserError, match="unedited"):
         metric.score(images, rows)
+
+
+def test_a_network_that_gives_nan_has_not_answered(tmp_path, monkeypatch):
+    """Neither seen nor unseen: no number, and nothing to read under the image."""
+    network = random_judge(tmp_path)
+    monkeypatch.setattr(_embedded, "load_judge", lambda *_: network)
+    nan = {head: torch.full((2, len(names) + 1), math.nan) for head, names in network.heads.items()}
+    monkeypatch.setattr(network, "logits", lambda _: nan)
+    metric = Judge(folder=str(tmp_path), device="cpu")
+    rows = scored(metric, pictures(2), plan_rows(["church"] * 2).assign(targets=[["church"]] * 2))
+    assert metric.values(rows).isna().all() and metric.answers(rows).tolist() == ["", ""]
+    assert metric.reduce(rows).how == "not run"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_helpers import pictures, plan_rows, random_judge, scored
+from PIL import Image
 
 from erasebench.errors import UserError
 from erasebench.metrics import _embedded, _features, kid
@@ -111,7 +115,7 @@ def test_two_images_are_the_least(judge_folder, metric_class):
     rows = plan_rows(["church"] * 2, role="retain")
     edited = scored(metric, pictures(2, seed=1), rows)
     original = scored(metric, pictures(2, seed=2), rows.assign(key=rows["original_key"]))
-    assert metric.reduce(edited, original).n == 2
+    assert metric.reduce(edited, original).n == 2 and metric.reduce(edited, original).how.startswith("none")
     assert metric.reduce(edited[:1], original[:1]).how == "not run"
 
 
@@ -130,7 +134,6 @@ def test_large_sets_are_compared_by_subsets(monkeypatch):
 def judge_folder(tmp_path, monkeypatch):
     random_judge(tmp_path / "judge")
     monkeypatch.setattr(_embedded, "JUDGE_FOLDER", tmp_path / "judge")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -164,20 +167,68 @@ def test_one_image_under_two_prompts_counts_once(judge_folder):
         metric.reduce(edited, original.iloc[::-1])
 
 
-def test_distance_to_real_images_has_its_own_name_and_reads_the_folder_once(judge_folder, monkeypatch):
-    real = judge_folder / "real"
-    real.mkdir()
-    for place, image in enumerate(pictures(10, size=80, seed=3)):
-        image.save(real / f"{place}.png")
-    metric = Kid(extractor="embedded", against="real", reference=str(real), device="cpu")
+def real_images(folder: Path, count: int = 10, seed: int = 3) -> Path:
+    folder.mkdir()
+    for place, image in enumerate(pictures(count, size=80, seed=seed)):
+        image.save(folder / f"{place}.bmp")  # every file of one size: their content is all that differs
+    return folder
+
+
+def reference_records(metric) -> pd.DataFrame:
+    """The records of a metric's reference images, as scoring stores them."""
+    keys, files = zip(*metric.reference_images().items(), strict=True)
+    images = [Image.open(file).convert("RGB") for file in files]
+    return pd.concat([pd.DataFrame({"key": keys}), metric.score(images, pd.DataFrame({"key": keys}))], axis=1)
+
+
+def test_distance_to_real_images_has_its_own_name_and_its_reference_is_scored_like_an_image(judge_folder):
+    folder = real_images(judge_folder / "real")
+    metric = Kid(extractor="embedded", against="real", reference=str(folder), device="cpu")
     assert metric.name == "kid_embedded_real" and metric.unavailable() is None
     assert metric.records_id == Fid(extractor="embedded").records_id
+    assert len(metric.reference_images()) == 10 and all(
+        key.startswith(metric.reference_key) for key in metric.reference_images()
+    )
+    assert Kid(extractor="embedded").reference_images() == {} and Kid(extractor="embedded").reference_key == ""
     rows = scored(metric, pictures(10, size=80, seed=3), plan_rows([""] * 10, role="general"))
-    monkeypatch.setattr(_features.Image, "open", lambda file: pytest.fail(f"{file} was read again"))
-    assert metric.reduce(rows).value < 0.05 and metric.reduce(rows).n == 10
-    version = metric.version
-    (real / "0.png").unlink()
-    assert Kid(extractor="embedded", against="real", reference=str(real)).version != version
+    estimate = metric.reduce(rows, reference_records(metric))
+    assert estimate.value < 0.05 and estimate.n == 10
+
+
+def test_a_table_needs_records_and_no_reference_folder(judge_folder, monkeypatch):
+    folder = real_images(judge_folder / "real")
+    metric = Fid(extractor="embedded", against="real", reference=str(folder), device="cpu")
+    rows, records = (
+        scored(metric, pictures(10, seed=1), plan_rows([""] * 10, role="general")),
+        reference_records(metric),
+    )
+    shutil.rmtree(folder)
+    monkeypatch.setattr(_embedded, "judge_features", lambda *_: pytest.fail("a table extracted features"))
+    assert metric.reduce(rows, records).value > 0
+    for lacking in (records[:-1], records[:0], None):
+        assert metric.reduce(rows, lacking).how == "not run", "a distance to a part of the set is another distance"
+
+
+def test_another_set_is_known_by_its_content_and_never_taken_for_the_first(judge_folder):
+    """Files of the same names and sizes; and the same files under other names and dates."""
+    first, other = real_images(judge_folder / "one"), real_images(judge_folder / "two", seed=4)
+    sizes = [sorted((file.name, file.stat().st_size) for file in folder.iterdir()) for folder in (first, other)]
+    assert sizes[0] == sizes[1]
+    one, two = (
+        Kid(extractor="embedded", against="real", reference=str(folder), device="cpu") for folder in (first, other)
+    )
+    assert one.version != two.version and not set(one.reference_images()) & set(two.reference_images())
+    copy = judge_folder / "copy"
+    copy.mkdir()
+    for number, file in enumerate(sorted(first.iterdir(), reverse=True)):
+        shutil.copyfile(file, copy / f"renamed {number}{file.suffix}")
+    again = Kid(extractor="embedded", against="real", reference=str(copy), device="cpu")
+    assert again.version == one.version
+    assert [file.read_bytes() for file in again.reference_images().values()] == [
+        file.read_bytes() for file in one.reference_images().values()
+    ]
+    next(iter(first.iterdir())).unlink()
+    assert Kid(extractor="embedded", against="real", reference=str(first)).version != one.version
 
 
 def test_absent_reference_and_wrong_choices(tmp_path):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from table_helpers import colour, make_plan, make_store
 
 from erasebench.errors import UserError
@@ -247,3 +249,31 @@ def test_a_disk_that_fails_is_no_failure_of_a_metric(plan, store, monkeypatch) -
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match="no space is left"):
         score_missing(plan, [Red()], store)
+
+
+def test_reference_images_are_scored_once_with_the_run_and_found_by_their_keys(
+    plan: pd.DataFrame, store, tmp_path
+) -> None:
+    files = {f"reference-3.abc-{i}": tmp_path / f"{i}.png" for i in range(3)}
+    for place, file in enumerate(files.values()):
+        Image.new("RGB", (4, 4), (place, 0, 0)).save(file)
+
+    class Beside(Red):
+        reference_key = "reference-3.abc-"
+
+        def reference_images(self) -> dict[str, Path]:
+            return files
+
+    first, second = Beside(name="a", records="raw@1"), Beside(name="b", records="raw@1")
+    assert not score_missing(plan, [first, second], store).problems
+    stored = store.scores("raw@1", ()).set_index("key").value
+    assert [stored[key] for key in files] == [0, 1, 2]
+    assert first.chunks[0][:3] == list(files) and not second.chunks, "references first, once for both"
+    again = Beside(records="raw@1")
+    score_missing(plan, [again], store)
+    assert again.chunks == []
+    broken = Beside(name="c")
+    next(iter(files.values())).write_bytes(b"no image")
+    failed = score_missing(plan, [broken, Red()], store).failed
+    assert set(failed) == {"c@1"} and "0.png cannot be read" in failed["c@1"]
+    assert not store.scores("red@1", ()).empty, "the other metrics go on"

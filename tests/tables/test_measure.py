@@ -178,6 +178,24 @@ def test_a_metric_of_sets_gets_the_unedited_rows_in_the_same_order(plan: pd.Data
     assert measured.difference.isna().all()
 
 
+class ToReference(SetDistance):
+    """A metric of a set and of images that no model made."""
+
+    reference_key = "reference-2.abc-"
+
+    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None, rates: str = "wilson"):
+        assert list(original.key) == ["reference-2.abc-0", "reference-2.abc-1"]
+        return mean_estimate([rows.feature.mean() - original.feature.mean()])
+
+
+def test_a_metric_with_reference_images_gets_their_records(plan: pd.DataFrame) -> None:
+    images = plan.drop_duplicates("key")
+    keys = [*images.key, *(f"reference-2.{name}-{i}" for name in ("abc", "def") for i in range(2))]
+    features = pd.DataFrame({"key": keys, "feature": [3.0] * len(images) + [1.0, 1.0, 9.0, 9.0]})
+    measured = tables.measure(plan, {"set_distance@1": features}, [ToReference()])
+    assert one(measured, eraser="cure", task="all").value == one(measured, eraser="none", task="all").value == 2
+
+
 def test_kinds_and_roles_that_a_metric_does_not_know_are_skipped(plan: pd.DataFrame) -> None:
     artists = Accuracy()
     artists.kinds = ("artist",)
