@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,11 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     for metric, reason in prepared.not_run.items():
         console.print(f"[yellow]not run[/] {metric}: {reason}", highlight=False)
     settings = prepared.model
-    if prepared.dry_run and not model_here(settings.path, settings.revision):
+    if prepared.dry_run and not model_here(settings.path, settings.revision, settings.variant):
         console.print(
-            f"about {images_without_a_model(prepared)} images; {settings.name} is not on this machine, so which of "
-            f"them are there, time and disk are unknown (get it with: erasebench prefetch model={settings.name})",
+            f"about {images_without_a_model(prepared)} images; {settings.name} is not on this machine (there is no folder "
+            f"{settings.path} here, so it is taken for a Hub id), so which of them are there, time and disk are unknown "
+            f"(get it with: erasebench prefetch model={settings.name})",
             highlight=False,
         )
         return None
@@ -89,8 +90,13 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         settings.revision,
         device=prepared.device,
         dtype=prepared.dtype,
+        variant=settings.variant,
+        weights=settings.weights,
         name=model_name(settings),
     )
+    prepared = replace(prepared, revision=model.revision)
+    if model.weights:
+        console.print(f"[bold]{escape(model.name)}[/]: {escape(model.weights)}", highlight=False)
     _check_supported(prepared, model)
     plan = make_plan(prepared, model)
     truncated = _warn_truncated(model, plan, console)
@@ -111,7 +117,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         "config_hash": prepared.hash,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "model": {"name": model.name, "source": model.source, "revision": model.revision, "family": model.family},
+        "model": {key: getattr(model, key) for key in ("name", "source", "revision", "family", "weights")},
         "prompt_sets": {
             kind: {"version": prompts.version, "hash": prompts.hash, "counts": prompts.counts(), "notes": prompts.notes}
             for kind, (_, prompts) in prepared.groups.items()
@@ -160,7 +166,7 @@ def about(prepared: Prepared, model: Model) -> About:
     """What the caption of every table of a run says."""
     protocol = prepared.protocol
     return About(
-        model=f"{model.name} ({model.revision.removeprefix('sha256-')[:12]}, {model.dtype})",
+        model=f"{model.name} ({model.short_revision}, {model.dtype})",
         protocol=protocol.described(protocol.differences(model.device, model.dtype)),
         prompts={
             kind: f"{prompts.name} v{prompts.version} ({prompts.hash[:8]})"

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from safetensors import safe_open
 
+from erasebench import cli
 from erasebench.config.compose import compose
 from erasebench.models.load import embedded_folder, load_model
 from erasebench.run import run
@@ -154,3 +156,44 @@ def test_a_file_of_i2p_goes_through_with_its_own_seeds_and_guidance(results: Pat
     recipe = store.recipe(plan.key[plan.prompt.str.startswith("a knife")].iloc[0])
     assert recipe.guidance == 12.5 and recipe.width == 64, "its own guidance; the embedded protocol fixes the size"
     assert json.loads((folder / "manifest.json").read_text())["truncated_prompts"] == 1
+
+
+def test_somebody_elses_lora_is_measured_under_its_own_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the command does it: an edit of ours as a LoRA, put on the base model, draws what the edit draws."""
+    small = [
+        "task=object",
+        "task.erase=[church]",
+        "prompts.per_erased=2",
+        "prompts.per_retained=1",
+        "prompts.general=1",
+    ]
+    small += ["protocol.steps=4", "metric=[judge]"]
+    edited = cli.main(["run", *small, "method=uce", f"store.dir={tmp_path}/ours"])
+    (edit,) = (tmp_path / "ours" / "edits").glob("*.safetensors")
+    exported = cli.main(["export", f"edit={edit}", "format=lora", "rank=64", f"out={tmp_path}/their_lora"])
+    file = tmp_path / "their_lora" / "pytorch_lora_weights.safetensors"
+    theirs = ["run", *small, f"model.weights={file}", f"store.dir={tmp_path}/theirs"]
+    measured = cli.main([*theirs, "method=none"])
+    assert (edited, exported, measured) == (0, 0, 0)
+    assert "embedded+their_lora: pytorch_lora_weights.safetensors (sha256" in capsys.readouterr().out
+    (folder,) = (tmp_path / "theirs" / "runs").iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["model"]["name"] == "embedded+their_lora" and "a LoRA of 14 layers" in manifest["model"]["weights"]
+    assert manifest["model"]["revision"] != load_model("embedded").revision
+
+    ours, their = (Store(tmp_path / name).image_records() for name in ("ours", "theirs"))
+    pairs = ours[ours.edit != ""].merge(their, on=["prompt", "seed"], suffixes=("_ours", "_theirs"))
+    assert len(pairs) == len(their)
+    for row in pairs.itertuples():
+        images = [
+            Store(tmp_path / name).image(key) for name, key in (("ours", row.key_ours), ("theirs", row.key_theirs))
+        ]
+        first, second = (np.asarray(image, dtype=float) for image in images)
+        assert abs(first - second).mean() < 1  # of 255: the LoRA was cut at rank 64, and is rounded to float32
+
+    with pytest.raises(SystemExit) as stopped:
+        raise SystemExit(cli.main([*theirs, "method=uce"]))
+    assert stopped.value.code == 2
+    assert "already edited by their_lora (unknown concepts); measure it as it is" in " ".join(
+        capsys.readouterr().err.split()
+    )

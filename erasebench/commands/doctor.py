@@ -17,7 +17,9 @@ from rich.console import Console
 from erasebench.commands import verb_parser
 from erasebench.config.build import build
 from erasebench.config.compose import compose
+from erasebench.errors import UserError
 from erasebench.models.load import model_here
+from erasebench.prompts.choose import prompts_here
 from erasebench.runs.environment import versions
 from erasebench.scores.metric import Metric
 
@@ -86,8 +88,13 @@ def metrics_asked(config: DictConfig) -> list[Metric]:
 
 def _lacking(config: DictConfig) -> Iterator[str]:
     """One sentence for each thing a config lacks here."""
-    if not model_here(config.model.path, config.model.revision):
-        yield f"model {config.model.path}: not in the cache"
+    if not model_here(config.model.path, config.model.revision, config.model.variant):
+        yield f"model {config.model.path}: no folder of that name here, and not in the Hub's cache"
+    try:
+        if not prompts_here(config.prompts):
+            yield f"prompts {config.prompts.source}: not in the Hub's cache"
+    except UserError as error:  # a file that is not part of erasebench
+        yield str(error)
     for metric in metrics_asked(config):
         if reason := metric.unavailable():
             yield f"metric {metric.id}: {reason}"

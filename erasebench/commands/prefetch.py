@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
@@ -11,6 +11,8 @@ from erasebench.commands.doctor import metrics_asked
 from erasebench.config.compose import compose
 from erasebench.errors import UserError
 from erasebench.models.load import fetch, model_here
+from erasebench.prompts.choose import fetch_prompts, prompts_here
+from erasebench.scores.metric import Metric
 
 PREFETCH_HELP = """\
 examples:
@@ -28,29 +30,38 @@ def main(arguments: list[str]) -> int:
 
 
 def prefetch(overrides: Sequence[str], console: Console | None = None) -> int:
-    """Download the model and the weights of every metric of a config.
+    """Download the model, the prompts and the weights of every metric of a config.
 
     Returns:
         0 if all of it is here now, 1 if something could not be had (each is named).
     """
     console = console or Console()
     config = compose(overrides)
-    failed = 0
-    for name, present_now, get in [
+    model, failed = config.model, 0
+    for name, is_here, get in [
         (
-            f"model {config.model.path}",
-            model_here(config.model.path, config.model.revision),
-            lambda: fetch(config.model.path, config.model.revision),
+            f"model {model.path}",
+            lambda: model_here(model.path, model.revision, model.variant),
+            lambda: fetch(model.path, model.revision, model.variant),
         ),
-        *((f"metric {metric.id}", metric.unavailable() is None, metric.prefetch) for metric in metrics_asked(config)),
+        (
+            f"prompts {config.prompts.source}",
+            lambda: prompts_here(config.prompts),
+            lambda: fetch_prompts(config.prompts),
+        ),
+        *((f"metric {metric.id}", _has_weights(metric), metric.prefetch) for metric in metrics_asked(config)),
     ]:
-        if present_now:
-            console.print(f"here      {name}", highlight=False)
-            continue
-        console.print(f"getting   {name} ...", highlight=False)
         try:
+            if is_here():
+                console.print(f"here      {name}", highlight=False)
+                continue
+            console.print(f"getting   {name} ...", highlight=False)
             get()
         except (UserError, OSError, ImportError) as error:
             failed += 1
             console.print(f"[red]failed[/]    {name}: {error}", highlight=False)
     return 1 if failed else 0
+
+
+def _has_weights(metric: Metric) -> Callable[[], bool]:
+    return lambda: metric.unavailable() is None

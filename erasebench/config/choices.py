@@ -60,10 +60,22 @@ def _text(group: str, name: str) -> str:
 
 
 def model_name(settings: ModelSettings) -> str:
-    """The name that tables give a model: the chosen one, unless that belongs to other weights than ``path`` names."""
+    """The name that tables give a model: the chosen one, unless that belongs to other weights than these.
+
+    Another ``path`` is named by that path, and weights that were put on by their file, beside what they were put on.
+    """
+    name = settings.name
     shipped = files(CONFIG_MODULE).joinpath("model", f"{settings.name}.yaml")
-    if shipped.is_file():
-        known = yaml.safe_load(shipped.read_text(encoding="utf-8"))["model"]["path"]
-        if known not in (settings.path, MISSING):
-            return f"{Path(settings.path).name} (as {settings.name})"
-    return settings.name
+    if not shipped.is_file():
+        return name
+    known = yaml.safe_load(shipped.read_text(encoding="utf-8"))["model"]["path"]
+    if known not in (settings.path, MISSING):
+        name = f"{Path(settings.path).name} (as {settings.name})"
+    return f"{name}+{weights_name(settings.weights)}" if settings.weights else name
+
+
+def weights_name(path: str) -> str:
+    """What to call a file of weights: its name, or its folder's where the file has the name that libraries give it."""
+    file = Path(path).expanduser()
+    usual = ("pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "model", "unet")
+    return (file.absolute().parent.name or file.stem) if file.stem in usual else file.stem

@@ -13,12 +13,16 @@ from omegaconf import MISSING
 class ModelSettings:
     """Which model: a name for tables, ``embedded``, a folder or a Hub id, and a pinned revision of the latter.
 
-    ``compose`` allows editing a model that was exported with an edit in it.
+    ``variant`` takes other weight files of it (``fp16``: ``*.fp16.safetensors``). ``weights`` is a file of somebody
+    else's weights or LoRA that is put on it (:mod:`erasebench.models.weights`). ``compose`` allows editing a model that
+    was exported with an edit in it, or had such weights put on.
     """
 
     name: str = MISSING
     path: str = MISSING
     revision: str | None = None
+    variant: str | None = None
+    weights: str | None = None
     compose: bool = False
 
 

@@ -241,20 +241,20 @@ def _model_of(found: Found, named: str | None) -> Model:
         UserError: it is not known, or its weights are not those the edit was made for.
     """
     made_for = found.model
-    path, revision, name = made_for.get("source"), None, made_for.get("name")
+    path, revision, name, variant = made_for.get("source"), None, made_for.get("name"), None
     wanted = made_for.get("revision")
     if path and "/" in path and not Path(path).is_dir():
         revision = wanted  # of a Hub id
     if found.run is not None:
         node = OmegaConf.load(found.run / "config.yaml").model
-        path, revision = node.path, node.revision
+        path, revision, variant = node.path, node.revision, node.get("variant")
     if named is not None:
         path, revision, name = find_model(named)
     if path is None:
         raise UserError(
             f"{found.origin}: it does not say which model it was made for; give model=NAME, FOLDER or Hub id"
         )
-    model = load_model(path, revision, device="cpu", dtype=made_for.get("dtype", "auto"), name=name)
+    model = load_model(path, revision, device="cpu", dtype=made_for.get("dtype", "auto"), variant=variant, name=name)
     if wanted is not None and model.revision != wanted:
         raise UserError(
             f"{found.origin}: made for revision {wanted} of the model, and {path} is now {model.revision}; give model= of "

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-import importlib.util
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -22,8 +20,10 @@ import torch
 import transformers
 
 from erasebench.errors import UserError, suggest
+from erasebench.models.folder import PARTS, Pipeline, check_folder, content_hash
 from erasebench.models.marks import mark_edited, read_marks
 from erasebench.models.targets import text_inputs
+from erasebench.models.weights import put_on, read_weights
 
 TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Types the weights may be loaded in, by name. ``auto`` is float16 on CUDA and float32 elsewhere."""
@@ -37,20 +37,10 @@ FAMILIES = {
 }
 """Families of models that are loaded."""
 
-_CLASSES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline")
-_LIBRARIES = (
-    "diffusers",
-    "transformers",
-    "stable_diffusion",
-)  # the last: SD 1.x's name for its safety checker
-_COMPONENTS = (
-    *("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
-    *("text_encoder_3", "tokenizer_3", "transformer"),
-)
-_MAY_BE_NULL = ("text_encoder_3", "tokenizer_3")
-"""Parts that a model may be without: SD 3 then reads zeros in place of T5's rows, as its pipeline does."""
+LARGEST_SIZE = 8192
+"""Pixels of a side beyond which a model's own size is a slip of its config: an image would not fit in any memory."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass
@@ -67,7 +57,9 @@ class Model:
         size: native width and height in pixels.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
         device: ``cuda``, ``mps``, ``cpu`` or ``cuda:1`` and the like.
-        edits: notes of the edits that the folder says it carries, as ``erasebench export`` and ``apply`` leave them.
+        edits: notes of the edits that the folder says it carries, as ``erasebench export`` and ``apply`` leave them,
+            and of the weights that were put on it.
+        weights: what somebody else's weights were put on: the file, its hash, and what it held; empty for none.
     """
 
     name: str
@@ -79,11 +71,18 @@ class Model:
     dtype: str
     device: str
     edits: tuple[dict[str, Any], ...] = ()
+    weights: str = ""
 
     @property
     def identity(self) -> str:
         """What an edit depends on: the weights, and the type they were read in."""
         return f"{self.revision} {self.dtype}"
+
+    @property
+    def short_revision(self) -> str:
+        """The revision for captions: twelve digits, and the variant."""
+        commit, plus, variant = self.revision.removeprefix("sha256-").partition("+")
+        return f"{commit[:12]}{plus}{variant}"
 
 
 def load_model(
@@ -93,6 +92,7 @@ def load_model(
     dtype: str = "auto",
     *,
     variant: str | None = None,
+    weights: str | None = None,
     name: str | None = None,
 ) -> Model:
     """Load a model for generation.
@@ -104,31 +104,39 @@ def load_model(
         device: ``auto`` (CUDA, else MPS, else CPU), ``cuda``, ``mps``, ``cpu``, ``cuda:1``, ...
         dtype: ``auto`` (float16 on CUDA, float32 elsewhere) or a key of :data:`TORCH_DTYPES`.
         variant: weight files to take, e.g. ``fp16`` for ``*.fp16.safetensors``.
-        name: what to call it in tables; made from the path if absent.
+        weights: a file of somebody else's weights or LoRA to put on it (:mod:`erasebench.models.weights`). The model is
+            then another one, with a revision of its own.
+        name: what to call it in tables; made from the path (and the file of weights) if absent.
 
     Raises:
         UserError: not a pipeline folder, not a pipeline of these families, no safetensors, weights that are not
-            finite (tensor named), a Hub id that is neither cached nor reachable, unknown device or type.
+            finite (tensor named) or do not fit, a Hub id that is neither cached nor reachable, unknown device or type.
     """
     where, kind = find_device(device), find_dtype(dtype, find_device(device))
+    foreign = None if weights is None else read_weights(weights)
     folder, hub = _locate(path, revision, variant)
-    class_name, absent = _check_folder(folder, path)
-    pipe = _from_folder(folder, path, class_name, absent, TORCH_DTYPES[kind], variant)
+    pipeline = check_folder(folder, path, variant)
+    pipe = _from_folder(folder, path, pipeline, TORCH_DTYPES[kind], variant)
+    edits, about = read_marks(folder), ""
+    commit = folder.name + (f"+{variant}" if variant else "") if hub else content_hash(folder, pipeline, variant)
+    if foreign is not None:
+        about = f"{foreign.file.name} (sha256 {foreign.digest[:16]}), {put_on(pipe, foreign)}, on {commit}"
+        commit = f"sha256-{hashlib.sha256(f'{commit} {foreign.digest}'.encode()).hexdigest()[:32]}"
+        edits = (*edits, {"method": foreign.name, "weights": about})
     _check_finite(pipe, path)
     text_inputs(pipe)  # refuses a network that text does not enter in a way that is known
-    commit = folder.name + (f"+{variant}" if variant else "")
-    edits = read_marks(folder)
     mark_edited(pipe, edits)
     return Model(
-        name=name or Path(path).name or path,
+        name=name or "+".join([Path(path).name or path, *([foreign.name] if foreign else [])]),
         source=str(path),
-        revision=commit if hub else _content_hash(folder, variant),
+        revision=commit,
         pipe=pipe.to(where),
         family=_family(pipe),
-        size=_native_size(pipe),
+        size=_native_size(pipe, path),
         dtype=kind,
         device=where,
         edits=edits,
+        weights=about,
     )
 
 
@@ -146,17 +154,16 @@ def fetch(path: str, revision: str | None = None, variant: str | None = None) ->
     Raises:
         UserError: no such repository or revision, or it is not cached and the Hub cannot be reached.
     """
-    from diffusers import DiffusionPipeline
-
     at = f" at revision {revision}" if revision else ""
     try:
-        folder = DiffusionPipeline.download(
+        folder = diffusers.DiffusionPipeline.download(
             path, revision=revision, variant=variant, use_safetensors=True, safety_checker=None
         )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"model {path}{at}: not in the local cache, and it could not be fetched from the Hub ({_cause(error)}). "
-            f"With a network, run: erasebench prefetch model.path={path}"
+            f"model {path}{at}: no folder of that name here, so it is taken for a Hub id; not in the local cache, and it "
+            f"could not be fetched from the Hub ({_cause(error)}). With a network, run: "
+            f"erasebench prefetch model.path={path}"
         ) from error
     return Path(folder)
 
@@ -188,6 +195,7 @@ def find_dtype(dtype: str, device: str) -> str:
 
 
 def _locate(path: str, revision: str | None, variant: str | None) -> tuple[Path, bool]:
+    """The folder of a model, and whether it is the snapshot of a Hub id."""
     if path == "embedded":
         folder = embedded_folder()
         if not (folder / "model_index.json").is_file():
@@ -196,11 +204,22 @@ def _locate(path: str, revision: str | None, variant: str | None) -> tuple[Path,
                 "reinstall erasebench, or rebuild it with: erasebench tiny train"
             )
         return folder, False
+    if (local := local_folder(path)) is None:
+        return fetch(path, revision, variant), True
+    if revision:
+        raise UserError(f"model {path}: a folder has no revisions; leave model.revision empty")
+    return local, False
+
+
+def local_folder(path: str) -> Path | None:
+    """The folder of this machine that a path names; ``None`` if it is to be taken for a Hub id (``owner/name``).
+
+    Raises:
+        UserError: a single file, or what can be neither: a folder that is not there, also one whose parent is.
+    """
     local = Path(path).expanduser()
     if local.is_dir():
-        if revision:
-            raise UserError(f"model {path}: a folder has no revisions; leave model.revision empty")
-        return local, False
+        return local
     if local.is_file():
         raise UserError(
             f"model {path}: a single file, not a pipeline folder; convert it with diffusers "
@@ -208,54 +227,43 @@ def _locate(path: str, revision: str | None, variant: str | None) -> tuple[Path,
         )
     if not _HUB_ID.fullmatch(path):
         raise UserError(f"model {path}: no such folder, and not a Hub id (owner/name)")
-    return fetch(path, revision, variant), True
-
-
-def _check_folder(folder: Path, path: str) -> tuple[str, list[str]]:
-    """The pipeline's class, and the parts that it was saved without."""
-    index = folder / "model_index.json"
-    if not index.is_file():
+    if local.parent.is_dir() and not _cached(path, None, None):
+        there = sorted(entry.name for entry in local.parent.iterdir() if entry.is_dir())
         raise UserError(
-            f"model {path}: not a pipeline folder, model_index.json is missing; "
-            "name a folder written by save_pretrained of a diffusers pipeline"
+            f"model {path}: no such folder.{suggest(local.name, there)} {local.parent}/ has {', '.join(there[:10]) or 'none'};"
+            " where a Hub id is meant, start in a folder that has no such folder in it"
         )
+    return None
+
+
+def _cached(path: str, revision: str | None, variant: str | None) -> bool:
+    """Whether all of a Hub id is in this machine's cache."""
     try:
-        config = json.loads(index.read_text(encoding="utf-8"))
-        components = {key: value for key, value in config.items() if isinstance(value, list)}
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise UserError(
-            f"model {path}: model_index.json is not a JSON object ({error}); save the model again"
-        ) from error
-    class_name = config.get("_class_name")
-    if class_name not in _CLASSES:
-        raise UserError(
-            f"model {path}: a {class_name}; erasebench edits {', '.join(_CLASSES)} ({', '.join(FAMILIES.values())})"
+        diffusers.DiffusionPipeline.download(
+            path,
+            revision=revision,
+            variant=variant,
+            use_safetensors=True,
+            safety_checker=None,
+            local_files_only=True,
         )
-    for key, (library, *_) in components.items():
-        if library is not None and library not in _LIBRARIES:
-            raise UserError(
-                f"model {path}: component {key} wants code from {library!r}; only diffusers and transformers are loaded"
-            )
-        if key in _COMPONENTS and library is None and key not in _MAY_BE_NULL:
-            raise UserError(f"model {path}: saved without its {key}; save the whole pipeline again")
-        if key in _COMPONENTS and library is not None and not (folder / key).is_dir():
-            raise UserError(f"model {path}: component folder {key}/ is missing; download or save the model again")
-    return class_name, [key for key in _MAY_BE_NULL if components.get(key, [""])[0] is None]
+    except (OSError, ValueError):
+        return False
+    return True
 
 
-def _from_folder(
-    folder: Path, path: str, class_name: str, absent: list[str], dtype: torch.dtype, variant: str | None
-) -> Any:
-    import diffusers
-
-    extra: dict[str, Any] = dict.fromkeys(absent)
-    if class_name == _CLASSES[0]:
+def _from_folder(folder: Path, path: str, pipeline: Pipeline, dtype: torch.dtype, variant: str | None) -> Any:
+    extra: dict[str, Any] = dict.fromkeys(pipeline.absent)
+    if pipeline.class_name == "StableDiffusionPipeline":
         extra |= {"safety_checker": None, "requires_safety_checker": False}
+    if pipeline.class_name == "StableDiffusionXLPipeline":
+        # Unsaid, it depends on whether a package is installed here, and so would the pixels.
+        extra |= {"add_watermarker": False}
     try:
         with warnings.catch_warnings():
             # newer releases of diffusers call the option dtype; the older name works in all of them
             warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
-            pipe = getattr(diffusers, class_name).from_pretrained(
+            pipe = getattr(diffusers, pipeline.class_name).from_pretrained(
                 folder,
                 torch_dtype=dtype,
                 variant=variant,
@@ -275,7 +283,7 @@ def _from_folder(
 def _cast(pipe: Any, dtype: torch.dtype) -> Any:
     """Give every weight the type, but for those of T5 that overflow in float16: transformers names them."""
     wide = {}
-    for part in _COMPONENTS:
+    for part in PARTS:
         module = getattr(pipe, part, None)
         names = getattr(module, "_keep_in_fp32_modules", None)
         if dtype == torch.float16 and names and isinstance(module, torch.nn.Module):
@@ -312,29 +320,20 @@ def _check_finite(pipe: Any, path: str) -> None:
 
 
 def _family(pipe: Any) -> str:
-    known = {_CLASSES[1]: "sdxl", _CLASSES[2]: "sd3", _CLASSES[3]: "flux"}
+    known = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusion3Pipeline": "sd3", "FluxPipeline": "flux"}
     return known.get(type(pipe).__name__) or ("sd2" if pipe.unet.config.use_linear_projection else "sd1")
 
 
-def _native_size(pipe: Any) -> int:
+def _native_size(pipe: Any, path: str) -> int:
     """Width and height in pixels that the pipeline makes unless told otherwise; FLUX says so outside any config."""
     sample = pipe.default_sample_size if hasattr(pipe, "transformer") else pipe.unet.config.sample_size
-    return (sample if isinstance(sample, int) else max(sample)) * pipe.vae_scale_factor
-
-
-def _content_hash(folder: Path, variant: str | None) -> str:
-    """SHA-256 over names and bytes of the files that are loaded (weights, configs, tokenizers)."""
-    total = hashlib.sha256()
-    for component in _COMPONENTS:
-        kinds = (".safetensors", ".json", ".txt", ".model")  # the last: T5's vocabulary
-        files = sorted(p for p in (folder / component).glob("*") if p.suffix in kinds)
-        chosen = [p for p in files if p.suffix == ".safetensors" and variant and f".{variant}" in p.name]
-        plain = [p for p in files if p.suffix == ".safetensors" and p.name.count(".") == 1]
-        for file in [p for p in files if p.suffix != ".safetensors"] + (chosen or plain):
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            total.update(f"{component}/{file.name} {digest}\n".encode())
-    return f"sha256-{total.hexdigest()[:32]}"
+    sides = sample if isinstance(sample, list | tuple) and sample else [sample]
+    if not all(isinstance(side, int) and 0 < side * pipe.vae_scale_factor <= LARGEST_SIZE for side in sides):
+        raise UserError(
+            f"model {path}: sample_size {sample!r:.60} in the config of its network; give whole numbers, which times "
+            f"{pipe.vae_scale_factor} are the width and height in pixels, {LARGEST_SIZE} at most"
+        )
+    return max(sides) * pipe.vae_scale_factor
 
 
 def quiet_libraries() -> None:
@@ -344,18 +343,12 @@ def quiet_libraries() -> None:
         logging.disable_progress_bar()
 
 
-def model_here(path: str, revision: str | None) -> bool:
-    """Whether a model can be loaded without a network: a folder, or all of a Hub snapshot in the cache."""
+def model_here(path: str, revision: str | None, variant: str | None = None) -> bool:
+    """Whether a model can be loaded without a network: a folder, or all of a Hub snapshot in the cache.
+
+    Raises:
+        UserError: as :func:`local_folder`.
+    """
     if path == "embedded":
         return (embedded_folder() / "model_index.json").exists()
-    if Path(path).is_dir():
-        return True
-    from diffusers import DiffusionPipeline
-
-    try:
-        DiffusionPipeline.download(
-            path, revision=revision, use_safetensors=True, safety_checker=None, local_files_only=True
-        )
-    except (OSError, ValueError):
-        return False
-    return True
+    return local_folder(path) is not None or _cached(path, revision, variant)

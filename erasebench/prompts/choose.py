@@ -14,6 +14,7 @@ from erasebench.errors import UserError, suggest
 from erasebench.prompts.builtin import builtin
 from erasebench.prompts.prompt_set import PromptSet
 from erasebench.prompts.reader import load_prompts
+from erasebench.prompts.sources import fetch, is_here
 
 BUILTIN = ("per_erased", "per_retained", "general", "seed")
 FILE = ("kind", "schema", "limit", "role", "label", "revision", "where")
@@ -34,14 +35,7 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
     Raises:
         UserError: an unknown key, a value that makes no sense, or a file that cannot be read.
     """
-    try:
-        options: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
-    except OmegaConfBaseException as error:
-        raise UserError(f"prompts: {str(error).splitlines()[0]}; give the value itself") from error
-    source, file_of = options.pop("source", "builtin"), options.pop("file_of", None)
-    if source is None or source == "":
-        which = f" that is not part of erasebench: {file_of}" if file_of else " of prompts, or builtin"
-        raise UserError(f"prompts.source: give the path of a file{which}")
+    source, options = _source(config)
     allowed = BUILTIN if source == "builtin" else FILE
     for key in options:
         if key not in allowed:
@@ -61,3 +55,37 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
     prompts = builtin(kind, concepts, per_concept=max(budget[:2]), general=budget[2], seed=sizes["seed"])
     note = "each task is measured on {} prompts of each erased concept, {} of each other one, {} general ones"
     return replace(prompts, budget=budget, notes=(note.format(*budget),))
+
+
+def prompts_here(config: Mapping[str, Any]) -> bool:
+    """Whether the prompts of a node can be read without a network.
+
+    Raises:
+        UserError: no source is named, or it is no prompt file.
+    """
+    source, options = _source(config)
+    return source == "builtin" or is_here(source, options.get("revision"))
+
+
+def fetch_prompts(config: Mapping[str, Any]) -> None:
+    """Download the prompts of a node, if they are on the Hub.
+
+    Raises:
+        UserError: no source is named, or it cannot be had.
+    """
+    source, options = _source(config)
+    if source != "builtin":
+        fetch(source, options.get("revision"))
+
+
+def _source(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Where the prompts of a node come from, and its other options as plain values."""
+    try:
+        options: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"prompts: {str(error).splitlines()[0]}; give the value itself") from error
+    source, file_of = options.pop("source", "builtin"), options.pop("file_of", None)
+    if source is None or source == "":
+        which = f" that is not part of erasebench: {file_of}" if file_of else " of prompts, or builtin"
+        raise UserError(f"prompts.source: give the path of a file{which}")
+    return str(source), options

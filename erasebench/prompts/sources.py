@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download, list_repo_files, snapshot_download
 from erasebench.errors import UserError, suggest
 from erasebench.prompts.formats import SUFFIXES
 
+_TABLES = set(SUFFIXES) - {".txt"}  # a dataset's .txt is its licence; one that holds prompts can be named
 _KINDS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
 
@@ -37,16 +38,41 @@ def find(
     Raises:
         UserError: no such file or dataset, one that is no prompt file, or the Hub cannot be reached.
     """
+    where = _where(source, option)
+    if isinstance(where, Path):
+        return where, where.name, []
+    path = _from_hub(*where, revision)
+    commit = next((part for before, part in zip(path.parts, path.parts[1:], strict=False) if before == "snapshots"), "")
+    note = f"Hub revision not pinned; this is {commit}, pin it with prompts.revision={commit}"
+    return path, f"{where[0]}@{commit}/{path.name}", [] if revision == commit else [note]
+
+
+def is_here(source: str | Path, revision: str | None = None) -> bool:
+    """Whether a source can be read without a network: a file, or a Hub dataset's file in the cache.
+
+    Raises:
+        UserError: a path that is no prompt file.
+    """
+    where = _where(source, "prompts.source")
+    if isinstance(where, Path):
+        return True
+    repository, inside = where
+    names = _cached({"repo_id": repository, "repo_type": "dataset", "revision": revision})
+    return inside in names if inside else any(Path(name).suffix.lower() in _TABLES for name in names)
+
+
+def _where(source: str | Path, option: str) -> Path | tuple[str, str | None]:
+    """The file that a source names, or the Hub dataset and the file of it, if that is said."""
     text = str(source)
     try:
         path = Path(text).expanduser()
         is_file, is_folder, beside = path.is_file(), path.is_dir(), path.parent.is_dir()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, an unknown ~user
-        raise UserError(f"{option}={text[:100]}: no path ({error}); give that of a {_KINDS}") from error
+        raise UserError(f"{option}={text[:100]}: no path ({error!s:.100}); give that of a {_KINDS}") from error
     if is_file:
         if path.suffix.lower() not in SUFFIXES:
             raise UserError(f"{path.name}: a prompt file is a {_KINDS}; save it as one of these")
-        return path, path.name, []
+        return path
     on_hub = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(.+))?", text)
     local = is_folder or (path.parent != Path(".") and beside)
     if local or not on_hub or (not on_hub[2] and path.suffix.lower() in SUFFIXES):
@@ -61,10 +87,7 @@ def find(
     repository, inside = on_hub.groups()
     if inside and Path(inside).suffix.lower() not in SUFFIXES:
         raise UserError(f"Hub dataset {repository}: {inside} is no prompt file, which is a {_KINDS}")
-    path = _from_hub(repository, inside, revision)
-    commit = next((part for before, part in zip(path.parts, path.parts[1:], strict=False) if before == "snapshots"), "")
-    note = f"Hub revision not pinned; this is {commit}, pin it with prompts.revision={commit}"
-    return path, f"{repository}@{commit}/{path.name}", [] if revision == commit else [note]
+    return repository, inside
 
 
 def _from_hub(repository: str, inside: str | None, revision: str | None) -> Path:
@@ -116,8 +139,7 @@ def _cached(at: dict[str, Any]) -> list[str]:
 
 
 def _only_file(names: list[str], repository: str) -> str:
-    # A dataset's .txt is its licence or its requirements; one that holds prompts can be named.
-    files = sorted(name for name in names if Path(name).suffix.lower() in set(SUFFIXES) - {".txt"})
+    files = sorted(name for name in names if Path(name).suffix.lower() in _TABLES)
     if len(files) != 1:
         had = f"{len(files)} data files ({', '.join(files[:10])})" if files else f"no {_KINDS} file"
         raise UserError(

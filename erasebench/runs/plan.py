@@ -57,6 +57,7 @@ class Prepared:
         experiment: the node of the experiment, if it is a run of one; it says which published numbers stand beside.
         name: of the run, if it was given one.
         config: the whole config, resolved: written down and hashed, and read by nobody.
+        revision: of the model's weights, once it is loaded: a folder or file may change behind its name.
     """
 
     protocol: Protocol
@@ -73,6 +74,7 @@ class Prepared:
     experiment: Mapping[str, Any]
     name: str | None
     config: Mapping[str, Any]
+    revision: str = ""
 
     @cached_property
     def hash(self) -> str:
@@ -91,6 +93,7 @@ class Prepared:
         # A prompt file may change behind its name, and the type follows the device where it is "auto".
         values["prompt_sets"] = {kind: prompts.hash for kind, (_, prompts) in self.groups.items()}
         values["dtype"] = find_dtype(self.dtype, self.device)
+        values["revision"] = self.revision
         values["versions"] = {
             "generator": GENERATOR_VERSION,
             "edits": [eraser.key("", task) for _, eraser, _, task in self.edits()],

@@ -211,6 +211,8 @@ def _mismatches(row: Mapping[str, Any], config: DictConfig, against: Sequence[st
         found.append(f"protocol {config.protocol.name}, not {row['protocol']}")
     if MODELS.get(row["model"]) != config.model.name:
         found.append(f"model {config.model.name}, not {row['model']}")
+    if config.model.get("weights"):
+        found.append("weights of another file on the model")
     return found
 
 

@@ -48,3 +48,28 @@ def test_prefetch_names_what_it_cannot_get(empty_caches) -> None:
 
 def test_a_folder_is_here(tmp_path: Path) -> None:
     assert model_here(str(tmp_path), None) and model_here("embedded", None)
+
+
+def test_prompts_belong_to_what_a_config_needs(empty_caches, tmp_path: Path) -> None:
+    status, text = said(doctor, ["prompts=i2p", "task=unsafe"])
+    assert status == 1 and "missing prompts AIML-TUDA/i2p: not in the Hub's cache" in text
+    status, text = said(prefetch, ["prompts=i2p", "task=unsafe", "metric=[judge]"])
+    assert status == 1 and "failed    prompts AIML-TUDA/i2p" in text and "here      model embedded" in text
+    status, text = said(doctor, ["prompts=coco_30k"])
+    assert status == 1 and "prompts.source: give the path of a file that is not part of erasebench: data/coco" in text
+    status, text = said(prefetch, ["prompts=coco_30k", "metric=[judge]"])
+    assert status == 1 and "failed    prompts None: prompts.source: give the path" in text
+    (tmp_path / "own.csv").write_text("prompt\na")
+    status, text = said(doctor, ["prompts=file", f"prompts.source={tmp_path}/own.csv"])
+    assert status == 0
+
+
+def test_a_dataset_in_the_cache_is_here(empty_caches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from erasebench.prompts import sources
+
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "i2p.csv").write_text("prompt\na")
+    monkeypatch.setattr(sources, "snapshot_download", lambda **at: str(snapshot))
+    assert sources.is_here("AIML-TUDA/i2p") and sources.is_here("AIML-TUDA/i2p/i2p.csv")
+    assert not sources.is_here("AIML-TUDA/i2p/other.csv")
