@@ -136,7 +136,7 @@ def _edit(store: Store, key: str) -> str:
     notes = dict(edit.info)
     norms = notes.pop("norms", None)
     if norms is None:  # an edit that no run has stored
-        norms = {name: change.norm() for name, change in edit.changes.items() if not change.acts_on_token}
+        norms = {name: change.norm() for name, change in edit.changes.items() if not change.reads_weight}
     lines = [
         f"edit  {key}",
         f"file  {store.edit_path(key)}",

@@ -71,10 +71,8 @@ class Edit:
         for name, change in self.changes.items():
             weight = weights[name]
             if not change.fits(tuple(weight.shape)):
-                rows, width = change.shape
-                shape = f"[any, {width}]" if rows is None else f"[{rows}, {width}]"
                 raise UserError(
-                    f"{name}: the model's weight is {list(weight.shape)}, the edit's {shape}; "
+                    f"{name}: the model's weight is {list(weight.shape)}, the edit's {change.shown_shape}; "
                     "the edit was made for another model"
                 )
             if weight.is_meta:

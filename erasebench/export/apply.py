@@ -97,8 +97,6 @@ def check_fits(found: Found, model: Model) -> None:
     """
     here, there = describe_model(model), _made_for(found)
     for name, change in found.edit.changes.items():
-        rows, width = change.shape
-        ours = f"[any number, {width}]" if rows is None else f"[{rows}, {width}]"
         try:
             shape = list(named_weight(model.pipe, name).shape)
         except UserError:
@@ -108,7 +106,7 @@ def check_fits(found: Found, model: Model) -> None:
                 continue
             theirs = str(shape)
         raise UserError(
-            f"{found.origin} does not fit: {name} is {ours} in the edit (made for {there}), and {theirs} in "
+            f"{found.origin} does not fit: {name} is {change.shown_shape} in the edit (made for {there}), and {theirs} in "
             f"{here['name']} ({here['family']}, revision {here['revision']}). Nothing was written; apply it to a model of "
             "the family it was made for, or make the edit anew: erasebench run model.path=..."
         )

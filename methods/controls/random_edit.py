@@ -53,13 +53,12 @@ class RandomEdit(Eraser):
         made, norms = {}, {}
         for name, change in reference.items():
             weight = named_weight(pipe, name)
-            rows, width = weight.shape
             norms[name] = change.norm(weight)
             if change.right is None:
-                random = Change(delta=gauss(rows, width))
+                random = Change(delta=gauss(*weight.shape))
                 made[name] = Change(delta=random.delta * (norms[name] / random.norm(weight)))
             else:
-                random = Change(left=gauss(rows, change.rank), right=gauss(change.rank, width))
+                random = Change(left=gauss(weight.shape[0], change.rank), right=gauss(change.rank, change.right.shape[1]))
                 scale = norms[name] / random.norm(weight) if change.rank else 0.0
                 made[name] = Change(left=random.left * scale, right=random.right)
         return made, {"norms": norms}

@@ -15,12 +15,12 @@ from erasebench.methods.closed_form.uce import Uce
 from erasebench.models.marks import edits_on
 
 seeds = st.integers(0, 10_000)
-FORMS = ("delta", "left", "token", "dense token")
+FORMS = ("delta", "left", "token", "dense token", "value")
 WIDTH, OUT = 5, 7
 
 
 def draw(seed, *shape):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def make(form, seed, rank=2):
@@ -30,12 +30,16 @@ def make(form, seed, rank=2):
         return Change(left=draw(seed, OUT, rank), right=draw(seed + 1, rank, WIDTH))
     if form == "token":
         return Change(token=draw(seed, WIDTH, rank), right=draw(seed + 1, rank, WIDTH))
+    if form == "value":
+        return Change(value=draw(seed, OUT, WIDTH))
     return Change(token=draw(seed, WIDTH, WIDTH))
 
 
 def by_hand(change, weight):
     if change.delta is not None:
         return change.delta
+    if change.value is not None:
+        return change.value - weight
     inner = change.token if change.left is None else change.left
     inner = inner if change.right is None else inner @ change.right
     return weight @ inner if change.left is None else inner
@@ -65,14 +69,22 @@ def test_of_factors_norm_and_add_to_agree(form, seed):
 @settings(max_examples=8, deadline=None)
 def test_sum_and_sequence_are_what_doing_them_by_hand_gives(first, second, seed):
     one, two, weight = make(first, seed), make(second, seed + 3), draw(seed + 9, OUT, WIDTH)
-    if one.acts_on_token == two.acts_on_token:
+    if one.value is not None or two.value is not None:
+        with pytest.raises(ValueError, match="at()"):
+            one.plus(two)
+    elif one.acts_on_token == two.acts_on_token:
         torch.testing.assert_close(one.plus(two).of(weight), one.of(weight) + two.of(weight))
     else:
         with pytest.raises(ValueError, match="at()"):
             one.plus(two)
     middle = weight + one.of(weight)
     expected = middle + two.of(middle) - weight
-    if one.acts_on_token or not two.acts_on_token:
+    if two.value is not None:
+        chained = one.then(two)
+        assert chained is two
+    elif one.value is not None:
+        chained = one.at(weight).plus(two.at(middle))
+    elif one.acts_on_token or not two.acts_on_token:
         chained = one.then(two) if two.acts_on_token or not one.acts_on_token else one.at(weight).then(two)
     else:
         chained = one.plus(two.at(middle))
@@ -82,7 +94,7 @@ def test_sum_and_sequence_are_what_doing_them_by_hand_gives(first, second, seed)
 @given(seed=seeds, rows=st.integers(1, 12))
 @settings(max_examples=15, deadline=None)
 def test_a_map_of_tokens_moves_rows_as_it_moves_what_weights_see(seed, rows):
-    for form in FORMS[2:]:
+    for form in ("token", "dense token"):
         change, weight, tokens = make(form, seed), draw(seed + 5, OUT, WIDTH), draw(seed + 6, rows, WIDTH)
         torch.testing.assert_close(weight @ change.rows(tokens).T, change.of(weight) @ tokens.T)
     with pytest.raises(ValueError, match="token form"):
@@ -96,6 +108,57 @@ def test_a_weight_changed_in_pieces_is_the_weight_changed_at_once(form, monkeypa
     monkeypatch.setattr(change_module, "WEIGHT_ROWS_AT_ONCE", 2)
     change.add_to(pieces)
     assert torch.equal(whole, pieces)
+
+
+SHAPES = {
+    "conv": (OUT, 3, 2, 2),
+    "bias": (OUT,),
+    "matrix": (OUT, WIDTH),
+    "scale": (),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_new_weight_is_there_bit_for_bit_in_any_shape(shape, dtype, monkeypatch):
+    monkeypatch.setattr(change_module, "WEIGHT_ROWS_AT_ONCE", 3)
+    weight, value = draw(1, *shape).to(dtype), draw(2, *shape).to(dtype)
+    change, before = Change(value=value), weight.double()
+    assert change.fits(shape) and not change.fits((*shape, 1)) and change.shape == shape and change.reads_weight
+    torch.testing.assert_close(change.of(weight), value.double() - before)
+    assert change.norm(weight) == pytest.approx((value.double() - before).square().sum().sqrt().item())
+    delta = change.at(weight)
+    lost, size = change.add_to(weight)
+    assert torch.equal(weight, value) and lost == 0.0
+    again = before.to(dtype)
+    delta.add_to(again)
+    assert torch.equal(again, value)
+    assert size == (0.0 if dtype == torch.float32 else pytest.approx((value.double() - before).square().sum().item()))
+
+
+def test_a_new_weight_of_a_wider_type_is_rounded_once_and_it_is_told():
+    value, weight = draw(0, OUT, WIDTH).float(), torch.zeros(OUT, WIDTH, dtype=torch.bfloat16)
+    lost, size = Change(value=value).add_to(weight)
+    assert torch.equal(weight, value.bfloat16())
+    assert 0 < lost < 1e-4 * size
+
+
+@given(seed=seeds, rank=st.integers(1, 3))
+@settings(max_examples=15, deadline=None)
+def test_factors_of_a_convolution_are_those_of_its_rows(seed, rank):
+    shape = SHAPES["conv"]
+    change = Change(left=draw(seed, OUT, rank), right=draw(seed + 1, rank, 12))
+    weight = draw(seed + 2, *shape)
+    expected = (change.left @ change.right).view(shape)
+    assert change.fits(shape) and not change.fits((OUT,)) and not change.fits((OUT, 3, 2))
+    torch.testing.assert_close(change.of(weight), expected)
+    for memory in (torch.contiguous_format, torch.channels_last):  # a view of rows is not always one in memory
+        new = weight.clone().contiguous(memory_format=memory)
+        change.add_to(new)
+        torch.testing.assert_close(new, weight + expected)
+    dense = Change(delta=draw(seed + 3, *shape))
+    for both in (dense.plus(change), change.plus(dense)):
+        torch.testing.assert_close(both.of(weight), dense.delta + expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -127,6 +190,8 @@ def test_rounding_of_half_precision_is_reported_and_that_of_float32_is_not(small
         {"left": torch.ones(2, 2), "right": torch.ones(3, 3)},
         {"token": torch.ones(2, 3)},
         {"token": torch.ones(4, 2), "right": torch.ones(2, 3)},
+        {"value": torch.ones(2), "delta": torch.ones(2)},
+        {"left": torch.ones(2, 3, 2, 2), "right": torch.ones(3, 3)},
     ],
 )
 def test_what_is_no_change_is_refused(wrong):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from erasebench.config.build import build
 from erasebench.config.compose import compose
 from erasebench.edits.change import Change
-from erasebench.edits.combine import HOW, combine
+from erasebench.edits.combine import HOW, additive, combine
 from erasebench.edits.edit import Edit
 from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import eraser_label
@@ -25,7 +25,7 @@ from erasebench.methods.controls.noop import NoOp
 from erasebench.models.marks import edits_on
 from erasebench.models.targets import key_value_weights, named_weight
 
-FORMS = ("delta", "factors", "token", "token_dense")
+FORMS = ("delta", "factors", "token", "token_dense", "value")
 
 
 def weights_of(pipe, names) -> dict[str, torch.Tensor]:
@@ -49,6 +49,8 @@ def random_changes(pipe, form: str, seed: int) -> dict[str, Change]:
     rows = {name: named_weight(pipe, name).shape[0] for name in names}
     if form == "delta":
         return {name: Change(delta=gauss(rows[name], width)) for name in names}
+    if form == "value":
+        return {name: Change(value=gauss(rows[name], width)) for name in names}
     return {name: Change(left=gauss(rows[name], 2), right=gauss(2, width)) for name in names}
 
 
@@ -71,6 +73,18 @@ def test_sum_and_sequence_are_what_they_say_for_every_form(tiny_random_pipe, for
         torch.testing.assert_close(weight + chained, now, rtol=1e-9, atol=1e-9)
         if all(form in ("delta", "factors") for form in forms):
             torch.testing.assert_close(chained, together, rtol=1e-9, atol=1e-9)
+
+
+def test_a_new_weight_at_the_end_of_a_sequence_is_there_bit_for_bit(tiny_random_pipe) -> None:
+    parts = [random_changes(tiny_random_pipe, form, 3) for form in ("token", "value")]
+    assert combine(parts, "sequence", tiny_random_pipe) == parts[1]
+    assert combine(parts[1:], "sum", tiny_random_pipe) == parts[1]
+
+
+def test_the_order_of_new_weights_matters_and_is_said(tiny_random_pipe) -> None:
+    assert additive(random_changes(tiny_random_pipe, "delta", 0))
+    assert not additive(random_changes(tiny_random_pipe, "value", 0))
+    assert not additive(random_changes(tiny_random_pipe, "token", 0))
 
 
 def test_weights_that_shared_a_change_share_one_again(tiny_random_pipe) -> None:

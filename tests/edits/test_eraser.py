@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from erasebench.concepts import Concept, ErasureTask
+from erasebench.edits.change import PARTS
 from erasebench.edits.eraser import Change, Edit, Eraser
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.cure import Cure
@@ -55,7 +56,7 @@ def picture(pipe, prompt="a church"):
 def assert_same_edit(a, b):
     assert list(a.changes) == list(b.changes)
     for name in a.changes:
-        for part in ("delta", "left", "right", "token"):
+        for part in PARTS:
             x, y = getattr(a.changes[name], part), getattr(b.changes[name], part)
             assert (x is None and y is None) or (x.dtype == y.dtype and torch.equal(x, y))
 
