@@ -188,9 +188,9 @@ def _check_supported(prepared: Prepared, model: Model) -> None:
                 f"method {label}: {model.name} is already edited by {', '.join(map(describe_edit, model.edits))}; "
                 "measure it as it is with method=none, or edit it further with model.compose=true"
             )
-        if model.family in eraser.unsupported:  # of a composed eraser: what any of its parts says
+        if reason := eraser.refuses(model):
             raise UserError(
-                f"method {label}: cannot edit {model.name} ({model.family}): {eraser.unsupported[model.family]}; "
+                f"method {label}: cannot edit {model.name} ({model.family}): {reason}; "
                 "see what fits with: erasebench list models"
             )
 
@@ -259,9 +259,8 @@ def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTas
     }
     with edit.applied(model.pipe) as rounding:  # refuses what does not fit or is not finite, before it is saved
         about["rounding"] = rounding
-    edit = Edit(edit.changes, edit.info | about)
-    store.put_edit(key, edit)
-    return edit
+    store.put_edit(key, replace(edit, info=edit.info | about))
+    return store.get_edit(key) or replace(edit, info=edit.info | about, key=key)
 
 
 def _peak_resident() -> int:

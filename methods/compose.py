@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from erasebench.concepts import ErasureTask
 from erasebench.edits.combine import check_how, combine
-from erasebench.edits.eraser import Change, Eraser
+from erasebench.edits.eraser import Edit, Eraser, Work
 from erasebench.errors import UserError
 
 
@@ -21,6 +21,7 @@ class Compose(Eraser):
         ``sum``: every eraser edits the unedited model, and the changes are added; the order does not matter.
         ``sequence``: every eraser edits the model that those before it have edited; the changes are applied in this
         order. What an earlier edit removed from the weights (or from the text encoder) a later eraser does not see.
+        What acts while images are sampled acts in the order of the parts either way.
 
     Attributes:
         parts: the erasers in order; the keys only name their places in the config.
@@ -46,8 +47,10 @@ class Compose(Eraser):
                     f"compose: parts.{place} is {part!r}, not an eraser; e.g. method@method.parts.{place}=cure"
                 )
         # A family of models that one part cannot edit, all of it cannot.
-        reasons = {family: why for part in self.parts.values() for family, why in part.unsupported.items()}
-        object.__setattr__(self, "unsupported", reasons)
+        for name in ("unsupported", "partly"):
+            reasons = {family: why for part in self.parts.values() for family, why in getattr(part, name).items()}
+            object.__setattr__(self, name, reasons)
+        object.__setattr__(self, "trains", any(part.trains for part in self.parts.values()))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -57,17 +60,26 @@ class Compose(Eraser):
         ]
         return {"parts": parts, "how": self.how}
 
-    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
-        """The changes of all parts as one, and the notes of each part."""
+    def key(self, model_identity: str, task: ErasureTask) -> str:
+        """As of every eraser, with the keys of the parts for their settings: what decides them decides it."""
+        parts = [part.key(model_identity, task) for part in self.parts.values()]
+        return self.key_of(model_identity, task, {"parts": parts, "how": self.how})
+
+    def refuses(self, model: Any) -> str | None:
+        """Whatever a part refuses."""
+        return next((reason for part in self.parts.values() if (reason := part.refuses(model))), None)
+
+    def make(self, pipe: Any, task: ErasureTask, work: Work | None) -> Edit:
+        """The changes of all parts as one, their hooks in order, and the notes of each part."""
         edits = []
         with ExitStack() as applied:
-            for place, part in self.parts.items():
+            for number, (place, part) in enumerate(self.parts.items()):
                 # The pipeline carries an edit here only if this sequence, or the caller, composes.
-                edit = part.edit(pipe, task, composing=True)
+                edit = part.edit(pipe, task, composing=True, work=work and work.part(number))
                 edits.append(edit)
                 if self.how == "sequence" and place != list(self.parts)[-1]:
                     applied.enter_context(edit.applied(pipe))
-        made = combine([edit.changes for edit in edits], self.how, pipe)
+        joined = combine([edit.changes for edit in edits], self.how, pipe)
         warnings = [f"{edit.info['method']}: {text}" for edit in edits for text in edit.info.get("warnings", [])]
-        notes = {"parts": [edit.info for edit in edits]}
-        return made, notes | ({"warnings": warnings} if warnings else {})
+        notes = {"parts": [edit.info for edit in edits]} | ({"warnings": warnings} if warnings else {})
+        return Edit(joined, notes, tuple(hook for edit in edits for hook in edit.hooks))

@@ -1,61 +1,67 @@
 """Edits: what an eraser made, as a value.
 
-An edit is a set of named weight changes. It is applied to a pipeline for a while and taken back bit for bit, so one
-pipeline serves a whole comparison; or it is applied for good, to be exported.
+An edit is a set of named weight changes, and of hooks that act while images are sampled. It is applied to a pipeline for
+a while and taken back bit for bit, so one pipeline serves a whole comparison; or its changes are applied for good, to be
+exported.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from erasebench.edits.change import Change
+from erasebench.edits.hook import Hook, put_on
 from erasebench.errors import UserError
-from erasebench.files import temporary_beside
-from erasebench.models.marks import edits_on, mark_edited
+from erasebench.models.marks import edits_on, keys_on, mark_edited
 from erasebench.models.targets import named_weight
-
-FORMATS = ("erasebench edit 1", "erasebench edit 2")
-"""Headers of edit files; 2 added changes in token form."""
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What an eraser made: weight changes by name, and notes about them.
+    """What an eraser made: weight changes by name, notes about them, and hooks.
 
     Attributes:
         changes: weight name (``unet.<...>.attn2.to_k.weight``) to change. Empty for the unedited model.
         info: JSON-able notes: method, version, settings, task, seconds, tokens, rank, share of parameters, and
             what the method adds.
+        hooks: what acts while images are sampled, in order.
+        key: what names the edit in a store and in recipes (``Eraser.key``); empty for one that no store holds.
 
     Raises:
-        UserError: a change that is not finite; the layer is named.
+        UserError: a change or a hook that is not finite; the layer is named.
     """
 
     changes: Mapping[str, Change]
     info: dict[str, Any] = field(default_factory=dict)
+    hooks: tuple[Hook, ...] = ()
+    key: str = ""
 
     def __post_init__(self) -> None:
-        known: dict[int, bool] = {}
+        finite: dict[int, bool] = {}
         for name, change in self.changes.items():
-            if id(change) not in known:
-                known[id(change)] = change.finite
-            if not known[id(change)]:
+            if id(change) not in finite:
+                finite[id(change)] = change.finite
+            if not finite[id(change)]:
                 raise UserError(
                     f"{self._method} made a change with NaN or infinite numbers in {name}; "
                     "nothing was applied or saved. Check the eraser's options (alpha, lam, scales) and the model"
                 )
+        for hook in self.hooks:
+            for name, tensor in hook.tensors.items():
+                if not torch.isfinite(tensor).all():
+                    raise UserError(
+                        f"{self._method} made a hook {hook.name} with NaN or infinite numbers in {name}; nothing was "
+                        "applied or saved. Check the eraser's options and the model"
+                    )
 
     @property
     def _method(self) -> str:
@@ -83,8 +89,10 @@ class Edit:
     def applied(self, pipe: Any) -> Iterator[float]:
         """Apply the edit to a pipeline inside a ``with`` block; afterwards the weights are as before, bit for bit.
 
-        Weight plus change is computed in float64 on the CPU and rounded once to the weight's own type. The block
-        gets what :meth:`apply` returns.
+        Weight plus change is computed in float64 on the CPU and rounded once to the weight's own type. The hooks are
+        installed, and whoever samples with the pipeline calls them (:func:`erasebench.edits.hook.hooks_on`). The
+        pipeline is marked with the edit's key (:func:`erasebench.models.marks.keys_on`). The block gets what
+        :meth:`apply` returns.
 
         Raises:
             UserError: a weight is missing or has another shape, or the result is not finite in the weight's type
@@ -92,16 +100,17 @@ class Edit:
         """
         weights = self.check_fits(pipe)
         originals = {name: weight.detach().clone() for name, weight in weights.items()}
-        before = edits_on(pipe)
+        before = edits_on(pipe), keys_on(pipe)
         try:
-            yield self.apply(pipe)
+            rounding = self._change(pipe, weights)
+            with put_on(self.hooks, pipe):
+                yield rounding
         finally:
             with torch.no_grad():
                 for name, weight in weights.items():
                     weight.copy_(originals[name])
-            mark_edited(pipe, before)
+            mark_edited(pipe, *before)
 
-    @torch.no_grad()
     def apply(self, pipe: Any) -> float:
         """Apply the edit to a pipeline for good, and mark the pipeline as edited (:func:`edits_on`).
 
@@ -110,10 +119,31 @@ class Edit:
             weights); 0 for 32-bit weights.
 
         Raises:
-            UserError: it does not fit, or the result is not finite in the weight's type (the layer is named). In
-                the second case weights before that layer are already changed; :meth:`applied` takes them back.
+            UserError: it has hooks, which no weights can hold; it does not fit; or the result is not finite in the
+                weight's type (the layer is named). In the last case weights before that layer are already changed;
+                :meth:`applied` takes them back.
         """
-        weights = self.check_fits(pipe)
+        self.check_weights_alone("it cannot be applied for good")
+        return self._change(pipe, self.check_fits(pipe))
+
+    def check_weights_alone(self, so: str) -> None:
+        """Refuse an edit that is more than weights.
+
+        Args:
+            so: what cannot be done with it.
+
+        Raises:
+            UserError: it has hooks; they are named.
+        """
+        if self.hooks:
+            names = " and ".join(dict.fromkeys(hook.name for hook in self.hooks))
+            raise UserError(
+                f"{self._method}: a part of this edit acts while images are sampled ({names}) and is in no weights, so "
+                f"{so}; measure it with erasebench run, which installs it"
+            )
+
+    @torch.no_grad()
+    def _change(self, pipe: Any, weights: Mapping[str, Tensor]) -> float:
         lost = size = 0.0
         for name, weight in weights.items():
             part = self.changes[name].add_to(weight)
@@ -124,84 +154,18 @@ class Edit:
                     f"{self._method}: {name} is not finite after the edit in {weight.dtype}; "
                     "the run stops. Use dtype=float32, or a weaker edit"
                 )
-        mark_edited(pipe, (*edits_on(pipe), self.info))
+        mark_edited(pipe, (*edits_on(pipe), self.info), (*keys_on(pipe), self.key))
         return math.sqrt(lost / size) if size else 0.0
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the edit, atomically, and its notes beside it as ``.json`` for people.
+        """Write the edit; see :func:`erasebench.edits.edit_file.write_edit`."""
+        from erasebench.edits.edit_file import write_edit  # it needs Edit
 
-        Args:
-            path: ends in ``.safetensors``. The file alone holds everything; the notes are also in its header.
-
-        Returns:
-            The path written.
-
-        Raises:
-            UserError: the folder cannot be written or is full.
-        """
-        path = Path(path)
-        tensors: dict[str, Tensor] = {}
-        shared: dict[int, str] = {}
-        layout: dict[str, dict[str, str]] = {}
-        for name, change in self.changes.items():
-            layout[name] = {}
-            for part in ("delta", "left", "right", "token"):
-                tensor = getattr(change, part)
-                if tensor is None:
-                    continue
-                if id(tensor) not in shared:
-                    shared[id(tensor)] = f"{name}.{part}"
-                    tensors[f"{name}.{part}"] = tensor.detach().cpu().contiguous()
-                layout[name][part] = shared[id(tensor)]
-        notes = json.dumps(self.info, ensure_ascii=False, indent=1)
-        header = {"format": FORMATS[-1], "layout": json.dumps(layout), "info": notes}
-        partial = temporary_beside(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, metadata=header)
-            _replace(partial, path)
-            partial.write_text(notes + "\n", encoding="utf-8")
-            _replace(partial, path.with_suffix(".json"))
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                partial.unlink()
-            raise UserError(
-                f"{path}: the edit could not be written ({error}); free space or choose another folder"
-            ) from error
-        return path
+        return write_edit(Path(path), self)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Edit:
-        """Read an edit back; every tensor and note is as it was saved, and shared changes are shared again.
+    def load(cls, path: str | os.PathLike[str], key: str = "") -> Edit:
+        """Read an edit back; see :func:`erasebench.edits.edit_file.read_edit`."""
+        from erasebench.edits.edit_file import read_edit
 
-        Raises:
-            UserError: no such file, cut off, or not an edit.
-        """
-        path = Path(path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                if header.get("format") not in FORMATS:
-                    raise UserError(f"{path}: a safetensors file, but not an edit written by erasebench")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such edit") from None
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{path}: the edit cannot be read ({error}); delete it and run again to remake it"
-            ) from error
-        layout = json.loads(header["layout"])
-        shared: dict[tuple[str, ...], Change] = {}
-        changes = {}
-        for name, parts in layout.items():
-            where = tuple(sorted(parts.values()))
-            if where not in shared:
-                shared[where] = Change(**{part: tensors[key] for part, key in parts.items()})
-            changes[name] = shared[where]
-        return cls(changes, json.loads(header["info"]))
-
-
-def _replace(partial: Path, path: Path) -> None:
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+        return read_edit(Path(path), key)

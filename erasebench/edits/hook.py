@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import walk_packages
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -14,6 +16,12 @@ if TYPE_CHECKING:
     from erasebench.recipe import Recipe
 
 _HOOKS = "_erasebench_hooks"
+
+_KINDS: dict[str, type[Hook]] = {}
+"""The subclasses that have been defined in this process, by name."""
+
+PLUGINS = "erasebench.methods"
+"""Where the hooks that come with the package are defined."""
 
 
 @dataclass(eq=False)
@@ -28,18 +36,30 @@ class Hook(ABC):
         tensors: by name, on the CPU.
 
     Class attributes:
-        name: short and unique; an edit's file names its hooks by it.
+        name: short and unique; an edit's file names its hooks by it (:func:`hook_class`).
         version: raised when the same settings and tensors would give another image.
         passes: rows that go through the denoiser for each image besides the usual ones (one, and one more with
             guidance). Fewer images then share a batch.
+        second_pass: whether it acts on the second, unconditional pass, so that without guidance it would do nothing.
+            Such images are refused.
     """
 
     name: ClassVar[str]
     version: ClassVar[str] = "1"
     passes: ClassVar[int] = 0
+    second_pass: ClassVar[bool] = False
 
     settings: dict[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            return
+        other = _KINDS.get(cls.name)
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(f"{cls.__qualname__}: a hook called {cls.name!r} is already in {other.__module__}")
+        _KINDS[cls.name] = cls
 
     def installed(self, pipe: Any) -> AbstractContextManager[None]:
         """Put adapters, processors or forward hooks into a pipeline for a ``with`` block, and take them out again.
@@ -83,6 +103,20 @@ class Hook(ABC):
             tensors: ``latents`` [n, ...] after the step.
         """
         return tensors
+
+
+def hook_class(name: str) -> type[Hook] | None:
+    """The class of the hooks of a name, or ``None`` if there is none.
+
+    It is looked for among the subclasses of :class:`Hook` that this process has already imported (a plugin of the
+    command line among them) and those below :data:`PLUGINS`. Nothing is imported by the name asked for: it may come
+    from somebody else's file.
+    """
+    if name not in _KINDS:
+        for module in walk_packages(import_module(PLUGINS).__path__, f"{PLUGINS}."):
+            with suppress(ImportError):  # of a method whose extra is not installed
+                import_module(module.name)
+    return _KINDS.get(name)
 
 
 def hooks_on(pipe: Any) -> tuple[Hook, ...]:

@@ -45,7 +45,7 @@ def apply(
         The new folder.
 
     Raises:
-        UserError: an edit that does not fit (the first weight, both shapes and both models are named), a model that is
+        UserError: an edit that acts while images are sampled, or that does not fit (the first weight, both shapes and both models are named), a model that is
             already edited, a folder that is not empty. Nothing is written then.
     """
     console = console or Console()
@@ -53,6 +53,8 @@ def apply(
     target = Path(out).expanduser()
     check_new(target)
     found = [find_edit(Store(store), text) for text in edits]
+    for entry in found:
+        entry.edit.check_weights_alone("it cannot be applied for good")
     if len({entry.key or str(Path(text).resolve()) for entry, text in zip(found, edits, strict=True)}) < len(found):
         raise UserError("an edit is named twice; name each once")
     path, revision, name = find_model(to)

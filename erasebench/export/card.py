@@ -66,8 +66,8 @@ def model_card(card: Card) -> str:
     what = {"lora": "a LoRA for", "diffusers": "a whole copy of", "delta": "the changed weights of"}[card.form]
     sections = [
         f"# {name} with {erased} erased",
-        f"This is {what} {name} in which {erased} {'was' if len(card.edits) == 1 else 'were'} erased by {erasers}, in "
-        f"closed form: weights were computed and replaced, nothing was trained. Made by erasebench {__version__}.",
+        f"This is {what} {name} in which {erased} {'was' if len(card.edits) == 1 else 'were'} erased by {erasers}. "
+        f"{_by_what(card.edits)}Made by erasebench {__version__}.",
         *(f"> {escape_markdown(text)}" for text in card.warnings),
         "## What was erased",
         "\n".join(_what(info) for info in card.edits),
@@ -99,6 +99,16 @@ def _front_matter(card: Card) -> str:
         tags=["concept-erasure", "erasebench", *(["lora"] if card.form == "lora" else [])]
         + list(dict.fromkeys(str(info.get("method", "")) for info in card.edits if info.get("method"))),
     ).to_yaml()
+
+
+def _by_what(edits: Sequence[Mapping[str, Any]]) -> str:
+    """Whether weights were computed or trained; nothing where an edit of an older version does not say."""
+    trained = {info.get("trained") for info in edits}
+    if trained == {False}:
+        return "New weights were computed and put in place; nothing was trained. "
+    if True in trained:
+        return "New weights were trained. " if trained == {True} else "Some of the new weights were trained. "
+    return ""
 
 
 def _what(info: Mapping[str, Any]) -> str:

@@ -143,6 +143,7 @@ def export(
         raise UserError("edit= names one edit; leave out run=, eraser= and task=, or choose by them instead")
     place = Store(store)
     found = find_edit(place, edit) if edit is not None else _from_run(place, run, eraser, task)
+    found.edit.check_weights_alone("it cannot be exported")
     target = Path(out).expanduser() if out else place.root / "exports" / _name(found, format)
     check_new(target)
     quiet_libraries()

@@ -67,11 +67,12 @@ def lora(edit: Edit, pipe: Any, rank: int | None = None) -> Lora:
             relative error is below :data:`TOLERANCE`, at most :data:`LARGEST`.
 
     Raises:
-        UserError: an edit that no LoRA can hold (no changes; a weight that is not a linear layer's, or that the
+        UserError: an edit that no LoRA can hold (hooks; no changes; a weight that is not a linear layer's, or that the
             text encoder's loader does not read), or a rank below 1.
     """
     if rank is not None and rank < 1:
         raise UserError(f"rank={rank}: a LoRA has rank 1 or more")
+    edit.check_weights_alone("no LoRA can hold it")
     if not edit.changes:
         raise UserError("the edit changes nothing, so there is no LoRA to write")
     weights = edit.check_fits(pipe)

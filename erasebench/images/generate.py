@@ -25,6 +25,7 @@ from PIL import Image
 
 from erasebench.edits.hook import Hook, all_installed, hooks_on
 from erasebench.errors import UserError
+from erasebench.models.marks import keys_on
 from erasebench.models.targets import denoiser
 from erasebench.recipe import Recipe
 from erasebench.store import Store, library_versions
@@ -37,6 +38,11 @@ log = logging.getLogger(__name__)
 
 KEPT_TEXTS = 256
 """How many encoded texts are kept; 30 000 of them would fill several GiB."""
+
+OUT_OF_MEMORY = (
+    "out of memory", "not enough memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed",
+)  # fmt: skip
+"""How errors say that memory ran out, in lower case."""
 
 
 # Text
@@ -102,7 +108,7 @@ def generate(
     """Make every image of ``recipes`` that the store lacks, and save each as soon as its batch is done.
 
     Images of one size, guidance and scheduler share batches, whatever their prompts. The edit of the recipes is
-    applied by the caller; here it is only part of the key. On the same machine the batch size changes an image by at
+    applied by the caller (:meth:`erasebench.edits.edit.Edit.applied`), and must be the one on the pipe. On the same machine the batch size changes an image by at
     most a level or two of 255, where a rounding tips over. When memory runs out, the batch is halved and work goes on.
     The hooks of an edit that is applied are on the pipe, and act here.
 
@@ -122,8 +128,8 @@ def generate(
     Raises:
         UserError: a recipe the scheduler cannot do; memory is too small for one image; the model's output is not
             finite (prompt and key named, nothing saved for it); the store cannot be written to.
-        ValueError: a recipe of another model or dtype, an attacked one without what the attack found, or a batch size
-            below 1.
+        ValueError: a recipe of another model or dtype, or of another edit than the pipe carries; an attacked one without
+            what the attack found; a batch size below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -131,12 +137,14 @@ def generate(
     for attack in {recipe.attack for recipe in unique.values()} - {""}:
         if not any(hook.holds(attack) for hook in hooks):
             raise ValueError(f"attack {attack}: no hook holds what it found, so its images cannot be made")
-    groups = _groups([unique[key] for key in store.missing(unique)])
+    missing = [unique[key] for key in store.missing(unique)]
+    acting = (*hooks, *hooks_on(model.pipe))
+    _check(model, missing, acting)
+    groups = _groups(missing)
     for group in groups:
-        _check(model, group[0])
+        _check_group(model, group[0])
     texts, done = _Texts(model.pipe), 0
     meta = {"device": device_name(model.pipe), **library_versions(), **(about or {})}
-    acting = (*hooks, *hooks_on(model.pipe))
     with _quiet(model.pipe), all_installed(hooks, model.pipe):
         try:
             for group in groups:
@@ -177,9 +185,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # Metal and the CPU allocator raise a plain RuntimeError.
+    # Metal, the CPU allocator and the libraries of CUDA raise a plain RuntimeError.
     text = str(error).lower()
-    return any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
+    return any(words in text for words in OUT_OF_MEMORY)
 
 
 def _groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
@@ -195,13 +203,42 @@ def _groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
     return [[recipe for same in texts.values() for recipe in same] for texts in groups.values()]
 
 
-def _check(model: Model, recipe: Recipe) -> None:
-    dtype = str(denoiser(model.pipe).dtype).removeprefix("torch.")
-    for field, ours in (("model", model.name), ("revision", model.revision), ("dtype", dtype)):
-        if getattr(recipe, field) != ours:
-            raise ValueError(f"recipe {recipe.key}: {field} is {getattr(recipe, field)!r}, the model's is {ours!r}")
+def _check(model: Model, recipes: Sequence[Recipe], hooks: Sequence[Hook]) -> None:
+    """Refuse recipes of which any is not one of this model as it is now."""
+    ours = {
+        "model": model.name,
+        "revision": model.revision,
+        "dtype": str(denoiser(model.pipe).dtype).removeprefix("torch."),
+    }
+    carried, embeds = keys_on(model.pipe), _embeds_guidance(model.pipe)
+    guards = [hook.name for hook in hooks if hook.second_pass]
+    for recipe in recipes:
+        for field, value in ours.items():
+            if getattr(recipe, field) != value:
+                raise ValueError(
+                    f"recipe {recipe.key}: {field} is {getattr(recipe, field)!r}, the model's is {value!r}"
+                )
+        if carried != ((recipe.edit,) if recipe.edit else ()):
+            wanted = f"the edit {recipe.edit}" if recipe.edit else "the unedited model"
+            there = ", then ".join(key or "an edit without a key" for key in carried) or "no edit"
+            raise ValueError(f"recipe {recipe.key}: it asks for {wanted}, and the pipeline carries {there}")
+        if embeds and recipe.negative_prompt:
+            raise UserError(
+                f"negative prompt {recipe.negative_prompt!r}: {type(model.pipe).__name__} of this kind takes guidance as "
+                "an input and makes no second, negative pass; set protocol.negative_prompt='' and use prompts without one"
+            )
+        if guards and not _second_pass(model.pipe, recipe):
+            raise UserError(
+                f"{guards[0]}: acts on the second, unconditional pass, which an image at guidance {recipe.guidance} of "
+                f"{type(model.pipe).__name__} does not have, so it would change nothing; use protocol.guidance above 1 "
+                "(and a model that makes that pass)"
+            )
     if getattr(model.pipe, "safety_checker", None) is not None:
         raise ValueError(f"model {model.name} has a safety checker, which turns images black; load it without one")
+
+
+def _check_group(model: Model, recipe: Recipe) -> None:
+    """Refuse what this model or its sampler cannot do, of all recipes that share size, steps and sampler with this one."""
     pixels = _pixels(model.pipe)
     for field in ("width", "height"):
         size = getattr(recipe, field)
@@ -210,11 +247,6 @@ def _check(model: Model, recipe: Recipe) -> None:
                 f"{field}: {type(model.pipe).__name__} makes images in multiples of {pixels} pixels, not {size}; set "
                 f"protocol.size={max(pixels, round(size / pixels) * pixels)} and protocol.prompt_size=false"
             )
-    if _embeds_guidance(model.pipe) and recipe.negative_prompt:
-        raise UserError(
-            f"negative prompt {recipe.negative_prompt!r}: {type(model.pipe).__name__} of this kind takes guidance as an "
-            "input and makes no second, negative pass; set protocol.negative_prompt='' and use prompts without one"
-        )
     if recipe.rng == "cuda" and denoiser(model.pipe).device.type != "cuda":
         raise UserError(f"recipe {recipe.key}: its noise is drawn on an NVIDIA GPU, and the model is not on one")
     scheduler = _scheduler(recipe)
@@ -327,10 +359,10 @@ def _noise(pipe: Any, recipe: Recipe, generators: Sequence[torch.Generator]) -> 
 
 
 def _save(store: Store, batch: Sequence[Recipe], images: np.ndarray, meta: Mapping[str, Any]) -> None:
-    """Save what is finite; then complain about what is not."""
+    """Save what are images; then complain about what are not."""
     broken = []
     for recipe, pixels in zip(batch, images, strict=True):
-        if np.isfinite(pixels).all():
+        if ((pixels >= 0) & (pixels <= 1)).all():  # NaN is neither; beyond 0 to 1 a level would wrap around
             store.put_image(recipe, Image.fromarray((pixels * 255).round().astype(np.uint8)), meta)
         else:
             broken.append(recipe)
@@ -338,7 +370,7 @@ def _save(store: Store, batch: Sequence[Recipe], images: np.ndarray, meta: Mappi
         first = broken[0]
         edit = f"edit {first.edit}" if first.edit else "the unedited model"
         raise UserError(
-            f"{len(broken)} of {len(batch)} images are not finite numbers, first {first.key}, prompt {first.prompt!r}, "
+            f"{len(broken)} of {len(batch)} images are not numbers from 0 to 1 (NaN, infinite or beyond), first {first.key}, prompt {first.prompt!r}, "
             f"seed {first.seed}, {edit}; nothing was saved for them. Look for weights that are too large, "
             f"or use dtype=float32 (now {first.dtype})"
         )

@@ -1,4 +1,5 @@
-"""The mark of an edited model: ``erasebench.json`` in its folder says what was changed, and in which model."""
+"""The mark of an edited model: ``erasebench.json`` in its folder says what was changed, and in which model; and what a
+loaded pipeline carries at the moment."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from erasebench import __version__
 from erasebench.errors import UserError
 from erasebench.files import write_json
 
-_MARK = "_erasebench_edits"
+_EDITS, _KEYS = "_erasebench_edits", "_erasebench_keys"
 
 MARK = "erasebench.json"
 FORMAT = "erasebench mark 1"
@@ -63,9 +64,28 @@ def write_marks(
 
 def edits_on(pipe: Any) -> tuple[dict[str, Any], ...]:
     """The notes of the edits that a pipeline carries now, the first one applied first; empty if it is unedited."""
-    return getattr(pipe, _MARK, ())
+    return getattr(pipe, _EDITS, ())
 
 
-def mark_edited(pipe: Any, edits: Sequence[Mapping[str, Any]]) -> None:
-    """Say which edits a pipeline carries, by their notes; it replaces what was said before."""
-    setattr(pipe, _MARK, tuple(edits))
+def keys_on(pipe: Any) -> tuple[str, ...]:
+    """The keys of the edits that were applied to a pipeline since it was loaded, the first one first.
+
+    An edit without a key counts as ``""``; those that its model came with do not count. Where the weights are no longer
+    known, there is a sentence in place of a key (:func:`mark_spoiled`).
+    """
+    return getattr(pipe, _KEYS, ())
+
+
+def mark_edited(pipe: Any, edits: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> None:
+    """Say which edits a pipeline carries, by their notes and keys; it replaces what was said before."""
+    setattr(pipe, _EDITS, tuple(edits))
+    setattr(pipe, _KEYS, tuple(keys))
+
+
+def mark_spoiled(pipe: Any, how: str) -> None:
+    """Say that nobody knows any longer what a pipeline's weights are, so that no image is made with it.
+
+    Args:
+        how: what happened, e.g. ``altered by eraser x``.
+    """
+    mark_edited(pipe, (*edits_on(pipe), {"method": how}), (*keys_on(pipe), how))

@@ -23,6 +23,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -228,26 +229,23 @@ class Store:
         """The edit of a key; ``None`` if there is none, or it is damaged.
 
         Raises:
-            UserError: it cannot be read now.
+            UserError: it cannot be read now, was written by a newer version, or has a hook that is not here.
         """
         from erasebench.edits.eraser import Edit
 
         path = self.edit_path(key)
         try:
             with opened(path):  # safetensors says "no such file" of every file that cannot be opened
-                return Edit.load(path)
+                return Edit.load(path, key)
         except FileNotFoundError:
             return None
         except Damaged as error:
             self._damaged(error)
-        except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error.__cause__, OSError):
-                raise
-            self._damaged(Damaged(path, f"{type(error).__name__}: {error}"))
         return None
 
     def put_edit(self, key: str, edit: Edit) -> None:
-        """Save an edit. One that is there is kept: made by the same recipe, and images hang on it.
+        """Save an edit under its key. The first one is kept: a trained one may not come out the same again, and images
+        hang on it.
 
         Raises:
             UserError: the folder is full or not writable.
@@ -259,7 +257,7 @@ class Store:
                 return
             if os.path.lexists(path):
                 set_aside(path, "not an edit that can be read")
-            edit.save(path)
+            replace(edit, key=key).save(path)
 
     # Attacks
 

@@ -15,6 +15,7 @@ class Unedited(Eraser):
 
     name: ClassVar[str] = "none"
     describe: ClassVar[str] = "the unedited model"
+    control: ClassVar[bool] = True
 
     def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """No changes."""

@@ -22,6 +22,7 @@ class NoOp(Eraser):
 
     name: ClassVar[str] = "noop"
     describe: ClassVar[str] = "control: adds zero to every weight that reads text"
+    control: ClassVar[bool] = True
 
     def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """For each text input, one map of tokens for all its weights, of rank one, that is zero."""

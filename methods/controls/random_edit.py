@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from erasebench.concepts import ErasureTask
-from erasebench.edits.eraser import Change, Eraser
+from erasebench.edits.eraser import Change, Edit, Eraser, Work
 from erasebench.errors import UserError
 from erasebench.models.targets import named_weight
 
@@ -38,11 +38,22 @@ class RandomEdit(Eraser):
             raise UserError(f"random: like is {self.like!r}, not an eraser; e.g. method/like=cure")
         if self.seed < 0:
             raise UserError(f"random: seed is {self.seed}; it must be 0 or above")
-        object.__setattr__(self, "unsupported", self.like.unsupported)
+        for name in ("unsupported", "partly", "trains"):
+            object.__setattr__(self, name, getattr(self.like, name))
 
-    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
-        """Random factors (or a dense matrix where the reference is dense), scaled weight by weight."""
-        reference, _ = self.like.changes(pipe, task)
+    def key(self, model_identity: str, task: ErasureTask) -> str:
+        """As of every eraser, with the key of the other eraser for its settings."""
+        return self.key_of(model_identity, task, {"like": self.like.key(model_identity, task), "seed": self.seed})
+
+    def refuses(self, model: Any) -> str | None:
+        """What the other eraser refuses."""
+        return self.like.refuses(model)
+
+    def make(self, pipe: Any, task: ErasureTask, work: Work | None) -> Edit:
+        """Random factors (or a dense change where the reference is dense), scaled weight by weight."""
+        like = self.like.edit(pipe, task, composing=True, work=work)
+        like.check_weights_alone("there is no random edit of the same size")
+        reference = like.changes
         if not reference:
             raise UserError(f"random: eraser {self.like.name!r} changes nothing, so there is no norm to match")
         generator = torch.Generator().manual_seed(self.seed)
@@ -58,7 +69,9 @@ class RandomEdit(Eraser):
                 random = Change(delta=gauss(*weight.shape))
                 made[name] = Change(delta=random.delta * (norms[name] / random.norm(weight)))
             else:
-                random = Change(left=gauss(weight.shape[0], change.rank), right=gauss(change.rank, change.right.shape[1]))
+                random = Change(
+                    left=gauss(weight.shape[0], change.rank), right=gauss(change.rank, change.right.shape[1])
+                )
                 scale = norms[name] / random.norm(weight) if change.rank else 0.0
                 made[name] = Change(left=random.left * scale, right=random.right)
-        return made, {"norms": norms}
+        return Edit(made, {"norms": norms})

@@ -13,8 +13,10 @@ from erasebench.edits.change import PARTS
 from erasebench.edits.eraser import Change, Edit, Eraser
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.cure import Cure
+from erasebench.methods.closed_form.mace import MaceCfr
 from erasebench.methods.closed_form.rece import Rece
 from erasebench.methods.closed_form.uce import Uce
+from erasebench.methods.compose import Compose
 from erasebench.methods.controls.none import Unedited
 from erasebench.methods.controls.noop import NoOp
 from erasebench.methods.controls.random_edit import RandomEdit
@@ -157,6 +159,33 @@ def test_keys_tell_edits_apart(church_task, artists_task):
     assert Unedited().key("r", church_task) == Unedited().key("other", artists_task) == ""
 
 
+def test_what_decides_a_part_decides_what_it_is_part_of(church_task, tmp_path):
+    """The content of a part's files counts, and the folder of its cache does not."""
+    prompts = tmp_path / "prompts.txt"
+
+    def keys(cache):
+        part = MaceCfr(preserve=str(prompts), cache_dir=str(tmp_path / cache))
+        return [
+            eraser.key("r", church_task)
+            for eraser in (part, Compose({"a": Uce(), "b": part}), RandomEdit(part), Compose({"a": RandomEdit(part)}))
+        ]
+
+    prompts.write_text("a dog\na cat\n")
+    before = keys("here")
+    assert len(set(before)) == 4
+    assert keys("there") == before
+    prompts.write_text("a dog\na horse\n")
+    assert not set(keys("here")) & set(before)
+
+
+def test_the_version_of_the_shared_algebra_is_in_every_key(church_task, monkeypatch):
+    erasers = [Cure(), Rece(), RandomEdit(Cure()), Compose({"a": Uce()}), MaceCfr(), NoOp()]
+    before = [eraser.key("r", church_task) for eraser in erasers]
+    monkeypatch.setattr("erasebench.edits.eraser.ALGEBRA_VERSION", "next")
+    assert not {eraser.key("r", church_task) for eraser in erasers} & set(before)
+    assert Unedited().key("r", church_task) == ""
+
+
 def test_settings_are_plain_values():
     assert Cure(templates=("a {}",), retain=["x"]).settings["templates"] == ["a {}"]
     assert RandomEdit(Cure(), seed=4).settings["like"]["name"] == "cure"
@@ -215,7 +244,7 @@ def test_an_edit_of_another_model_is_refused(tiny_random_pipe, tiny_random_sd2_p
 def test_a_cut_off_or_foreign_file_is_refused(tiny_random_pipe, church_task, tmp_path):
     path = Uce().edit(tiny_random_pipe, church_task).save(tmp_path / "e.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="cannot be read.*delete it"):
+    with pytest.raises(UserError, match="damaged.*cannot be read.*give the command"):
         Edit.load(path)
     with pytest.raises(UserError, match="no such edit"):
         Edit.load(tmp_path / "none.safetensors")

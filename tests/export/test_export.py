@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ from erasebench.concepts import Concept, ErasureTask
 from erasebench.config.compose import compose
 from erasebench.edits.change import Change
 from erasebench.edits.edit import Edit
+from erasebench.edits.hook import Hook
 from erasebench.errors import UserError
+from erasebench.export.apply import apply
 from erasebench.export.card import NOT_MEASURED, Card, escape_markdown, measured_effect, model_card
 from erasebench.export.export import DELTA_FILE, FORMS, export, find_edit, write_export
 from erasebench.export.export import settings as export_settings
@@ -281,6 +284,70 @@ def test_what_no_lora_can_hold_is_refused(tiny_random_pipe) -> None:
         lora(low_rank(tiny_random_pipe, text_weights(tiny_random_pipe)[:1], [1]), tiny_random_pipe, rank=0)
 
 
+class Acts(Hook):
+    """A hook, for the test below."""
+
+    name = "test_acts"
+
+
+def test_what_acts_while_sampling_is_in_no_weights_and_refused_by_name(
+    base: Path, tiny_random_pipe, church_task: ErasureTask, tmp_path: Path
+) -> None:
+    weights = Cure().edit(tiny_random_pipe, church_task)
+    both = Edit(weights.changes, weights.info | {"method": "guarded"}, (Acts(),))
+    file = both.save(tmp_path / "both.safetensors")
+    refusal = r"eraser guarded: .* acts while images are sampled \(test_acts\).*erasebench run"
+    with pytest.raises(UserError, match=refusal):
+        lora(both, tiny_random_pipe)
+    with pytest.raises(UserError, match=refusal):
+        both.apply(tiny_random_pipe)
+    for form in FORMS:
+        with pytest.raises(UserError, match=refusal):
+            export(form, edit=str(file), model=str(base), out=str(tmp_path / "out"), console=quiet())
+    with pytest.raises(UserError, match=refusal):
+        apply([str(file)], str(base), str(tmp_path / "out"), console=quiet())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["delta", "diffusers"])
+def test_new_weights_of_any_shape_are_there_bit_for_bit(
+    form: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["unet.conv_in.weight", "unet.conv_norm_out.bias", "text_encoder.embeddings.position_embedding.weight"]
+    model = load_model(str(base), device="cpu")
+    values = {name: torch.randn_like(named_weight(model.pipe, name)) for name in names}
+    edit = Edit({name: Change(value=value) for name, value in values.items()}, {"method": "trained", "trained": True})
+    with pytest.raises(UserError, match=re.escape(names[0])):
+        lora(edit, model.pipe)
+    out = tmp_path / "out"
+    write_export(out, model, edit, [edit.info], form=form, console=quiet())
+    pipe = load_by_card(out, monkeypatch, base)
+    for name, value in values.items():
+        assert torch.equal(named_weight(pipe, name), value)
+    card = (out / "README.md").read_text()
+    assert "New weights were trained" in card and "nothing was trained" not in card
+
+
+def test_a_trained_linear_layer_is_a_lora_within_the_tolerance(tiny_random_pipe) -> None:
+    name = text_weights(tiny_random_pipe)[0]
+    weight = named_weight(tiny_random_pipe, name).detach()
+    step = torch.outer(torch.arange(weight.shape[0]), torch.ones(weight.shape[1])) / 99
+    factors = lora(Edit({name: Change(value=weight + step)}), tiny_random_pipe)
+    assert factors.rank == 1 and factors.error < TOLERANCE
+
+
+def test_a_card_says_of_training_what_the_notes_say() -> None:
+    def said(*trained: bool | None) -> str:
+        infos = [{"method": "x"} | ({} if one is None else {"trained": one}) for one in trained]
+        return model_card(replace(hostile(), edits=infos, how="sum"))
+
+    assert "nothing was trained" in said(False) and "nothing was trained" in said(False, False)
+    assert "New weights were trained" in said(True, True)
+    assert "Some of the new weights were trained" in said(True, False)
+    for older in (said(None), said(None, False)):
+        assert not re.search(r"(was|were) trained|closed form", older)
+
+
 # The command
 
 
@@ -380,7 +447,9 @@ def test_other_weights_than_those_of_the_run_are_refused(finished: Path, small_p
 def test_a_write_that_fails_leaves_nothing(
     base: Path, church_task: ErasureTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(folder: Path, *_: object) -> None:
+        # What cleaning up after a killed export recognises as ours.
+        assert re.fullmatch(r"\.erasebench-\d+-[0-9a-f]{12}\.tmp", folder.name)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("erasebench.export.export.write_marks", full)

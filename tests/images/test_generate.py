@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 
+from erasebench.edits.change import Change
+from erasebench.edits.edit import Edit
 from erasebench.errors import UserError
 from erasebench.images import generate as generate_module
 from erasebench.images.generate import generate
@@ -193,8 +195,10 @@ def test_every_guidance_matters(flow_model, store):
 
 def test_a_negative_prompt_where_guidance_is_an_input_is_refused(tiny_random_flux_pipe, store):
     model = as_model(tiny_random_flux_pipe)
+    wanted = [*flow_recipes(model, 2), *flow_recipes(model, 1, negative_prompt="a dog")]
     with pytest.raises(UserError, match="'a dog'.*FluxPipeline.*protocol.negative_prompt=''"):
-        generate(model, flow_recipes(model, 1, negative_prompt="a dog"), store)
+        generate(model, wanted, store)
+    assert not list(store.root.rglob("*.png"))
 
 
 def test_a_size_that_does_not_divide_into_tokens_is_refused_before_any_image(flow_model, store):
@@ -230,15 +234,36 @@ def test_the_shift_of_the_schedule_is_in_the_recipe(flow_model):
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 9}, {"prompt": "x"}, {"negative_prompt": "x"}, {"guidance": 9.0}, {"steps": 4}, {"edit": "e" * 32}],
+    [{"seed": 9}, {"prompt": "x"}, {"negative_prompt": "x"}, {"guidance": 9.0}, {"steps": 4}],
 )
-def test_what_is_in_the_recipe_changes_the_image_and_what_is_not_does_not(model, store, change):
+def test_what_is_in_the_recipe_changes_the_image(model, store, change):
     (one,) = recipes(model, 1)
     other = dataclasses.replace(one, **change)
     generate(model, [one, other], store, batch_size=2)
-    same = np.array_equal(*pixels(store, [one, other]))
-    # An edit is applied by the caller, so here it is only a name.
-    assert same == ("edit" in change)
+    assert not np.array_equal(*pixels(store, [one, other]))
+
+
+def test_an_image_of_an_edit_is_made_with_that_edit_on_the_pipe_alone(model, store):
+    (unedited,) = recipes(model, 1)
+    edited, another = (dataclasses.replace(unedited, edit=letter * 32) for letter in "ef")
+    name = "unet.conv_in.weight"
+    change = {name: Change(delta=torch.full(model.pipe.unet.conv_in.weight.shape, 0.1, dtype=torch.float64))}
+    edit = Edit(change, key="e" * 32)
+    with pytest.raises(ValueError, match="asks for the edit e{32}, and the pipeline carries no edit"):
+        generate(model, [edited], store)
+    with edit.applied(model.pipe):
+        generate(model, [edited], store)
+        # The second of a batch is looked at like the first.
+        for wrong in ([edited, unedited], [dataclasses.replace(edited, seed=9), another]):
+            with pytest.raises(ValueError, match="and the pipeline carries e{32}"):
+                generate(model, wrong, store)
+        with Edit(change, key="f" * 32).applied(model.pipe), pytest.raises(ValueError, match="e{32}, then f{32}"):
+            generate(model, [another], store)
+    with Edit(change).applied(model.pipe), pytest.raises(ValueError, match="carries an edit without a key"):
+        generate(model, [unedited], store)
+    generate(model, [unedited], store)
+    assert not np.array_equal(*pixels(store, [unedited, edited]))
+    assert store.missing([another.key])
 
 
 def test_mixed_sizes_guidances_and_samplers_in_one_call(model, store):
@@ -351,6 +376,8 @@ def test_an_interrupt_keeps_the_records_of_what_was_made(model, store):
         RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         MemoryError(),
     ],
 )
@@ -398,20 +425,22 @@ def test_another_error_is_not_taken_for_memory(model, store, monkeypatch):
 def test_what_is_not_finite_is_never_saved_as_a_black_image(small_pipe, store):
     model = as_model(small_pipe())
     wanted = recipes(model, 3, prompt="a cat", edit="e" * 32)
-    with torch.no_grad():
-        model.pipe.unet.conv_out.weight[0, 0] = float("nan")
-    with pytest.raises(UserError, match=f"{wanted[0].key}.*'a cat'.*{'e' * 32}"):
-        generate(model, wanted, store, batch_size=3)
+    with Edit({}, key="e" * 32).applied(model.pipe):
+        with torch.no_grad():
+            model.pipe.unet.conv_out.weight[0, 0] = float("nan")
+        with pytest.raises(UserError, match=f"{wanted[0].key}.*'a cat'.*{'e' * 32}"):
+            generate(model, wanted, store, batch_size=3)
     assert len(store.missing(recipe.key for recipe in wanted)) == 3
 
 
-def test_the_good_images_of_a_batch_are_kept_when_one_is_not_finite(model, store, monkeypatch):
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.01, 1.01])
+def test_the_good_images_of_a_batch_are_kept_when_one_is_no_image(model, store, monkeypatch, wrong):
     original = type(model.pipe).__call__
 
     def broken(self, **inputs):
-        made = original(self, **inputs)
-        made.images[1] = np.nan
-        return made
+        output = original(self, **inputs)
+        output.images[1, 3, 5, 0] = wrong  # one number is enough
+        return output
 
     monkeypatch.setattr(type(model.pipe), "__call__", broken)
     wanted = recipes(model, 3)
@@ -434,8 +463,11 @@ def test_a_full_disk_stops_the_run_with_its_folder(model, store, monkeypatch):
 
 def test_recipes_of_another_model_are_refused(model, store):
     for change in ({"model": "sd14"}, {"revision": "other"}, {"dtype": "float16"}):
-        with pytest.raises(ValueError, match=next(iter(change))):
-            generate(model, [dataclasses.replace(recipes(model, 1)[0], **change)], store)
+        good = recipes(model, 3)
+        for wrong in ([dataclasses.replace(good[0], **change)], [*good[:2], dataclasses.replace(good[2], **change)]):
+            with pytest.raises(ValueError, match=next(iter(change))):
+                generate(model, wrong, store)
+    assert not list(store.root.rglob("*.png"))
     with pytest.raises(ValueError, match="batch_size"):
         generate(model, recipes(model, 1), store, batch_size=0)
 

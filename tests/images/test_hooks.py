@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from erasebench.edits.edit import Edit
 from erasebench.edits.hook import Hook, hooks_on, put_on
+from erasebench.errors import UserError
 from erasebench.images.generate import generate
 from erasebench.images.scheduler import scheduler_identity
 from erasebench.recipe import Recipe
@@ -141,3 +143,25 @@ def test_hooks_are_taken_out_after_an_exception(model, tmp_path, monkeypatch):
         generate(model, recipes(model, 1), Store(tmp_path))
     assert hook.calls[-1] == "out"
     assert hooks_on(model.pipe) == ()
+
+
+def test_a_guard_of_the_second_pass_refuses_images_without_one_before_any_image(model, tmp_path):
+    class Guard(Everything):
+        name = "test_guard"
+        second_pass = True
+
+    store = Store(tmp_path)
+    with pytest.raises(UserError, match=r"test_guard.*guidance 1.0.*protocol.guidance above 1"):
+        generate(model, [*recipes(model, 2), *recipes(model, 1, guidance=1.0)], store, hooks=[Guard()])
+    assert not list(store.root.rglob("*.png"))
+    generate(model, recipes(model, 1), store, hooks=[Guard()])
+
+
+def test_hooks_of_an_edit_act_while_it_is_applied(model, tmp_path):
+    store, edit = Store(tmp_path), Edit({}, hooks=(Everything(),), key="e" * 32)
+    (alone,), (edited,) = recipes(model, 1), recipes(model, 1, edit="e" * 32)
+    with edit.applied(model.pipe):
+        generate(model, [edited], store)
+    generate(model, [alone], store)
+    assert np.abs(pixels(store, [alone]) - pixels(store, [edited])).max() > 5 * LEVELS
+    assert edit.hooks[0].calls[0] == "in" and edit.hooks[0].calls[-1] == "out"
