@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats as scipy_stats
+from scipy.special import ndtr, ndtri
 
 from erasebench.scores.estimate import CONFIDENCE, members_of
 
@@ -19,7 +19,10 @@ FEWEST_ROWS = 8
 
 
 def bca_interval(sums: np.ndarray, counts: np.ndarray, seed: int) -> tuple[float, float, str]:
-    """The BCa interval of a mean over whole clusters (Efron, 1987; :func:`scipy.stats.bootstrap`).
+    """The BCa interval of a mean over whole clusters (B. Efron, JASA 82, 1987).
+
+    That of :func:`scipy.stats.bootstrap`, number by number. But a mean without one cluster is a subtraction, where scipy
+    copies all the other clusters for each: 625 million numbers of 25 000.
 
     Args:
         sums: of each cluster's values, ``[m]``; not all alike.
@@ -29,26 +32,23 @@ def bca_interval(sums: np.ndarray, counts: np.ndarray, seed: int) -> tuple[float
     Returns:
         ``(low, high, how)``: the percentile interval where BCa is not defined.
     """
-
-    def mean(sums: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
-        return sums.sum(axis=axis) / counts.sum(axis=axis)
-
-    alone = counts.max() == 1
-    for method in ("BCa", "percentile"):
-        interval = scipy_stats.bootstrap(
-            (sums,) if alone else (sums, counts),
-            np.mean if alone else mean,
-            paired=not alone,
-            confidence_level=CONFIDENCE,
-            n_resamples=RESAMPLES,
-            method=method,
-            batch=max(1, 2_000_000 // counts.size),
-            rng=np.random.default_rng(seed),
-            vectorized=True,
-        ).confidence_interval
-        if math.isfinite(interval.low) and math.isfinite(interval.high):
-            break
-    return float(interval.low), float(interval.high), method.lower()
+    m, total, number = counts.size, sums.sum(), counts.sum()
+    rng, draws, batch = np.random.default_rng(seed), [], max(1, 2_000_000 // m)
+    for start in range(0, RESAMPLES, batch):
+        rows = rng.integers(0, m, (min(batch, RESAMPLES - start), m))
+        draws.append(sums[rows].sum(axis=1) / counts[rows].sum(axis=1))
+    means = np.concatenate(draws)
+    tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        bias = ndtri(((means < total / number).mean() + (means <= total / number).mean()) / 2)
+        without = (total - sums) / (number - counts)
+        influence = without.mean() - without
+        acceleration = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
+        shifted = bias + ndtri(tails)
+        levels = ndtr(bias + shifted / (1 - acceleration * shifted))
+    bca = bool(np.isfinite(levels).all())
+    low, high = np.quantile(means, levels if bca else tails)
+    return float(low), float(high), "bca" if bca else "percentile"
 
 
 def set_bootstrap(

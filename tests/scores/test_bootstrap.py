@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from erasebench.scores.bootstrap import FEWEST_ROWS, bca_interval, set_bootstrap
 
@@ -16,6 +17,33 @@ def test_an_interval_over_clusters_of_one_size_is_that_of_their_means():
     assert alone[2] == "bca" and alone[0] < sums.mean() < alone[1]
     four_each = bca_interval(4 * sums, np.full(50, 4.0), seed=0)
     assert four_each[:2] == pytest.approx(alone[:2], rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bca_is_that_of_scipy(seed):
+    rng = np.random.default_rng(seed)
+    sums, counts = rng.exponential(2.0, size=60), rng.integers(1, 5, 60).astype(float)
+    for data, mean in (
+        ((sums,), np.mean),
+        ((sums, counts), lambda sums, counts, axis: sums.sum(axis=axis) / counts.sum(axis=axis)),
+    ):
+        theirs = scipy_stats.bootstrap(
+            data,
+            mean,
+            paired=len(data) > 1,
+            n_resamples=1000,
+            method="BCa",
+            vectorized=True,
+            rng=np.random.default_rng(7),
+        ).confidence_interval
+        ours = bca_interval(sums, counts if len(data) > 1 else np.ones(60), seed=7)
+        np.testing.assert_allclose(ours[:2], tuple(theirs), rtol=1e-12)
+        assert ours[2] == "bca"
+
+
+def test_where_bca_is_not_defined_the_interval_is_that_of_percentiles():
+    counts = np.array([1.0, 2.0, 3.0] * 20)
+    assert bca_interval(2 * counts, counts, seed=0) == (2.0, 2.0, "percentile")  # no cluster moves the mean
 
 
 def test_bca_intervals_cover_the_mean_of_skewed_values():
