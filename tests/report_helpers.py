@@ -64,7 +64,7 @@ def finish(
     metrics = {
         type(metric).__name__.lower(): {"_target_": f"table_helpers.{type(metric).__name__}"} for metric in METRICS
     }
-    config = (config or {}) | {"metric": metrics, "plugins": ["table_helpers"], "method": nodes}
+    config = (config or {}) | {"metric": metrics, "method": nodes}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     manifest = {
         "status": status,

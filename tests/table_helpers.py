@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,11 @@ from erasebench.runs.about import About
 from erasebench.runs.folder import write_plan
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
+from erasebench.tables import tabulate as tables
 from erasebench.tables.measure import MEASURED_COLUMNS
+
+PLUGINS = ("table_helpers",)
+"""What a user of these metrics must name: a stored config does not say what may be imported."""
 
 POINTS = {"none": (0.95, 0.97), "cure alpha=1": (0.6, 0.95), "cure alpha=2": (0.3, 0.93), "cure alpha=5": (0.1, 0.7),
           "cure alpha=10": (0.2, 0.4)}  # fmt: skip
@@ -154,7 +159,7 @@ def finish(
     """The folder of a run as ``erasebench run`` leaves it; the images are not needed."""
     folder = store.run_folder(name)
     metrics = {metric.lower(): {"_target_": f"table_helpers.{metric}"} for metric in CLASSES}
-    config = {"metric": metrics, "plugins": ["table_helpers"], "method": method or {"_target_": "some.Eraser"}}
+    config = {"metric": metrics, "method": method or {"_target_": "some.Eraser"}}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     manifest = {
         "status": status,
@@ -168,6 +173,16 @@ def finish(
                 store.put_scores(metric, scores)
         write_plan(folder, plan, make_costs(plan), about or ABOUT)
     return folder
+
+
+def tabulate(*arguments: Any, **options: Any) -> pd.DataFrame:
+    """``erasebench table`` as a user gives it who has written these metrics: ``--plugins table_helpers``."""
+    return tables.tabulate(*arguments, **{"plugins": PLUGINS} | options)
+
+
+def tabulate_sweep(*arguments: Any, **options: Any) -> pd.DataFrame | None:
+    """The same for a sweep."""
+    return tables.tabulate_sweep(*arguments, **{"plugins": PLUGINS} | options)
 
 
 def quiet() -> Console:

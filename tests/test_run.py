@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -169,6 +170,7 @@ def test_a_results_folder_that_cannot_be_written_is_refused(model_folder: Path, 
         run(compose(overrides(model_folder, tmp_path / "file" / "results")))
 
 
+@dataclass(frozen=True)
 class Broken(Eraser):
     """An eraser whose weights are not finite, for the test below."""
 
@@ -182,15 +184,10 @@ class Broken(Eraser):
         return {name: Change(delta=torch.full_like(weight, float("nan")))}, {}
 
 
-def test_an_edit_that_is_not_finite_stops_the_run_and_is_not_saved(
-    model_folder: Path, tmp_path: Path, monkeypatch
-) -> None:
-    from dataclasses import dataclass
-
-    import erasebench.methods.controls.noop as noop
-
-    monkeypatch.setattr(noop, "NoOp", dataclass(frozen=True)(Broken))
-    config = compose(overrides(model_folder, tmp_path, "method=noop"))
+def test_an_edit_that_is_not_finite_stops_the_run_and_is_not_saved(model_folder: Path, tmp_path: Path) -> None:
+    config = compose(
+        overrides(model_folder, tmp_path, "method=noop", f"method._target_={__name__}.Broken", f"plugins=[{__name__}]")
+    )
     with pytest.raises(UserError, match=r"mid_block.*to_k"):
         run(config)
     assert not list(tmp_path.glob("edits/*"))

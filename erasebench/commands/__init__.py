@@ -35,3 +35,14 @@ def verb_parser(verb: str, explanation: str) -> argparse.ArgumentParser:
 def add_store(parser: argparse.ArgumentParser) -> None:
     """The option that most verbs have."""
     parser.add_argument("--store", default="results", help="the results folder (default: results)")
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """The option of verbs that read runs: what a run itself names is not imported."""
+    parser.add_argument(
+        "--plugins",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a module of your own that a metric or eraser of these runs is in; may be given several times",
+    )

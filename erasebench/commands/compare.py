@@ -20,5 +20,5 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     from erasebench.report.write import compare
 
-    compare(options.runs, options.store, options.out, force=options.force, full=options.full)
+    compare(options.runs, options.store, options.out, force=options.force, full=options.full, plugins=options.plugins)
     return 0

@@ -83,7 +83,7 @@ def devices() -> list[str]:
 
 
 def metrics_asked(config: DictConfig) -> list[Metric]:
-    return [build(node, f"metric.{name}", tuple(config.plugins)) for name, node in config.metric.items()]
+    return [build(node, f"metric.{name}", Metric, tuple(config.plugins)) for name, node in config.metric.items()]
 
 
 def _lacking(config: DictConfig) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from erasebench.commands import add_store, verb_parser
+from erasebench.commands import add_plugins, add_store, verb_parser
 
 REPORT_HELP = """\
 Open index.html in the folder. Nothing in it needs a network. tables/ has LaTeX, figures/ PDF and SVG.
@@ -24,7 +24,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     from erasebench.report.write import write_report
 
-    write_report(options.runs, options.store, options.out, force=options.force, full=options.full)
+    write_report(
+        options.runs, options.store, options.out, force=options.force, full=options.full, plugins=options.plugins
+    )
     return 0
 
 
@@ -35,4 +37,5 @@ def report_parser(verb: str, explanation: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", help="the report's folder (default: reports/RUN in the results folder)")
     parser.add_argument("--full", action="store_true", help="copy the whole images, too, not only thumbnails")
     parser.add_argument("--force", action="store_true", help="replace a report of other runs")
+    add_plugins(parser)
     return parser

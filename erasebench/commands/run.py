@@ -156,7 +156,8 @@ def _sweep(arguments: Sequence[str], number: int, configs: Sequence[DictConfig],
     if len(runs) > 1:
         from erasebench.tables.tabulate import tabulate_sweep
 
-        tabulate_sweep(runs)
+        allowed = dict.fromkeys(name for config in configs for name in config.plugins)
+        tabulate_sweep(runs, plugins=list(allowed))
     failed = [note for note in notes if note.error]
     if len(notes) < number:
         print(

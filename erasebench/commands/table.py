@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erasebench.commands import add_store, verb_parser
+from erasebench.commands import add_plugins, add_store, verb_parser
 
 TABLE_HELP = """\
 examples:
@@ -44,10 +44,11 @@ def main(arguments: list[str]) -> int:
         default="wilson",
         help="the interval of rates (clopper-pearson: never too short, often too long)",
     )
+    add_plugins(parser)
     options = parser.parse_args(arguments)
     from erasebench.tables.tabulate import tabulate
     from erasebench.tables.view import View
 
     view = View(options.sort, options.power, options.best, options.rates)
-    tabulate(options.runs, options.store, options.out, None, options.allow_mixed, view)
+    tabulate(options.runs, options.store, options.out, None, options.allow_mixed, view, options.plugins)
     return 0

@@ -120,10 +120,10 @@ def tune(arguments: Sequence[str], console: Console | None = None) -> pd.DataFra
     found = pd.DataFrame(rows).sort_values("value", ascending=False, kind="stable", ignore_index=True)
     runs = Path(config.store.dir) / "runs"
     if found.run.nunique() > 1:
-        tabulate_sweep([runs / name for name in dict.fromkeys(found.run)], console)
+        tabulate_sweep([runs / name for name in dict.fromkeys(found.run)], console, tuple(config.plugins))
     best = found.iloc[0]
     console.print(f"best of {len(found)} trials: {objective} = {best.value:.4f}", markup=False, highlight=False)
-    again = command([runs / best.run], best.eraser)
+    again = command([runs / best.run], best.eraser, plugins=tuple(config.plugins))
     console.print(f"  {again or best.run}", markup=False, highlight=False, soft_wrap=True)
     return found
 

@@ -125,6 +125,38 @@ def _check_keys(config: DictConfig) -> None:
                 raise UserError(f"{place}: no such key.{suggest(str(key), known)} Keys: {', '.join(known)}")
 
 
+PATHS = ("store.dir", "model.path", "prompts.source")
+"""Settings that may be read from the environment (``store.dir=${oc.env:SCRATCH}/results``)."""
+
+
+def check_texts(config: DictConfig) -> None:
+    """Refuse a setting that is read from somewhere else than the config, but for a path.
+
+    All settings are written down in the run's folder, some in edits and report pages, and those are passed on: a token
+    that some config reads from the environment would be passed on with them. A text may point at another setting
+    (``${device}``); only the user's own paths may call a resolver of OmegaConf.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    for key, text in _texts(OmegaConf.to_container(config, resolve=False)):
+        # Loose on purpose: the name of a resolver may itself be put together, as in ${oc.${x}:HF_TOKEN}.
+        if key not in PATHS and re.search(r"\$\{.*:", text, re.DOTALL):
+            raise UserError(
+                f"{key}: {text!r} is read from outside the config, and what a run is made with is written down and "
+                f"passed on; write the value itself (only {', '.join(PATHS)} may be read from the environment)"
+            )
+
+
+def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a config with its dotted key."""
+    if isinstance(node, str):
+        yield key, node
+    entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in entries:
+        yield from _texts(value, f"{key}.{name}" if key else str(name))
+
+
 def at_scale(overrides: Sequence[str]) -> list[str]:
     """Overrides with ``scale=tiny`` spelt out: the same experiment on the embedded model, with few images.
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import save
@@ -31,7 +30,7 @@ from erasebench.export.lora import LARGEST, TOLERANCE, Lora, lora
 from erasebench.files import check_writable, disk_errors, temporary_beside, write_atomic, write_text
 from erasebench.models.load import Model, load_model, quiet_libraries
 from erasebench.models.marks import MARK, read_marks, write_marks
-from erasebench.runs.folder import check_finished, find_run, latest_run, read_manifest, stored_runs
+from erasebench.runs.folder import check_finished, find_run, latest_run, read_config, read_manifest, stored_runs
 from erasebench.store import Store
 
 FORMS = {
@@ -247,8 +246,8 @@ def _model_of(found: Found, named: str | None) -> Model:
     if path and "/" in path and not Path(path).is_dir():
         revision = wanted  # of a Hub id
     if found.run is not None:
-        node = OmegaConf.load(found.run / "config.yaml").model
-        path, revision, variant = node.path, node.revision, node.get("variant")
+        node = read_config(found.run)["model"]
+        path, revision, variant = node["path"], node.get("revision"), node.get("variant")
     if named is not None:
         path, revision, name = find_model(named)
     if path is None:

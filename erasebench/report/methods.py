@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from erasebench.config.build import build, places
+from erasebench.config.build import find_class, places
 from erasebench.edits.eraser import Eraser
 from erasebench.errors import UserError
 from erasebench.report.runs import Run
@@ -67,14 +67,14 @@ class Method:
     edits: list[EditNotes] = field(default_factory=list)
 
 
-def methods(runs: Sequence[Run], plan: pd.DataFrame, store: Store) -> list[Method]:
+def methods(runs: Sequence[Run], plan: pd.DataFrame, store: Store, plugins: Sequence[str] = ()) -> list[Method]:
     """Every eraser of a plan but the unedited model, in order."""
     found = []
     edited = plan[(plan.eraser != UNEDITED) & (plan.edit_key != "")]
     for label, rows in edited.groupby("eraser", sort=False):
         keys = rows.drop_duplicates(["task_kind", "task"])
         edits = [_edit(store, row.edit_key, row.task_kind, row.task) for row in keys.itertuples()]
-        node, plugins = _node(runs, label)
+        node = _node(runs, label)
         words = _class_words(node, plugins)
         info = next((edit.info for edit in edits if edit.info), {})
         settings = [(name, _setting_text(value)) for name, value in info.get("settings", {}).items()]
@@ -85,7 +85,7 @@ def methods(runs: Sequence[Run], plan: pd.DataFrame, store: Store) -> list[Metho
     return found
 
 
-def _node(runs: Sequence[Run], label: str) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+def _node(runs: Sequence[Run], label: str) -> Mapping[str, Any] | None:
     """The config node that an eraser was built from: by its place, or the only one of a run."""
     name = label.split()[0]
     for run in runs:
@@ -96,25 +96,21 @@ def _node(runs: Sequence[Run], label: str) -> tuple[Mapping[str, Any] | None, tu
             nodes = places(group, "method", "_target_")
         except UserError:
             continue
-        plugins = tuple(run.config.get("plugins", ()))
         for place, node in nodes.items():
             told = place.partition(".")[2] or str(node["_target_"]).rsplit(".", 1)[-1].lower()
             if told == name or (len(runs) == 1 and len(nodes) == 1):
-                return node, plugins
-    return None, ()
+                return node
+    return None
 
 
-def _class_words(node: Mapping[str, Any] | None, plugins: tuple[str, ...]) -> dict[str, Any]:
-    """What the class of a node says of itself. Only classes that a run may build are looked at."""
+def _class_words(node: Mapping[str, Any] | None, plugins: Sequence[str]) -> dict[str, Any]:
+    """What the class of a node says of itself. Only our own classes and those of ``plugins`` are looked at."""
     if node is None:
         return {}
     try:
-        eraser = build(node, "method", plugins)
-    except UserError as error:  # its options or its place have changed since the run
-        return {"describe": f"not described: this version cannot build it ({error})"}
-    if not isinstance(eraser, Eraser):
-        return {}
-    kind = type(eraser)
+        kind = find_class(node.get("_target_"), "method", Eraser, plugins)
+    except UserError as error:  # somebody else's, or its place has changed since the run
+        return {"describe": f"not described: {error}"}
     module = sys.modules.get(kind.__module__)
     source = (inspect.getdoc(module) or "").split("\n\n")[0] if module else ""
     first = (inspect.getdoc(kind) or "").split("\n\n")

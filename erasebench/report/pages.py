@@ -49,6 +49,7 @@ class Contents:
         sensitive: kinds of task whose images are blurred.
         images: how many the runs have, and how many of them are still there.
         seen: by image key, whether its prompt's concept is recognised.
+        plugins: modules of the user's own that may be looked at.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Contents:
     sensitive: set[str]
     images: tuple[int, int]
     seen: Mapping[str, bool]
+    plugins: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,12 @@ def _site(runs: Sequence[Run], nav: list[Link], store: Store, incomplete: bool =
     }
 
 
-def write_incomplete(folder: Path, run: Run, store: Store) -> None:
+def write_incomplete(folder: Path, run: Run, store: Store, plugins: Sequence[str] = ()) -> None:
     """The pages of an unfinished run: what it has and lacks, how to finish it, and where it comes from."""
     nav = [Link("index.html", "Summary"), Link("provenance.html", "Provenance")]
     site = _site([run], nav, store, incomplete=True)
     templates = environment()
-    found = parts(run, store)
+    found = parts(run, store, plugins)
     _write(folder, templates, "incomplete.html", "index.html", site, title="Incomplete", run=run, found=found)
     _write_provenance(folder, templates, site, [run])
 
@@ -158,7 +160,7 @@ def write_pages(contents: Contents) -> None:
     ]
     site = _site(contents.runs, nav, contents.store)
     templates = environment()
-    found = methods(contents.runs, joint.plan, contents.store)
+    found = methods(contents.runs, joint.plan, contents.store, contents.plugins)
     drawn = {}
     with progress("figures and pages", len(kinds), "kinds") as advance:
         for kind in kinds:

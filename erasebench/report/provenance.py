@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from erasebench.report.runs import Run
 
@@ -61,7 +61,7 @@ def provenance(run: Run) -> Provenance:
             for name, found in manifest.get("metrics", {}).items()
         ],
         [(name, str(version)) for name, version in manifest.get("packages", {}).items()],
-        OmegaConf.to_yaml(run.config, resolve=True),
+        yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
     )
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
 from erasebench.errors import UserError
 from erasebench.runs import folder as stored_runs
 from erasebench.runs.about import FILE, About, read_about
-from erasebench.runs.folder import check_finished, command_line, metrics_of, read_manifest, read_plan
+from erasebench.runs.folder import check_finished, command_line, metrics_of, read_config, read_manifest, read_plan
 from erasebench.store import Store
 
 
@@ -24,13 +23,13 @@ class Run:
     Attributes:
         folder: where it is.
         manifest: what it says about itself.
-        config: its config, resolved.
+        config: its config, as plain values.
         about: what its captions say; ``None`` if it was stopped before that was written.
     """
 
     folder: Path
     manifest: dict[str, Any]
-    config: DictConfig
+    config: dict[str, Any]
     about: About | None
 
     @property
@@ -77,13 +76,11 @@ def find_runs(store: Store, names: Sequence[str]) -> list[Run]:
 
 
 def _read(folder: Path) -> Run:
-    config = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(config, DictConfig)
     about = read_about(folder) if (folder / FILE).exists() else None
-    return Run(folder, read_manifest(folder), config, about)
+    return Run(folder, read_manifest(folder), read_config(folder), about)
 
 
-def parts(run: Run, store: Store) -> list[Part]:
+def parts(run: Run, store: Store, plugins: Sequence[str] = ()) -> list[Part]:
     """What an unfinished run has and lacks: images, and the scores of each metric that it can run.
 
     Empty if it was stopped before its plan was written.
@@ -93,7 +90,7 @@ def parts(run: Run, store: Store) -> list[Part]:
     plan = read_plan(run.folder)
     keys = plan.key.nunique()
     found = [Part("images", keys - len(store.missing(plan.key)), keys)]
-    metrics, not_run = metrics_of(run.folder)
+    metrics, not_run = metrics_of(run.folder, plugins)
     for metric in metrics:
         if metric.id in not_run:
             continue

@@ -42,6 +42,7 @@ def write_report(
     full: bool = False,
     show: bool = False,
     console: Console | None = None,
+    plugins: Sequence[str] = (),
 ) -> Path:
     """Write the report of one run, or of several together.
 
@@ -53,6 +54,7 @@ def write_report(
         full: put whole images into the folder, too.
         show: print the tables first.
         console: where to print; the terminal if not given.
+        plugins: modules of the user's own that metrics and erasers of these runs may come from.
 
     Returns:
         The folder; ``index.html`` in it is the first page.
@@ -69,20 +71,26 @@ def write_report(
     if not runs[0].finished:
         with replacing(target, [runs[0].name]) as folder:
             _assets(folder)
-            pages.write_incomplete(folder, runs[0], store)
+            pages.write_incomplete(folder, runs[0], store, plugins)
         console.print(f"run {runs[0].name} is not finished; the report says what it lacks", highlight=False)
     else:
-        joint = join_runs(folders, store)
+        joint = join_runs(folders, store, plugins=plugins)
         if show:
             print_tables(joint.measured, joint.about, console)
         check_scored(joint.measured, runs, store)
-        _write_finished(runs, joint, store, target, full)
+        _write_finished(runs, joint, store, target, full, plugins)
     console.print(f"[bold]{target / 'index.html'}[/]", highlight=False, soft_wrap=True)
     return target
 
 
 def compare(
-    names: Sequence[str], store_dir: str = "results", out: str | None = None, *, force: bool = False, full: bool = False
+    names: Sequence[str],
+    store_dir: str = "results",
+    out: str | None = None,
+    *,
+    force: bool = False,
+    full: bool = False,
+    plugins: Sequence[str] = (),
 ) -> Path:
     """``erasebench compare``: several runs in one table and one report; arguments as :func:`write_report`.
 
@@ -91,10 +99,12 @@ def compare(
     """
     if len(find_runs(Store(store_dir), names)) < 2:
         raise UserError("compare needs two runs or more; for one run: erasebench report RUN")
-    return write_report(names, store_dir, out, force=force, full=full, show=True)
+    return write_report(names, store_dir, out, force=force, full=full, show=True, plugins=plugins)
 
 
-def _write_finished(runs: Sequence[Run], joint: Joint, store: Store, target: Path, full: bool) -> None:
+def _write_finished(
+    runs: Sequence[Run], joint: Joint, store: Store, target: Path, full: bool, plugins: Sequence[str]
+) -> None:
     metrics = [metric for metric in joint.metrics if metric.id not in joint.not_run]
     classifiers, verdicts = seen(joint.plan, joint.scores, metrics)
     rows = make_rows(joint.plan, verdicts.answer, outcomes(joint.plan, verdicts.recognised))
@@ -111,7 +121,16 @@ def _write_finished(runs: Sequence[Run], joint: Joint, store: Store, target: Pat
         images = (int(joint.plan.key.nunique()), len(made))
         pages.write_pages(
             pages.Contents(
-                folder, runs, joint, pairs, store, classifier, sensitive, images, _verdicts(joint.plan, verdicts)
+                folder,
+                runs,
+                joint,
+                pairs,
+                store,
+                classifier,
+                sensitive,
+                images,
+                _verdicts(joint.plan, verdicts),
+                plugins,
             )
         )
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from erasebench.config.build import build
 from erasebench.errors import UserError, suggest
@@ -56,11 +58,40 @@ def read_plan(folder: Path) -> pd.DataFrame:
     return plan if "targets" in plan else plan.assign(targets=plan.task.str.split(" + ", regex=False))
 
 
-def metrics_of(folder: Path) -> tuple[list[Metric], dict[str, str]]:
-    """The metrics of a run, and why those that were not run were not, by id."""
-    config = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(config, DictConfig)
-    metrics = [build(node, f"metric.{name}", tuple(config.plugins)) for name, node in config.metric.items()]
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config that a run was made with, as plain values.
+
+    A run's folder may come from somebody else: a text in it stays a text, whatever OmegaConf would read in its place
+    (``${oc.env:HF_TOKEN}``), and nothing that it names is imported.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"run {folder.name}: its config.yaml cannot be read ({error})") from error
+    if not isinstance(config, dict) or not config:
+        raise UserError(f"run {folder.name}: its config.yaml holds no config")
+    return config
+
+
+def metrics_of(folder: Path, plugins: Sequence[str] = ()) -> tuple[list[Metric], dict[str, str]]:
+    """The metrics of a run, and why those that were not run were not, by id.
+
+    Args:
+        folder: of the run.
+        plugins: modules that the user of this process allows metrics to come from, beside our own; those that the
+            run's config lists do not count.
+
+    Raises:
+        UserError: a metric that is not ours and whose module is not allowed.
+    """
+    config = read_config(folder)
+    metrics = [
+        build(node, f"run {folder.name}: metric.{name}", Metric, plugins)
+        for name, node in (config.get("metric") or {}).items()
+    ]
     manifest = read_manifest(folder)
     reasons = {name: about["not_run"] for name, about in manifest["metrics"].items() if about["not_run"]}
     return metrics, reasons

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from erasebench.concepts import ErasureTask
 from erasebench.config.build import build, places
+from erasebench.config.compose import check_texts
 from erasebench.config.protocol import Protocol
 from erasebench.config.settings import ModelSettings
 from erasebench.edits.eraser import Eraser
@@ -125,6 +126,7 @@ def prepare(config: DictConfig) -> Prepared:
     Raises:
         UserError: whatever is wrong, named with its place and cure.
     """
+    check_texts(config)
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     if config.batch_size < 1:
@@ -149,7 +151,7 @@ def prepare(config: DictConfig) -> Prepared:
     erasers: dict[str, Eraser] = {}
     nodes = places(config.method, "method", "_target_")
     for place, node in nodes.items():
-        eraser = build(node, place, plugins)
+        eraser = build(node, place, Eraser, plugins)
         # A name with two underscores is one of several of an eraser: cure__1 and cure__2 are cure at two settings.
         label = eraser_label(place.split(".")[1].split("__")[0] if "." in place else eraser.name, eraser)
         if label in erasers:
@@ -157,9 +159,11 @@ def prepare(config: DictConfig) -> Prepared:
         if label == UNEDITED and eraser.name != UNEDITED:
             raise UserError(f"{place}: {UNEDITED!r} is the unedited model; give eraser {eraser.name} another key")
         erasers[label] = eraser
-    unedited = erasers.pop(UNEDITED, None) or build({"_target_": "erasebench.methods.controls.none.Unedited"}, "method")
+    unedited = erasers.pop(UNEDITED, None) or build(
+        {"_target_": "erasebench.methods.controls.none.Unedited"}, "method", Eraser
+    )
     erasers = {UNEDITED: unedited, **erasers}
-    metrics = [build(node, f"metric.{name}", plugins) for name, node in config.metric.items()]
+    metrics = [build(node, f"metric.{name}", Metric, plugins) for name, node in config.metric.items()]
     unavailable = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
     not_run = unavailable | nothing_to_measure(metrics, groups, edited=len(erasers) > 1)
     return Prepared(

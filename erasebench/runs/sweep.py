@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from erasebench.config.build import build, places
@@ -22,6 +22,7 @@ from erasebench.config.choices import CONFIG_MODULE, groups
 from erasebench.config.compose import compose, compose_with_hydra
 from erasebench.config.overrides import parse_overrides
 from erasebench.errors import UserError
+from erasebench.runs.folder import read_config
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,23 @@ def varied(overrides: Sequence[str]) -> list[str]:
     return [f"{key}={value}" for key, value in settings.items() if key not in given]
 
 
-def labelled(config: DictConfig, option: str | None = None) -> dict[str, DictConfig]:
+def labelled(
+    config: Mapping[str, Any], option: str | None = None, plugins: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
     """The erasers of a run's config by the labels that tables give them.
 
     Args:
         config: of a run.
         option: an option that tables show even where it has its default, because their runs vary it.
+        plugins: modules that may be built from, see :func:`erasebench.config.build.build`.
     """
-    from erasebench.edits.label import eraser_label  # loads torch, which refusing a command line must not wait for
+    # These load torch, which refusing a command line must not wait for.
+    from erasebench.edits.eraser import Eraser
+    from erasebench.edits.label import eraser_label
 
     found = {}
-    for place, node in places(config.method, "method", "_target_").items():
-        eraser = build(node, place, tuple(config.plugins))
+    for place, node in places(config["method"], "method", "_target_").items():
+        eraser = build(node, place, Eraser, plugins)
         label = eraser_label(place.split(".")[1].split("__")[0] if "." in place else eraser.name, eraser)
         if option and f" {option}=" not in label and option in node:
             label += f" {option}={node[option]}"
@@ -103,7 +109,7 @@ def labelled(config: DictConfig, option: str | None = None) -> dict[str, DictCon
     return found
 
 
-def command(folders: Sequence[Path], label: str, option: str | None = None) -> str | None:
+def command(folders: Sequence[Path], label: str, option: str | None = None, plugins: Sequence[str] = ()) -> str | None:
     """The command that runs one setting of some runs alone.
 
     The nearest shipped eraser and the settings that differ from it, then all that the run was given beside its eraser.
@@ -112,14 +118,13 @@ def command(folders: Sequence[Path], label: str, option: str | None = None) -> s
         folders: of runs.
         label: of the eraser in their table.
         option: see :func:`labelled`.
+        plugins: likewise.
 
     Returns:
         ``None`` if no run has such a label, or its eraser is made by a config that is not among those shipped.
     """
     for folder in folders:
-        config = OmegaConf.load(folder / "config.yaml")
-        assert isinstance(config, DictConfig)
-        node = labelled(config, option).get(label)
+        node = labelled(read_config(folder), option, plugins).get(label)
         if node is not None:
             given = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["command"][1:]
             kept = [
@@ -127,7 +132,7 @@ def command(folders: Sequence[Path], label: str, option: str | None = None) -> s
                 for text in given
                 if not text.startswith("-") and _key(text).split(".")[0] not in ("method", "sweep", "name", "hydra")
             ]
-            chosen = _overrides(OmegaConf.to_container(node, resolve=True), kept)
+            chosen = _overrides(node, kept)
             return None if chosen is None else f"erasebench run {shlex.join([*chosen, *kept])}"
     return None
 

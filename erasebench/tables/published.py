@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.config.protocol import Protocol
 from erasebench.errors import UserError, suggest
@@ -132,20 +132,19 @@ def of_experiment(experiment: Mapping[str, Any], table: pd.DataFrame | None = No
     return pd.concat(parts, ignore_index=True) if parts else table.iloc[:0]
 
 
-def beside(measured: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
+def beside(measured: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
     """A run's numbers beside the published ones of its experiment.
 
     Args:
         measured: what :func:`erasebench.tables.measure.measure` returns.
-        config: the run's config, with its ``experiment``.
+        config: the run's config as plain values, with its ``experiment``.
 
     Returns:
         Columns ``method, metric, split, direction, measured, low, high, n, published, difference, obtained, source,
         note``, in the scale of the paper. One row a published number, then one for every eraser that was measured by
         the same metrics and has no published number. NaN where there is none.
     """
-    experiment = OmegaConf.to_container(config.experiment, resolve=True)
-    assert isinstance(experiment, dict)
+    experiment = config["experiment"]
     rows = of_experiment(experiment)
     ours = measured[(measured.task_kind == experiment["kind"])].assign(name=measured.metric.str.partition("@")[0])
     against = _against(config)
@@ -192,26 +191,30 @@ def _scaled(cell: Mapping[str, Any] | None, scale: str) -> dict[str, float]:
     return values | {"n": int(cell["n"])}
 
 
-def _against(config: DictConfig) -> list[str]:
+def _against(config: Mapping[str, Any]) -> list[str]:
     """What keeps every number of a run from being compared with a published one."""
     found = []
     if config.get("scale", "full") != "full":
         found.append("the embedded model at a small scale")
-    if other := Protocol.from_config(config.protocol).changed:
+    if other := Protocol.from_config(config["protocol"]).changed:
         found.append(f"protocol changed: {', '.join(other)}")
-    asked = compose([f"experiment={config.experiment.name}"]).prompts
-    if any(config.prompts.get(key) != value for key, value in asked.items() if key not in ("source", "revision")):
+    name = config["experiment"]["name"]
+    if name not in groups()["experiment"]:
+        return [*found, "an experiment that is not shipped"]
+    asked = compose([f"experiment={name}"]).prompts
+    if any(config["prompts"].get(key) != value for key, value in asked.items() if key not in ("source", "revision")):
         found.append("other prompts than the experiment's")
     return found
 
 
-def _mismatches(row: Mapping[str, Any], config: DictConfig, against: Sequence[str]) -> list[str]:
+def _mismatches(row: Mapping[str, Any], config: Mapping[str, Any], against: Sequence[str]) -> list[str]:
     found = list(against)
-    if row["protocol"] and config.protocol.name != row["protocol"]:
-        found.append(f"protocol {config.protocol.name}, not {row['protocol']}")
-    if MODELS.get(row["model"]) != config.model.name:
-        found.append(f"model {config.model.name}, not {row['model']}")
-    if config.model.get("weights"):
+    protocol, model = config["protocol"]["name"], config["model"]["name"]
+    if row["protocol"] and protocol != row["protocol"]:
+        found.append(f"protocol {protocol}, not {row['protocol']}")
+    if MODELS.get(row["model"]) != model:
+        found.append(f"model {model}, not {row['model']}")
+    if config["model"].get("weights"):
         found.append("weights of another file on the model")
     return found
 

@@ -14,14 +14,13 @@ from os.path import commonprefix
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
 from erasebench.errors import UserError
 from erasebench.files import write_json
 from erasebench.runs.about import About, read_about
-from erasebench.runs.folder import SWEPT, check_finished, find_runs, metrics_of, read_plan
+from erasebench.runs.folder import SWEPT, check_finished, find_runs, metrics_of, read_config, read_plan
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.store import Store
@@ -64,12 +63,11 @@ def reduce_and_write(
 
 def _published(measured: pd.DataFrame, folder: Path, about: About, console: Console) -> None:
     """The table of a run's experiment, beside the published numbers, if it is a run of one."""
-    config = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(config, DictConfig)
-    if config.get("experiment"):
+    config = read_config(folder)
+    if experiment := config.get("experiment"):
         table = published.beside(measured, config)
-        published.write_beside(table, folder / "tables", config.experiment, about)
-        published.print_beside(table, config.experiment, about, console)
+        published.write_beside(table, folder / "tables", experiment, about)
+        published.print_beside(table, experiment, about, console)
 
 
 def _scores(store: Store, metrics: Sequence[Metric]) -> dict[str, pd.DataFrame]:
@@ -85,6 +83,7 @@ def tabulate(
     console: Console | None = None,
     allow_mixed: bool = False,
     view: View | None = None,
+    plugins: Sequence[str] = (),
 ) -> pd.DataFrame:
     """``erasebench table``: the tables of finished runs, made again from records.
 
@@ -94,6 +93,7 @@ def tabulate(
         out: where to write; a single run's own folder if not given.
         allow_mixed: give runs that were measured differently labelled columns of their own instead of refusing them.
         view: see :class:`erasebench.tables.view.View`.
+        plugins: modules of the user's own that metrics and erasers of these runs may come from.
 
     Raises:
         UserError: no such run, runs whose numbers cannot stand in one table (what differs is named), or a view that
@@ -108,19 +108,21 @@ def tabulate(
     target = Path(out) if out else store.root / "tables" / folder_name
     groups = mixing.alike(folders) if allow_mixed else [folders]
     if len(folders) == 1 and out is None:
-        metrics, not_run = metrics_of(folders[0])
+        metrics, not_run = metrics_of(folders[0], plugins)
         measured = reduce_and_write(folders[0], store, metrics, not_run, console, view)
     elif len(groups) > 1:
         if view.best:
             raise UserError("--best: picks among settings that were measured alike; give it runs of one protocol")
-        return _mixed(groups, store, target, console, view)
+        return _mixed(groups, store, target, console, view, plugins)
     else:
-        measured = _together(folders, store, target, console, view)
-    view.choose(measured, folders, swept_option(list(dict.fromkeys(measured.eraser))), console)
+        measured = _together(folders, store, target, console, view, plugins)
+    view.choose(measured, folders, swept_option(list(dict.fromkeys(measured.eraser))), console, plugins)
     return measured
 
 
-def tabulate_sweep(folders: Sequence[Path], console: Console | None = None) -> pd.DataFrame | None:
+def tabulate_sweep(
+    folders: Sequence[Path], console: Console | None = None, plugins: Sequence[str] = ()
+) -> pd.DataFrame | None:
     """The runs of a sweep in one table, with a plot of the frontier, and one of strength if one option was varied.
 
     The table's folder also lists the runs: its name stands for them in ``erasebench table``.
@@ -133,7 +135,7 @@ def tabulate_sweep(folders: Sequence[Path], console: Console | None = None) -> p
     alike = commonprefix([folder.name for folder in folders])[:40].strip("-.")
     target = store.root / "tables" / f"sweep-{alike}-{joint_name(folders)[-8:]}"
     try:
-        measured = _together(folders, store, target, console, View())
+        measured = _together(folders, store, target, console, View(), plugins)
     except UserError as error:
         console.print(f"no table of the whole sweep: {error}", markup=False, highlight=False)
         return None
@@ -177,7 +179,7 @@ class Joint:
     scores: dict[str, pd.DataFrame]
 
 
-def join_runs(folders: Sequence[Path], store: Store, rates: str = WILSON) -> Joint:
+def join_runs(folders: Sequence[Path], store: Store, rates: str = WILSON, plugins: Sequence[str] = ()) -> Joint:
     """Read finished runs, one or several, and measure them together.
 
     Raises:
@@ -187,7 +189,7 @@ def join_runs(folders: Sequence[Path], store: Store, rates: str = WILSON) -> Joi
     by_id: dict[str, Metric] = {}
     reasons: list[tuple[set[str], dict[str, str]]] = []
     for folder in folders:
-        asked, why = metrics_of(folder)
+        asked, why = metrics_of(folder, plugins)
         by_id |= {metric.id: metric for metric in asked}
         reasons.append(({metric.id for metric in asked}, why))
     # What one run could not measure may have been measured by another one.
@@ -211,8 +213,10 @@ def join_runs(folders: Sequence[Path], store: Store, rates: str = WILSON) -> Joi
     return Joint(plan.reset_index(drop=True), cost, metrics, not_run, about, option, measured, scores)
 
 
-def _together(folders: Sequence[Path], store: Store, target: Path, console: Console, view: View) -> pd.DataFrame:
-    joint = join_runs(folders, store, view.rates)
+def _together(
+    folders: Sequence[Path], store: Store, target: Path, console: Console, view: View, plugins: Sequence[str]
+) -> pd.DataFrame:
+    joint = join_runs(folders, store, view.rates, plugins)
     view.check(joint.measured)
     write_tables(joint.measured, target, joint.about)
     pairs = paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run)
@@ -227,10 +231,12 @@ def _together(folders: Sequence[Path], store: Store, target: Path, console: Cons
     return joint.measured
 
 
-def _mixed(groups: Sequence[Sequence[Path]], store: Store, target: Path, console: Console, view: View) -> pd.DataFrame:
+def _mixed(
+    groups: Sequence[Sequence[Path]], store: Store, target: Path, console: Console, view: View, plugins: Sequence[str]
+) -> pd.DataFrame:
     """Runs that were measured differently, in one table with labelled columns for each way."""
     names = mixing.labels(groups)
-    joints = [join_runs(group, store, view.rates) for group in groups]
+    joints = [join_runs(group, store, view.rates, plugins) for group in groups]
     parts = [mixing.labelled(joint.measured, name) for joint, name in zip(joints, names, strict=True)]
     measured = pd.concat(parts, ignore_index=True)
     about = mixing.captions([joint.about for joint in joints], names)
@@ -277,8 +283,8 @@ def _is_number(text: str) -> bool:
 
 def _name_default(folder: Path, option: str, frames: Sequence[pd.DataFrame]) -> None:
     """Put a swept option into the label of the run whose value is the default, which labels do not show."""
-    value = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), f"method.{option}")
-    if value is None:
+    value = (read_config(folder).get("method") or {}).get(option)
+    if not isinstance(value, int | float):
         return
     for frame in frames:
         bare = (frame.eraser != tables.UNEDITED) & ~frame.eraser.str.contains(f" {option}=", regex=False)

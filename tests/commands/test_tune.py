@@ -39,8 +39,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return SimpleNamespace(folder=Path(config.store.dir) / "runs" / f"alpha-{alpha}", measured=table(points))
 
     monkeypatch.setattr(run_module, "run", run)
-    monkeypatch.setattr(results, "tabulate_sweep", lambda folders, console: None)
-    monkeypatch.setattr(tune, "command", lambda folders, label: f"again {label}")
+    monkeypatch.setattr(results, "tabulate_sweep", lambda folders, console, plugins: None)
+    monkeypatch.setattr(tune, "command", lambda folders, label, plugins: f"again {label}")
     return made
 
 

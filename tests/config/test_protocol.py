@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 from rich.console import Console
-from table_helpers import ABOUT, finish, make_plan
+from table_helpers import ABOUT, finish, make_plan, tabulate
 
 from erasebench.cli import main
 from erasebench.commands.protocol_page import page
@@ -30,7 +30,6 @@ from erasebench.recipe import Recipe
 from erasebench.runs.plan import drawn
 from erasebench.store import Store
 from erasebench.tables.comparable import alike, check_same, labels
-from erasebench.tables.tabulate import tabulate
 
 NAMES = groups()["protocol"]
 PAPERS = [name for name in NAMES if name not in ("default", "embedded", "flow", "flow_flux")]

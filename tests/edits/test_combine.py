@@ -168,7 +168,7 @@ def test_in_a_sequence_a_later_eraser_reads_what_the_edited_text_encoder_says(ex
 
 
 def test_the_config_gives_parts_in_order_and_lets_them_be_chosen() -> None:
-    eraser = build(compose(["method=compose"]).method, "method")
+    eraser = build(compose(["method=compose"]).method, "method", Eraser)
     assert [part.name for part in eraser.parts.values()] == ["uce", "cure"] and eraser.how == "sequence"
     overrides = [
         "method=compose",
@@ -176,10 +176,10 @@ def test_the_config_gives_parts_in_order_and_lets_them_be_chosen() -> None:
         "method.parts.second.alpha=5",
         "+method@method.parts.third=noop",
     ]
-    eraser = build(compose(overrides).method, "method")
+    eraser = build(compose(overrides).method, "method", Eraser)
     assert [part.name for part in eraser.parts.values()] == ["rece", "cure", "noop"]
     assert eraser.parts["second"].alpha == 5
-    assert len(build(compose(["method=compose", "~method@method.parts.second"]).method, "method").parts) == 1
+    assert len(build(compose(["method=compose", "~method@method.parts.second"]).method, "method", Eraser).parts) == 1
 
 
 def test_key_and_label_know_the_parts_their_settings_and_their_order(church_task) -> None:

@@ -14,7 +14,7 @@ from erasebench.concepts import ROLES
 from erasebench.config.build import build
 from erasebench.config.compose import compose
 from erasebench.errors import UserError
-from erasebench.scores.metric import PAIRS_WITH
+from erasebench.scores.metric import PAIRS_WITH, Metric
 
 FOLDER = files("erasebench.conf") / "metric"
 OPTIONS = sorted(entry.name.removesuffix(".yaml") for entry in FOLDER.iterdir())
@@ -25,7 +25,7 @@ NAMES = [name for name in OPTIONS if "# @package metric\n" not in (FOLDER / f"{n
 @pytest.fixture(scope="module")
 def metrics():
     config = compose([f"metric=[{','.join(OPTIONS)}]"])
-    return {name: build(node, f"metric.{name}") for name, node in config.metric.items()}
+    return {name: build(node, f"metric.{name}", Metric) for name, node in config.metric.items()}
 
 
 def test_all_compose_together_and_are_named_as_their_files(metrics):
@@ -49,15 +49,16 @@ def test_an_unknown_setting_is_refused_by_name():
     config = compose([f"metric=[{','.join(NAMES)}]", *(f"+metric.{name}.batch_sizes=3" for name in NAMES)])
     for name in NAMES:
         with pytest.raises(UserError, match="batch_sizes"):
-            build(config.metric[name], f"metric.{name}")
+            build(config.metric[name], f"metric.{name}", Metric)
 
 
 WITHOUT = """
 from erasebench.config.build import build
 from erasebench.config.compose import compose
+from erasebench.scores.metric import Metric
 names = {names!r}
 for name, node in compose([f"metric=[{{','.join(names)}}]"]).metric.items():
-    print(name, "|", build(node, name).unavailable())
+    print(name, "|", build(node, name, Metric).unavailable())
 """
 
 

@@ -15,6 +15,7 @@ from erasebench.config.build import build, places
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.edits.edit import Edit
+from erasebench.edits.eraser import Eraser
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.cure import Cure
 from erasebench.methods.closed_form.linear import ClosedForm, pair_rows
@@ -350,7 +351,7 @@ def test_with_its_bias_the_edited_layer_gives_the_concept_the_anchors_output(req
 
 def erasers_of(option: str) -> list:
     config = compose([f"method={option}"])
-    return [build(node, place) for place, node in places(config.method, "method", "_target_").items()]
+    return [build(node, place, Eraser) for place, node in places(config.method, "method", "_target_").items()]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,7 +9,7 @@ import chromium
 import pytest
 from chromium import Chromium
 from report_helpers import QUOTES, SCRIPT, TASK, make_run
-from table_helpers import quiet
+from table_helpers import PLUGINS, quiet
 
 from erasebench.report.write import write_report
 
@@ -23,7 +23,7 @@ ROWS = "[...document.querySelectorAll('#pooled tbody tr')].map(row => row.cells[
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
     store = make_run(tmp_path_factory.mktemp("results"))
-    return write_report(["one"], str(store.root), full=True, console=quiet())
+    return write_report(["one"], str(store.root), full=True, console=quiet(), plugins=PLUGINS)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from report_helpers import finish
-from table_helpers import quiet
+from table_helpers import PLUGINS, quiet
 
 from erasebench.report import thumbnails
 from erasebench.report.write import write_report
@@ -61,7 +61,7 @@ def report(tmp_path_factory) -> Path:
         patch.setattr("erasebench.report.write.write_thumbnails", fake)
         patch.setattr("erasebench.report.pages._draw", lambda *arguments: [])
         start = time.monotonic()
-        written = write_report(["large"], str(store.root), console=quiet())
+        written = write_report(["large"], str(store.root), console=quiet(), plugins=PLUGINS)
         print(f"written in {time.monotonic() - start:.1f} s")
     return written
 

@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 from report_helpers import ABOUT, QUOTES, SCRIPT, TASK, finish, make_run, plan_of
-from table_helpers import make_plan, make_store, quiet
+from table_helpers import PLUGINS, make_plan, make_store, quiet
 
 from erasebench.cli import main
 from erasebench.config.compose import compose
@@ -28,7 +28,7 @@ from erasebench.store import Store
 
 
 def write(store: Store, *names: str, **options) -> Path:
-    return write_report(names, str(store.root), console=quiet(), **options)
+    return write_report(names, str(store.root), console=quiet(), plugins=PLUGINS, **options)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_the_provenance_page_has_the_command_the_versions_and_the_hashes(report:
         "torch",
         "0123456789ab",
         "weights",
-        "plugins:",
+        "metric:",
     ):
         assert words in text
 
@@ -357,7 +357,7 @@ def two(tmp_path_factory) -> Store:
 
 
 def test_an_eraser_of_ones_own_stands_beside_the_baselines(two: Store, capsys, undrawn) -> None:
-    report = compare(["mine", "baseline"], str(two.root))
+    report = compare(["mine", "baseline"], str(two.root), plugins=PLUGINS)
     assert "cure" in capsys.readouterr().out
     page = Page(report / "index.html").text
     assert "2 runs compared" in page and "The 2 runs agree in all of these" in page
@@ -371,19 +371,21 @@ def test_an_eraser_of_ones_own_stands_beside_the_baselines(two: Store, capsys, u
 
 def test_runs_that_measured_differently_are_not_compared(two: Store, capsys) -> None:
     finish(two, "other", plan_of(), scored=False, about=replace(ABOUT, protocol="another v2"))
-    assert main(["compare", "mine", "other", "--store", str(two.root)]) == 2
+    store = ["--plugins", "table_helpers", "--store", str(two.root)]
+    assert main(["compare", "mine", "other", *store]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "protocol" in said and "another v2" in said
-    assert main(["compare", "mine", "--store", str(two.root)]) == 2
+    assert main(["compare", "mine", *store]) == 2
     assert "two runs or more" in capsys.readouterr().err
 
 
 def test_the_command_writes_a_report_and_says_where(two: Store, tmp_path: Path, capsys, undrawn) -> None:
-    assert main(["report", "mine", "--store", str(two.root), "--out", str(tmp_path / "r")]) == 0
+    options = ["--plugins", "table_helpers", "--store", str(two.root), "--out", str(tmp_path / "r")]
+    assert main(["report", "mine", *options]) == 0
     assert "r/index.html" in "".join(capsys.readouterr().out.split())
-    assert main(["report", "both", "--store", str(two.root), "--out", str(tmp_path / "r")]) == 2
+    assert main(["report", "both", *options]) == 2
     assert "--force" in capsys.readouterr().err
-    assert main(["report", "both", "--store", str(two.root), "--out", str(tmp_path / "r"), "--force"]) == 0
+    assert main(["report", "both", *options, "--force"]) == 0
 
 
 def test_a_sweep_is_drawn_as_a_curve(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from erasebench.cli import main
 from erasebench.config.build import build
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
+from erasebench.edits.eraser import Eraser
 from erasebench.runs.sweep import command, labelled, literal, varied
 
 TINY = [
@@ -40,7 +41,7 @@ def test_every_shipped_value_is_one_that_its_eraser_takes(name: str) -> None:
         option = override.get_key_element().removeprefix("method.")
         values = [text.partition("=")[2] for text in (f"x={value}" for value in override.sweep_string_iterator())]
         assert option in node and len(values) > 1
-        labels = {build(node | {option: json.loads(value)}, "method").settings[option] for value in values}
+        labels = {build(node | {option: json.loads(value)}, "method", Eraser).settings[option] for value in values}
         assert len(labels) == len(values), "each is a setting of its own"
 
 

@@ -14,10 +14,12 @@ from rich.console import Console
 
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
+from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import eraser_label
 from erasebench.errors import UserError
 from erasebench.runs.about import About
 from erasebench.runs.plan import prepare
+from erasebench.scores.metric import Metric
 from erasebench.tables.measure import MEASURED_COLUMNS as MEASURED
 from erasebench.tables.published import (
     PUBLISHED_COLUMNS,
@@ -77,14 +79,14 @@ def test_every_counterpart_exists_among_our_metrics_protocols_and_erasers(tmp_pa
         if option in options or option.endswith("_parts"):
             from erasebench.config.build import build
 
-            names |= {build(node, "metric").name for node in compose([f"metric=[{option}]"]).metric.values()}
+            names |= {build(node, "metric", Metric).name for node in compose([f"metric=[{option}]"]).metric.values()}
     assert options <= names, options - names
     prepared = prepare(compose(["method=with_speed", f"store.dir={tmp_path}"]))
     assert set(table.eraser) - {""} <= {*prepared.erasers, "speed params=K", "speed params=KV"}
     from erasebench.config.build import build
 
     for params in ("K", "KV"):
-        speed = build(compose(["method=speed", f"method.params={params}"]).method, "method")
+        speed = build(compose(["method=speed", f"method.params={params}"]).method, "method", Eraser)
         assert eraser_label("speed", speed) == f"speed params={params}"
     assert not table[(table.ours == "") & (table.why == "")].any(axis=None), "what has no counterpart says why"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from table_helpers import ABOUT, finish, make_plan, make_store, printed, quiet
+from table_helpers import ABOUT, finish, make_plan, make_store, printed, quiet, tabulate, tabulate_sweep
 
 from erasebench.errors import UserError
 from erasebench.runs.folder import find_runs
 from erasebench.store import Store
-from erasebench.tables.tabulate import swept_option, tabulate, tabulate_sweep
+from erasebench.tables.tabulate import swept_option
 from erasebench.tables.view import View
 
 
