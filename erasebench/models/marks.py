@@ -36,14 +36,40 @@ def read_marks(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], ...]:
         if mark["format"] != FORMAT:
             raise ValueError(f"its format is {mark['format']!r}, not {FORMAT!r}")
         edits = mark["edits"]
-        if not (isinstance(edits, list) and all(isinstance(info, dict) for info in edits)):
+        if not isinstance(edits, list):
             raise ValueError("edits is not a list of notes")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for info in edits:
+            check_notes(info)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: says that this model was edited, but cannot be read ({error}); export the model again, or delete "
             "the file if you know what the weights are"
         ) from error
     return tuple(edits)
+
+
+def check_notes(info: Any) -> None:
+    """Whether notes of an edit have the shape that messages and cards count on; everything in them may be absent.
+
+    Raises:
+        ValueError: naming the note.
+    """
+    if not isinstance(info, dict):
+        raise ValueError(f"notes of an edit are {str(info)[:40]!r}, not a JSON object")
+    shapes: dict[str, Any] = {
+        "method": str, "version": str, "describe": str, "settings": dict, "warnings": list, "task": dict, "model": dict,
+        "trained": bool,
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        if not isinstance(info.get(name, shape()), shape):
+            raise ValueError(f"{name} of an edit is {str(info[name])[:40]!r}, not a {shape.__name__}")
+    task = info.get("task", {})
+    targets, retain = task.get("targets", []), task.get("retain", [])
+    if not (isinstance(targets, list) and all(isinstance(entry, dict) and "name" in entry for entry in targets)):
+        raise ValueError("targets of an edit's task are not a list of concepts")
+    texts = [retain, *(entry.get("phrases", []) for entry in targets)]
+    if not all(isinstance(entry, list) and all(isinstance(text, str) for text in entry) for entry in texts):
+        raise ValueError("phrases or retained texts of an edit's task are not lists of texts")
 
 
 def write_marks(

@@ -12,8 +12,9 @@ import pandas as pd
 from erasebench.concepts import KINDS
 from erasebench.errors import UserError
 from erasebench.prompts.formats import Table
-from erasebench.prompts.prompt_set import MAX_SEED, MAX_SIDE, PROMPT_DTYPES, hashed_seed
+from erasebench.prompts.prompt_set import LARGEST_SIDE, PROMPT_DTYPES, hashed_seed
 from erasebench.prompts.schemas import ROLE_OF_WORD, Schema, column_of, label_in, named, spelt
+from erasebench.recipe import LARGEST_SEED
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -193,7 +194,7 @@ def _seed(text: str) -> int:
     if not text:
         raise ValueError("the seed is missing; give one, or delete the whole column to have seeds made")
     seed = _whole(text)
-    if not 0 <= seed <= MAX_SEED:
+    if not 0 <= seed <= LARGEST_SEED:
         raise ValueError(f"seed {seed} is out of range; give one in 0..2**63-1")
     return seed
 
@@ -216,8 +217,8 @@ def _side(text: str, rounded: bool) -> int | None:
     pixels = _whole(text)
     if rounded:
         pixels -= pixels % 8
-    if not 0 < pixels <= MAX_SIDE or pixels % 8:
-        raise ValueError(f"{text[:60]} pixels; give a positive multiple of 8, {MAX_SIDE} at most")
+    if not 0 < pixels <= LARGEST_SIDE or pixels % 8:
+        raise ValueError(f"{text[:60]} pixels; give a positive multiple of 8, {LARGEST_SIDE} at most")
     return pixels
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from erasebench.concepts import KINDS, ROLES, ErasureTask
 from erasebench.errors import UserError, suggest
+from erasebench.recipe import LARGEST_SEED
 
 PROMPT_DTYPES = {
     "prompt_id": "str",
@@ -32,10 +33,7 @@ PROMPT_DTYPES = {
 """Columns of a prompt set. ``guidance`` NaN and sizes NA (pixels) mean: as the protocol says. An empty ``label``
 means that a prompt asks for no named concept. An empty ``role`` is decided by the task."""
 
-MAX_SEED = 2**63 - 1
-"""The largest seed a torch generator takes from a signed 64-bit column."""
-
-MAX_SIDE = 16_384
+LARGEST_SIDE = 16_384
 """The most pixels that a width or height may ask for: no model draws more, and a mistyped one would fill the memory."""
 
 
@@ -232,10 +230,10 @@ def _value(column: str, value: object) -> str | int | float | None:
         if not 0 <= figure < float("inf"):
             raise ValueError(f"is {figure}; give a finite number of 0 or more")
     elif column == "seed":
-        if not 0 <= figure <= (2**53 if isinstance(figure, float) else MAX_SEED) or figure % 1:
+        if not 0 <= figure <= (2**53 if isinstance(figure, float) else LARGEST_SEED) or figure % 1:
             raise ValueError(f"{figure} is not a whole number in 0..2**63-1 (0..2**53 in a column of fractions)")
-    elif not 8 <= figure <= MAX_SIDE or figure % 8:
-        raise ValueError(f"{figure} is not a multiple of 8 in 8..{MAX_SIDE}")
+    elif not 8 <= figure <= LARGEST_SIDE or figure % 8:
+        raise ValueError(f"{figure} is not a multiple of 8 in 8..{LARGEST_SIDE}")
     return float(figure) if column == "guidance" else int(figure)
 
 
@@ -251,7 +249,7 @@ def _is_right(column: str, values: pd.Series) -> bool:
         return bool((np.isfinite(given) & (given >= 0)).all())
     if column == "seed":
         return bool((given >= 0).all())
-    return bool(((given > 0) & (given <= MAX_SIDE) & (given % 8 == 0)).all())
+    return bool(((given > 0) & (given <= LARGEST_SIDE) & (given % 8 == 0)).all())
 
 
 def hashed_seed(*identity: str | int) -> int:
