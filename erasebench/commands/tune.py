@@ -6,11 +6,8 @@ again. The trials are kept in the store, too, so that the same command goes on w
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
-import math
-import operator
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -18,30 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from erasebench.commands import VERBS
 from erasebench.config.build import places
-from erasebench.config.compose import compose
+from erasebench.config.compose import compose, spelt_out
+from erasebench.config.overrides import parse_overrides
 from erasebench.errors import UserError
+from erasebench.files import check_writable
 from erasebench.runs.sweep import command, literal, varied
-from erasebench.tables import columns
 from erasebench.tables.measure import UNEDITED
+from erasebench.tables.objective import objective_value, parse_objective
 
 TRIALS, OBJECTIVE = 20, "retained - erased"
 SETTINGS = {
     "objective": f"what to make as large as possible, of columns of the table and numbers (default: {OBJECTIVE})",
     "trials": f"how many settings to try in all, those of an earlier call included (default: {TRIALS})",
 }
-OPERATORS = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.USub: operator.neg, ast.UAdd: operator.pos,
-}  # fmt: skip
-
 
 TUNE_EXAMPLES = """\
   erasebench tune sweep=cure_alpha task=object trials=6
@@ -83,49 +75,52 @@ def tune(arguments: Sequence[str], console: Console | None = None) -> pd.DataFra
         raise UserError("tune: the package optuna is missing; run: pip install optuna")
     given = {name: value for name, _, value in (text.partition("=") for text in arguments) if name in SETTINGS}
     objective = given.get("objective", OBJECTIVE)
-    _parsed(objective)
-    trials = given.get("trials", str(TRIALS))
-    if not trials.isdecimal() or int(trials) < 1:
-        raise UserError(f"trials={trials}: write a whole number, 1 or more")
-    overrides = [text for text in arguments if text.partition("=")[0] not in SETTINGS]
+    parse_objective(objective)
+    number = given.get("trials", str(TRIALS))
+    if not number.isdecimal() or int(number) < 1:
+        raise UserError(f"trials={number}: write a whole number, 1 or more")
+    overrides = spelt_out([text for text in arguments if text.partition("=")[0] not in SETTINGS])
     space, fixed = _space([*varied(overrides), *overrides])
     config = compose([*fixed, *(f"{name}={literal(_first(sweep))}" for name, sweep in space.items())])
     erasers = list(places(config.method, "method", "_target_"))
     if len(erasers) != 1:
         raise UserError(f"tune: works on one eraser, not on {', '.join(erasers)}; choose one, e.g. method=cure")
-
-    import optuna
-
+    if config.dry_run:
+        raise UserError("tune: dry_run has no numbers; leave it out")
+    check_writable(Path(config.store.dir))
+    # These load Optuna, pandas and torch, which refusing a command line must not wait for.
+    from erasebench.runs.trials import Trials
     from erasebench.tables.tabulate import tabulate_sweep
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = Path(config.store.dir) / "tune"
-    folder.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name=_study_name(config, space, objective),
-        storage=f"sqlite:///{folder / 'trials.sqlite'}",
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=0),
-    )
-    _take_up(study)
-    there = len(_finished(study))
+    trials = Trials(Path(config.store.dir) / "tune", _study_name(config, space, objective))
     console.print(
-        f"tuning {', '.join(space)} for the largest {objective}: {there} of {trials} trials are there",
+        f"tuning {', '.join(space)} for the largest {objective}: {len(trials.finished)} of {number} trials are there",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
-    while len(_finished(study)) < int(trials):
-        _trial(study, space, fixed, objective, console)
-    rows = [trial.params | {"value": trial.value} | trial.user_attrs for trial in _finished(study)]
-    found = pd.DataFrame(rows).sort_values("value", ascending=False, kind="stable", ignore_index=True)
+    more = True
+    while more:
+        with trials.next(int(number)) as trial:
+            more = trial is not None
+            if more:
+                trials.study.tell(trial, _value(trial, space, fixed, objective, console))
+    if elsewhere := len(trials.running):
+        console.print(f"{elsewhere} more are under way in other processes", highlight=False)
+    rows = [trial.params | {"value": trial.value} | trial.user_attrs for trial in trials.finished]
+    if not rows:
+        raise UserError("tune: no trial is finished yet; give the command again when the other processes are done")
+    tried = pd.DataFrame(rows).sort_values("value", ascending=False, kind="stable", ignore_index=True)
     runs = Path(config.store.dir) / "runs"
-    if found.run.nunique() > 1:
-        tabulate_sweep([runs / name for name in dict.fromkeys(found.run)], console, tuple(config.plugins))
-    best = found.iloc[0]
-    console.print(f"best of {len(found)} trials: {objective} = {best.value:.4f}", markup=False, highlight=False)
+    if tried.run.nunique() > 1:
+        tabulate_sweep([runs / name for name in dict.fromkeys(tried.run)], console, tuple(config.plugins))
+    best = tried.iloc[0]
+    # Trials of an older version do not say which metrics they took.
+    meant = best["objective"] if "objective" in tried and isinstance(best["objective"], str) else objective
+    console.print(
+        f"best of {len(tried)} trials: {meant} = {best.value:.4f}", markup=False, highlight=False, soft_wrap=True
+    )
     again = command([runs / best.run], best.eraser, plugins=tuple(config.plugins))
     console.print(f"  {again or best.run}", markup=False, highlight=False, soft_wrap=True)
-    return found
+    return tried
 
 
 def _study_name(config: DictConfig, space: Mapping[str, Any], objective: str) -> str:
@@ -141,102 +136,22 @@ def _study_name(config: DictConfig, space: Mapping[str, Any], objective: str) ->
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _trial(study: Any, space: dict[str, Any], fixed: Sequence[str], objective: str, console: Console) -> None:
-    """One run, told to the study. What stops it leaves the trial to be taken up again."""
+def _value(trial: Any, space: Mapping[str, Any], fixed: Sequence[str], objective: str, console: Console) -> float:
+    """One run, and its objective. What stops it leaves the trial to be taken up again."""
     from erasebench.run import run
 
-    trial = study.ask()
     values = {name: _suggest(trial, name, sweep) for name, sweep in space.items()}
     chosen = [f"{name}={literal(value)}" for name, value in values.items()]
     console.print(f"trial {trial.number}: {' '.join(chosen)}", markup=False, highlight=False)
     sys.argv = ["erasebench run", *chosen, *fixed]  # what the run's manifest says: the command of this trial alone
     finished = run(compose([*chosen, *fixed]), console)
-    if finished is None:
-        raise UserError("tune: dry_run has no numbers; leave it out")
-    value = score(objective, finished.measured)
+    assert finished is not None  # no dry run
+    value, meant = objective_value(objective, finished.measured)
     trial.set_user_attr("run", finished.folder.name)
     trial.set_user_attr("eraser", next(name for name in finished.measured.eraser if name != UNEDITED))
-    study.tell(trial, value)
-    console.print(f"trial {trial.number}: {objective} = {value:.4f}", markup=False, highlight=False)
-
-
-def _finished(study: Any) -> list[Any]:
-    return [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-
-
-def _take_up(study: Any) -> None:
-    """Put the settings of trials that were stopped first in line: most of their images may be there."""
-    for trial in study.trials:
-        if trial.state.name == "RUNNING":
-            study.tell(trial.number, state=type(trial.state).FAIL)
-            if trial.params:
-                study.enqueue_trial(trial.params, skip_if_exists=True)
-
-
-def score(objective: str, measured: pd.DataFrame) -> float:
-    """The objective of one run: the mean over its kinds, of its one eraser.
-
-    Raises:
-        UserError: a column that the table does not have, or that has no number.
-    """
-    values = []
-    for kind in dict.fromkeys(measured.task_kind):
-        numbers = {}
-        for name in _names(_parsed(objective)):
-            column = columns.cells(measured, kind, columns.find(name, measured, "objective"))
-            found = column.value[column.index != UNEDITED]
-            if not len(found) or math.isnan(found.iloc[0]):
-                reasons = "; ".join(column.reason[column.reason != ""].unique())
-                raise UserError(f"objective {name}: no number for kind {kind}{': ' if reasons else ''}{reasons}")
-            numbers[name] = float(found.iloc[0])
-        values.append(_evaluate(_parsed(objective), numbers))
-    return sum(values) / len(values)
-
-
-def _parsed(objective: str) -> ast.expr:
-    """The objective as a tree of sums and products of columns and numbers; nothing else is ever evaluated.
-
-    Raises:
-        UserError: it is anything else.
-    """
-    try:
-        tree = ast.parse(objective.strip(), mode="eval").body
-        known = _evaluate(tree, dict.fromkeys(_names(tree), 1.0))
-    except ZeroDivisionError:
-        return tree
-    except (SyntaxError, TypeError, ValueError, RecursionError):
-        known = math.nan
-    if math.isnan(known) or not _names(tree):
-        raise UserError(
-            f"objective={objective!r}: write columns, numbers, + - * / and brackets, "
-            'e.g. objective="judge.retained - judge.erased"'
-        )
-    return tree
-
-
-def _names(tree: ast.expr) -> list[str]:
-    """The columns of an objective: ``judge.erased`` is read as an attribute of a name."""
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found.append(f"{node.value.id}.{node.attr}")
-    owners = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    found += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in owners]
-    return list(dict.fromkeys(found))
-
-
-def _evaluate(node: ast.expr, numbers: dict[str, float]) -> float:
-    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        return OPERATORS[type(node.op)](_evaluate(node.left, numbers), _evaluate(node.right, numbers))
-    if isinstance(node, ast.UnaryOp) and type(node.op) in OPERATORS:
-        return OPERATORS[type(node.op)](_evaluate(node.operand, numbers))
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return float(node.value)
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return numbers[f"{node.value.id}.{node.attr}"]
-    if isinstance(node, ast.Name):
-        return numbers[node.id]
-    raise ValueError(ast.dump(node))
+    trial.set_user_attr("objective", meant)
+    console.print(f"trial {trial.number}: {meant} = {value:.4f}", markup=False, highlight=False, soft_wrap=True)
+    return value
 
 
 def _space(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -245,13 +160,9 @@ def _space(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     Raises:
         UserError: nothing is varied, or something besides the eraser's settings.
     """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise UserError(f"{error}".splitlines()[0] + " (write key=value)") from error
     space: dict[str, Any] = {}
     fixed: list[str] = []
-    for override, text in zip(parsed, overrides, strict=True):
+    for override, text in zip(parse_overrides(overrides), overrides, strict=True):
         if override.is_sweep_override():
             name = override.get_key_element()
             if not name.startswith("method."):

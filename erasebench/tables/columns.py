@@ -71,6 +71,40 @@ def aims(part: pd.DataFrame) -> tuple[Column, Column] | None:
     return None
 
 
+def with_metric(name: str, measured: pd.DataFrame, kind: str, option: str) -> str:
+    """A column's name with its metric: ``erased`` alone is ``judge.erased``, or that of another metric.
+
+    Args:
+        name: as :func:`find` gives it.
+        measured: the table.
+        kind: of the tasks; another kind may have another metric.
+        option: where it was typed, e.g. ``--best``.
+
+    Raises:
+        UserError: ``erased`` or ``retained`` would be of a metric that is no rate, because those that are rates have no
+            number. Nobody asked for that one.
+    """
+    aim = names(measured, kind).get(name)
+    if name not in ("erased", "retained"):
+        return name
+    part = measured[(measured.task_kind == kind) & (measured.eraser != UNEDITED) & (measured.task == POOLED)]
+    judges = part[(part.role == "erase") & (part.direction == "down") & (part.unit == "%")]
+    chosen = names(measured, kind).get("erased")
+    if len(judges) and (chosen is None or chosen[1] not in set(judges.metric)):
+        without = "; ".join(
+            f"{row.metric}: {row.reason or 'none'}" for row in judges.drop_duplicates("metric").itertuples()
+        )
+        offered = [entry for entry in names(measured, kind) if entry.endswith((".erased", ".retained", ".general"))]
+        raise UserError(
+            f"{option} {name}: no metric that recognises concepts of kind {kind} has a number ({without}); name the column "
+            f"that is to count instead: {', '.join(offered)}"
+        )
+    if aim is None:
+        return name
+    role, metric = aim
+    return f"{metric.partition('@')[0]}.{ROLE_NAMES[role]}"
+
+
 def cells(measured: pd.DataFrame, kind: str, name: str) -> pd.DataFrame:
     """One column of one kind's pooled table, a row an eraser (its index); empty if the kind does not have it."""
     known = names(measured, kind)

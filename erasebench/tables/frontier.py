@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -202,7 +202,9 @@ def choose(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition]) -> Ch
     Raises:
         UserError: none does, with the nearest; or the kind lacks a column.
     """
-    erased = columns.cells(measured, kind, "erased")
+    aim = columns.with_metric("erased", measured, kind, "--best")
+    wanted = [replace(part, column=columns.with_metric(part.column, measured, kind, "--best")) for part in wanted]
+    erased = columns.cells(measured, kind, aim)
     if not len(erased):
         raise UserError(
             f"--best: no metric of kind {kind} says both what is erased and what is kept; score one that does"
@@ -223,9 +225,7 @@ def choose(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition]) -> Ch
     alike = tuple(
         name for name in able if name != best and erased.low[name] <= top.high and top.low <= erased.high[name]
     )
-    texts = [
-        _measured_text(measured, kind, name, best) for name in dict.fromkeys(["erased", *(c.column for c in wanted)])
-    ]
+    texts = [_measured_text(measured, kind, name, best) for name in dict.fromkeys([aim, *(c.column for c in wanted)])]
     units = {c.column: columns.cells(measured, kind, c.column).unit.iloc[0] for c in wanted}
     return Choice(kind, ", ".join(c.text(units[c.column]) for c in wanted), best, ", ".join(texts), alike)
 

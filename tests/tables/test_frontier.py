@@ -150,9 +150,12 @@ def test_a_choice_fulfils_the_condition_and_nothing_that_does_is_better(
         ("retained>=much", r"write COLUMN>=NUMBER"),
         ("", r"write COLUMN>=NUMBER"),
         ("retianed>=0.9", r"--best retianed: no such column. Did you mean 'retained'\? Columns: judge.erased, "),
-        ("retained>=0.99", r"retained >= 99 % is met by none; the nearest is cure alpha=1: retained 95.0 %"),
-        ("erased<0.05", r"erased < 5 % is met by none; the nearest is cure alpha=5: erased 10.0 %"),
-        ("erased<0.2,retained>0.9", r"erased < 20 % is met by 1 of 4; retained > 90 % is met by 2 of 4"),
+        (
+            "retained>=0.99",
+            r"judge.retained >= 99 % is met by none; the nearest is cure alpha=1: judge.retained 95.0 %",
+        ),
+        ("erased<0.05", r"judge.erased < 5 % is met by none; the nearest is cure alpha=5: judge.erased 10.0 %"),
+        ("erased<0.2,retained>0.9", r"judge.erased < 20 % is met by 1 of 4; judge.retained > 90 % is met by 2 of 4"),
     ],
 )
 def test_what_cannot_be_fulfilled_is_refused_with_the_nearest(text: str, message: str) -> None:
