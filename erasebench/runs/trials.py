@@ -109,7 +109,7 @@ class Trials:
                 continue
             self.study.tell(trial.number, state=type(trial.state).FAIL)
             if trial.params:
-                self.study.enqueue_trial(trial.params, skip_if_exists=True)
+                self.study.enqueue_trial(trial.params)
 
     def _claim(self, number: int) -> Any:
         from filelock import FileLock

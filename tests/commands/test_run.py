@@ -45,7 +45,7 @@ def test_a_refused_job_of_a_sweep_is_named_and_the_rest_runs(
     overrides = ["-m", "method=none", "protocol.guidance=1e30,4", *QUICK, f"store.dir={tmp_path}"]
     assert main(["run", *overrides]) == 1
     shown = capsys.readouterr()
-    assert "job 0 (method=none protocol.guidance=1e+30" in shown.err and "not finite" in shown.err
+    assert "job 0 (method=none protocol.guidance=1e+30" in shown.err and "nothing was saved" in shown.err
     assert "Traceback" not in shown.err
     finished = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/manifest.json")]
     assert sorted(manifest["status"] for manifest in finished) == ["failed", "ok"]
