@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module, Parameter
+from torch.nn import Linear, Parameter
 
 from erasebench.errors import UserError, suggest
 from erasebench.models.text import Pooled, Texts
@@ -198,8 +198,8 @@ def _check_weights(weights: dict[str, Parameter]) -> None:
             raise UserError(f"{name}: the weight is offloaded; load the model without device_map or offloading")
 
 
-def denoiser(pipe: Any) -> Module:
-    """The network that makes the image: the UNet, or the transformer of SD 3 and FLUX."""
+def denoiser(pipe: Any) -> Any:
+    """The network that makes the image: the UNet, or the transformer of SD 3 and FLUX, a module of diffusers."""
     return pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
 
 

@@ -8,11 +8,10 @@ sequences. Mathematics is float64 and every random draw is seeded, so that the s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
 """Level of every interval."""
@@ -60,14 +59,14 @@ def not_run(how: str = "not run") -> Estimate:
     return Estimate(math.nan, 0, math.nan, math.nan, how)
 
 
-def members_of(groups: Sequence[Any]) -> list[np.ndarray]:
+def members_of(groups: ArrayLike) -> list[np.ndarray]:
     """The row numbers of each group, groups in the order of their names."""
     _, code = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     return np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
 
 
 def observations(
-    values: Sequence[float], groups: Sequence[Any] | None = None, clusters: Sequence[Any] | None = None
+    values: ArrayLike, groups: ArrayLike | None = None, clusters: ArrayLike | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values without NaNs, one (the mean) a group if groups are given, and the number of each one's cluster.
 

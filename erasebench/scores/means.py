@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
 
 from erasebench.scores.bootstrap import bca_interval
@@ -19,9 +18,9 @@ of 10), while t covers 95 % of normal values and 82 to 92 % of skewed ones."""
 
 
 def mean_estimate(
-    values: Sequence[float],
-    groups: Sequence[Any] | None = None,
-    clusters: Sequence[Any] | None = None,
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     seed: int = 0,
 ) -> Estimate:
     """The mean of some numbers with its interval.
@@ -43,9 +42,9 @@ def mean_estimate(
 
 
 def count_estimate(
-    values: Sequence[float],
-    groups: Sequence[Any] | None = None,
-    clusters: Sequence[Any] | None = None,
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     seed: int = 0,
 ) -> Estimate:
     """The mean of numbers of things (boxes in an image) with its interval, which is never below 0.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from erasebench.scores.estimate import BINARY, CONTINUOUS, COUNT, Estimate, not_run, observations
 from erasebench.scores.means import count_estimate, mean_estimate
@@ -14,9 +13,9 @@ from erasebench.scores.rates import wilson
 
 
 def paired_difference(
-    a: Sequence[float],
-    b: Sequence[float],
-    clusters: Sequence[Any] | None = None,
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: ArrayLike | None = None,
     outcome: str = CONTINUOUS,
     seed: int = 0,
 ) -> Estimate:
@@ -69,7 +68,7 @@ def _steady_counts(differences: np.ndarray) -> Estimate:
     return Estimate(value, differences.size, low, high, more.how)
 
 
-def newcombe(a: Sequence[float], b: Sequence[float]) -> Estimate:
+def newcombe(a: ArrayLike, b: ArrayLike) -> Estimate:
     """The difference of two paired rates, with the interval of R. G. Newcombe (Statistics in Medicine 17, 1998).
 
     It is his method 10: Wilson intervals of both rates, put together with the correlation of the pairs (with his
@@ -98,7 +97,7 @@ def newcombe(a: Sequence[float], b: Sequence[float]) -> Estimate:
     return Estimate(value, n, low, high, "newcombe")
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: ArrayLike) -> np.ndarray:
     """p-values corrected for their number (S. Holm, 1979): the chance of any false alarm among them stays below 5 %.
 
     Args:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
 
 from erasebench.scores.estimate import CONFIDENCE, Estimate, members_of, not_run, observations
@@ -56,7 +55,7 @@ def _rate(successes: float, n: int, effective: float, how: str) -> Estimate:
     return Estimate(rate, int(n), min(low, rate), max(high, rate), how)
 
 
-def effective_n(values: Sequence[float], clusters: Sequence[Any]) -> float:
+def effective_n(values: ArrayLike, clusters: ArrayLike) -> float:
     """How many independent observations some 0/1 values are worth of which those of one cluster hang together.
 
     E. L. Korn and B. I. Graubard (Survey Methodology 24, 1998): the n of a simple sample whose rate would vary as much,
@@ -86,9 +85,9 @@ def effective_n(values: Sequence[float], clusters: Sequence[Any]) -> float:
 
 
 def rate_estimate(
-    values: Sequence[float],
-    groups: Sequence[Any] | None = None,
-    clusters: Sequence[Any] | None = None,
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     interval: str = WILSON,
 ) -> Estimate:
     """The rate of 0/1 values with its interval. NaNs are left out, and ``n`` says so.
@@ -117,7 +116,7 @@ def rate_estimate(
     return estimate.clustered() if together else estimate
 
 
-def harmonic_mean(rates: Sequence[float]) -> float:
+def harmonic_mean(rates: ArrayLike) -> float:
     """Harmonic mean of rates in [0, 1]; 0 if one of them is 0, NaN if one is NaN or there is none."""
     numbers = np.asarray(rates, dtype=np.float64)
     return float(_harmonic(numbers[:, None])[0]) if numbers.size else math.nan

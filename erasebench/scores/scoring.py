@@ -60,7 +60,7 @@ def score_missing(rows: pd.DataFrame, metrics: Sequence[Metric], store: Store) -
     sharing: dict[str, list[Metric]] = {}
     for metric in metrics:
         sharing.setdefault(metric.records_id, []).append(metric)
-    unscored, lost = Unscored(), set()
+    unscored, lost = Unscored(), set[str]()
     work: list[tuple[list[Metric], pd.DataFrame, Mapping[str, Path]]] = []
     for records, members in sharing.items():
         references = {key: path for metric in members for key, path in metric.reference_images().items()}

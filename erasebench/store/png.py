@@ -51,7 +51,7 @@ def read_png(path: str | Path) -> tuple[Image.Image, Recipe, dict[str, Any]]:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as file:
             file.load()
-            image, texts = file.convert("RGB"), dict(file.text)
+            image, texts = file.convert("RGB"), dict(getattr(file, "text", {}))
     except MemoryError:
         raise
     except Exception as error:  # whatever a decoder raises: the bytes are all there, so they are wrong
