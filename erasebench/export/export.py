@@ -152,6 +152,24 @@ def export(
     return target
 
 
+def _check_ours(path: Path) -> None:
+    """Refuse a file that is no edit of ours, damaged or not: it may be all that somebody has of their weights.
+
+    Raises:
+        UserError: with the way to bring such weights in.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2**20)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if b"erasebench edit " not in start:  # the header comes first, also of a file that was cut
+        raise UserError(
+            f"{path}: not an edit that erasebench wrote. A UNet's weights or a LoRA of another method are put on their model "
+            f"by: erasebench run model=NAME model.weights={path} method=none (which says how a pickle is converted)"
+        )
+
+
 def find_edit(store: Store, text: str) -> Found:
     """An edit by its key in the store, the first digits of it (at least four), or its file.
 
@@ -160,6 +178,7 @@ def find_edit(store: Store, text: str) -> Found:
     """
     path = Path(text).expanduser()
     if path.suffix == ".safetensors" or path.is_file():
+        _check_ours(path)
         try:
             found = Found(Edit.load(path), text)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from erasebench.cli import main
 from erasebench.edits.change import Change
@@ -193,8 +194,20 @@ def test_files_and_folders_that_are_not_right_are_refused(
     assert "named twice" in refused([str(edits["uce"]), str(edits["uce"]), *to], capsys)
     pickle = tmp_path / "evil.bin"
     pickle.write_bytes(b"\x80\x04cos\nsystem\n.")
-    assert "cannot be read" in refused([str(pickle), *to], capsys)
+    assert "not an edit that erasebench wrote" in refused([str(pickle), *to], capsys)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
     assert "not an empty folder" in refused([str(edits["uce"]), *to], capsys)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("name", ["unet.pt", "unet.safetensors"])
+def test_weights_of_another_method_are_no_broken_edit(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": torch.zeros(4, 4)}
+    (torch.save if name.endswith(".pt") else save_file)(tensors, tmp_path / name)
+    assert main(["apply", str(tmp_path / name), "--to", "embedded", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "not an edit that erasebench wrote" in error and f"model.weights={tmp_path / name}" in error
+    assert "delete" not in error and "damaged" not in error and (tmp_path / name).exists()
