@@ -10,6 +10,7 @@ VERBS = {
     "table": "tables of finished runs, made from their records alone",
     "report": "a folder of pages about finished runs: tables, figures, images; opens in any browser, offline",
     "compare": "several runs in one table and one report, e.g. one's own eraser beside the baselines",
+    "score": "images that were made elsewhere: a folder of them and their prompts, by any metric, with tables",
     "show": "one image, edit, run or protocol, and all that is known of it",
     "list": "erasers, metrics, prompt sets, models, protocols, tasks: one line each",
     "export": "an edit as a LoRA, a diffusers folder or changed weights, with a model card",
