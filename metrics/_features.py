@@ -98,6 +98,7 @@ class FeatureMetric(Metric):
     batch_size: int = 64
 
     kind_of_distance = ""
+    for_scoring = ("reference", "device", "batch_size")
 
     def __post_init__(self) -> None:
         if self.extractor not in EXTRACTORS:
@@ -170,7 +171,7 @@ class FeatureMetric(Metric):
         ours = stack(rows["features"][first])
         if self.against == REAL:
             theirs = stack(original["features"]) if original is not None else ours[:0]
-            whole = len(theirs) == int(self.version.rpartition("-")[2].partition(".")[0])
+            whole = str(len(theirs)) == self.version.rpartition("-")[2].partition(".")[0]
             return self._estimate(ours, theirs, None) if whole and len(ours) > 1 else not_run()
         if original is None or rows["key"].tolist() == original["key"].tolist():
             return not_run("reference")

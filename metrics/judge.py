@@ -42,6 +42,7 @@ class Judge(Metric):
     batch_size: int = 256
 
     name = "judge"
+    for_scoring = ("folder", "device", "batch_size")
     directions = {"erase": "down", "retain": "up"}
     unit = "%"
     describe = "top-1 accuracy of the embedded world's own classifier (object, artist, person, unsafe)"

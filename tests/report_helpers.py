@@ -12,7 +12,7 @@ from table_helpers import METRICS, make_costs, make_plan, make_scores, make_stor
 
 from erasebench.edits.eraser import Edit
 from erasebench.runs.about import About
-from erasebench.runs.folder import write_plan
+from erasebench.runs.folder import write_metrics, write_plan
 from erasebench.store import Store
 
 ABOUT = About(
@@ -61,10 +61,7 @@ def finish(
     """The folder of a run as ``erasebench run`` leaves it, with its scores and the notes of its edits."""
     folder = store.run_folder(name)
     nodes = {name: {"_target_": f"erasebench.methods.closed_form.{name}.{name.title()}"} for name in ("cure", "uce")}
-    metrics = {
-        type(metric).__name__.lower(): {"_target_": f"table_helpers.{type(metric).__name__}"} for metric in METRICS
-    }
-    config = (config or {}) | {"metric": metrics, "method": nodes}
+    config = (config or {}) | {"metric": {}, "method": nodes}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     manifest = {
         "status": status,
@@ -75,6 +72,7 @@ def finish(
         "metrics": {metric.id: {"needs": ["weights"], "not_run": None} for metric in METRICS},
         "packages": {"torch": "2.13.0"},
     }
+    write_metrics(folder, METRICS)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     if planned:
         write_plan(folder, plan, make_costs(plan), about or ABOUT)

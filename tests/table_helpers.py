@@ -18,7 +18,7 @@ from rich.console import Console
 
 from erasebench.recipe import Recipe
 from erasebench.runs.about import About
-from erasebench.runs.folder import write_plan
+from erasebench.runs.folder import write_metrics, write_plan
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
 from erasebench.tables import tabulate as tables
@@ -141,8 +141,6 @@ ABOUT = About(
     prompts={"object": "builtin-object v1 (deadbeef)"},
     embedded=True,
 )
-CLASSES = ("Accuracy", "TextMatch", "Change")
-IDS = {"Accuracy": "classifier@1", "TextMatch": "text_match@2-a_b", "Change": "change@1"}
 
 
 def finish(
@@ -158,14 +156,14 @@ def finish(
 ) -> Path:
     """The folder of a run as ``erasebench run`` leaves it; the images are not needed."""
     folder = store.run_folder(name)
-    metrics = {metric.lower(): {"_target_": f"table_helpers.{metric}"} for metric in CLASSES}
-    config = {"metric": metrics, "method": method or {"_target_": "some.Eraser"}}
+    config = {"metric": {}, "method": method or {"_target_": "some.Eraser"}}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     manifest = {
         "status": status,
         "command": ["erasebench run", "task.erase=[church, gas pump]"],
-        "metrics": {id: {"not_run": (not_run or {}).get(id)} for id in IDS.values()},
+        "metrics": {id: {"not_run": (not_run or {}).get(id)} for id in [metric.id for metric in METRICS]},
     }
+    write_metrics(folder, METRICS)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     if status == "ok":
         for metric, scores in make_scores(plan).items():

@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from omegaconf import OmegaConf
@@ -16,11 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from erasebench.config.build import build
-from erasebench.errors import UserError, suggest
-from erasebench.files import write_atomic, write_text
+from erasebench.errors import Damaged, UserError, suggest
+from erasebench.files import read_whole, write_atomic, write_json, write_text
 from erasebench.runs.about import About
 from erasebench.runs.plan import Prepared
 from erasebench.scores.metric import Metric
+from erasebench.scores.stored import from_record, to_record
 from erasebench.store import Store
 
 PLAN = (
@@ -28,6 +29,9 @@ PLAN = (
 )  # fmt: skip
 """Columns that every plan has had; ``targets`` came later and can be told from the rest."""
 
+
+METRICS = "metrics.json"
+"""In a run's folder: what a table needs to know of each of its metrics, see :mod:`erasebench.scores.stored`."""
 
 SWEPT = "runs.json"
 """In the folder of a sweep's table: the names of its runs."""
@@ -40,6 +44,11 @@ def write_plan(folder: Path, rows: pd.DataFrame, costs: pd.DataFrame, about: Abo
         buffer = io.BytesIO()
         frame.to_parquet(buffer, compression="zstd", index=False)
         write_atomic(folder / f"{name}.parquet", buffer.getvalue())
+
+
+def write_metrics(folder: Path, metrics: Sequence[Metric]) -> None:
+    """Put what a table needs to know of a run's metrics beside its config."""
+    write_json(folder / METRICS, [to_record(metric) for metric in metrics])
 
 
 def read_plan(folder: Path) -> pd.DataFrame:
@@ -69,7 +78,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     try:
         config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"run {folder.name}: its config.yaml cannot be read ({error})") from error
     if not isinstance(config, dict) or not config:
         raise UserError(f"run {folder.name}: its config.yaml holds no config")
@@ -77,7 +86,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def metrics_of(folder: Path, plugins: Sequence[str] = ()) -> tuple[list[Metric], dict[str, str]]:
-    """The metrics of a run, and why those that were not run were not, by id.
+    """The metrics of a run as it was scored by them, and why those that were not run were not, by id.
 
     Args:
         folder: of the run.
@@ -87,19 +96,44 @@ def metrics_of(folder: Path, plugins: Sequence[str] = ()) -> tuple[list[Metric],
     Raises:
         UserError: a metric that is not ours and whose module is not allowed.
     """
-    config = read_config(folder)
-    metrics = [
-        build(node, f"run {folder.name}: metric.{name}", Metric, plugins)
-        for name, node in (config.get("metric") or {}).items()
-    ]
+    place = f"run {folder.name}: metric"
+    metrics: list[Metric]
+    if (folder / METRICS).exists():
+        metrics = [from_record(record, place, plugins) for record in _read_json(folder / METRICS, list)]
+    else:  # of an earlier version, which only a machine like its own can read
+        nodes = read_config(folder).get("metric") or {}
+        metrics = [build(node, f"{place}.{name}", Metric, plugins) for name, node in nodes.items()]
     manifest = read_manifest(folder)
     reasons = {name: about["not_run"] for name, about in manifest["metrics"].items() if about["not_run"]}
     return metrics, reasons
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a run wrote down of itself."""
-    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    """What a run wrote down of itself.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return _read_json(folder / "manifest.json", dict)
+
+
+T = TypeVar("T", dict, list)
+
+
+def _read_json(path: Path, kind: type[T]) -> T:
+    """A JSON file of a run.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    run = path.parent.name
+    try:
+        value = json.loads(read_whole(path))
+    except (FileNotFoundError, Damaged, ValueError, RecursionError) as error:
+        raise UserError(f"run {run}: its {path.name} cannot be read ({error}); give its command again") from error
+    if not isinstance(value, kind):
+        raise UserError(f"run {run}: its {path.name} holds something else; give its command again")
+    return value
 
 
 def check_finished(folder: Path) -> None:
@@ -170,5 +204,6 @@ def open_run(prepared: Prepared) -> Path:
                 f"name={prepared.run_name}: a run of this name measured something else (config {before}, now "
                 f"{prepared.hash}); choose another name, or delete {folder}"
             )
+    write_metrics(folder, prepared.metrics)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(prepared.config))))
     return folder

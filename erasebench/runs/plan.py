@@ -99,7 +99,7 @@ class Prepared:
             "generator": GENERATOR_VERSION,
             "edits": [eraser.key("", task) for _, eraser, _, task in self.edits()],
             # Behind the number stands which weights this machine has, and they may come later.
-            "metrics": [f"{metric.name}@{metric.version.partition('-')[0]}" for metric in self.metrics],
+            "metrics": [f"{metric.name}@{metric.rule_version}" for metric in self.metrics],
         }
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,7 @@ class Metric(ABC):
         kinds: the kinds of concept it applies to; empty for all.
         unit: printed behind the name: ``%``, ``s``, or nothing.
         describe: one line for ``erasebench list metrics``.
+        for_scoring: settings that a table does not need: where and how fast it scores, folders of this machine.
     """
 
     name: str
@@ -56,6 +58,13 @@ class Metric(ABC):
     kinds: tuple[str, ...] = ()
     unit: str = ""
     describe: str = ""
+    for_scoring: ClassVar[tuple[str, ...]] = ("device", "batch_size")
+
+    @property
+    def rule_version(self) -> str:
+        """The version of what it makes of records: its :attr:`version` up to the first hyphen. Behind that stands what it
+        scores with, which another machine may not have."""
+        return self.version.partition("-")[0]
 
     @property
     def id(self) -> str:
