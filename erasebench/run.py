@@ -36,6 +36,7 @@ from erasebench.runs.environment import environment
 from erasebench.runs.estimate import estimate, images_without_a_model
 from erasebench.runs.folder import open_run, write_plan
 from erasebench.runs.plan import Plan, Prepared, make_plan, prepare
+from erasebench.runs.training import means_of
 from erasebench.scores.scoring import score_missing
 from erasebench.store import Store
 from erasebench.tables.tabulate import reduce_and_write
@@ -224,7 +225,7 @@ def _erase_and_generate(
             if not key:
                 generate(model, recipes, prepared.store, prepared.batch_size, advance, record)
             else:
-                edit = _edit(prepared.store, key, eraser, model, task)
+                edit = _edit(prepared.store, key, eraser, model, task, prepared.batch_size)
                 costs.append({"eraser": label, "task_kind": kind, "task": task.label, **_cost(edit.info)})
                 warnings += [f"{label}, {task.label}: {text}" for text in edit.info.get("warnings", [])]
                 if recipes:
@@ -236,7 +237,7 @@ def _erase_and_generate(
     return pd.DataFrame(costs, columns=list(COST_COLUMNS))
 
 
-def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTask) -> Edit:
+def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTask, batch_size: int) -> Edit:
     """The stored edit of a key, or a new one, measured and saved."""
     stored = store.get_edit(key)
     if stored is not None:
@@ -244,22 +245,24 @@ def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTas
     cuda = model.device.startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats(model.device)
-    edit = eraser.edit(model.pipe, task, composing=bool(model.edits))
-    peak = torch.cuda.max_memory_allocated(model.device) if cuda else _peak_resident()
-    norms = {name: change.norm(named_weight(model.pipe, name)) for name, change in edit.changes.items()}
-    base = {name: getattr(model, name) for name in ("name", "source", "revision", "family", "dtype")}
-    if Path(model.source).is_dir():  # edits are passed on; folders of this machine are not
-        base["source"] = Path(model.source).name
-    about = {
-        "model": base,
-        "describe": eraser.describe,
-        "peak_memory_mb": round(peak / 2**20, 1),
-        "device": model.device,
-        "norms": norms,
-    }
-    with edit.applied(model.pipe) as rounding:  # refuses what does not fit or is not finite, before it is saved
-        about["rounding"] = rounding
-    store.put_edit(key, replace(edit, info=edit.info | about))
+    with means_of(eraser, key, task, model, store, batch_size) as work:
+        edit = eraser.edit(model.pipe, task, composing=bool(model.edits), work=work)
+        peak = torch.cuda.max_memory_allocated(model.device) if cuda else _peak_resident()
+        norms = {name: change.norm(named_weight(model.pipe, name)) for name, change in edit.changes.items()}
+        base = {name: getattr(model, name) for name in ("name", "source", "revision", "family", "dtype")}
+        if Path(model.source).is_dir():  # edits are passed on; folders of this machine are not
+            base["source"] = Path(model.source).name
+        about = {
+            "model": base,
+            "describe": eraser.describe,
+            "peak_memory_mb": round(peak / 2**20, 1),
+            "device": model.device,
+            "norms": norms,
+        }
+        with edit.applied(model.pipe) as rounding:  # refuses what does not fit or is not finite, before it is saved
+            about["rounding"] = rounding
+        store.put_edit(key, replace(edit, info=edit.info | about))
+    # The one that is stored: another process may have been first, and a training need not come out the same.
     return store.get_edit(key) or replace(edit, info=edit.info | about, key=key)
 
 

@@ -78,7 +78,7 @@ def listing(topic: str | None = None) -> str:
 
 
 def support(methods: list[str]) -> str:
-    """Which eraser edits which family of models, as a table; the reasons why not stand below it.
+    """Which eraser edits which family of models, as a table: yes, no, or some; the reasons why not stand below it.
 
     Args:
         methods: options of the config group ``method``. Their classes are found through the ``_target_`` of their
@@ -88,14 +88,18 @@ def support(methods: list[str]) -> str:
 
     reasons: list[str] = []
     lines = ["erasers and the families of models that they edit (the reasons why not are below)"]
-    lines.append(f"  {'':<24} " + " ".join(f"{family:<7}" for family in FAMILIES).rstrip())
+    lines.append(f"  {'':<24} " + " ".join(f"{family:<8}" for family in FAMILIES).rstrip())
     for name in methods:
         cells = []
         for family in FAMILIES:
-            found = [kind.unsupported[family] for kind in eraser_classes(name) if family in kind.unsupported]
-            reasons += [reason for reason in found[:1] if reason not in reasons]
-            cells.append(f"no [{reasons.index(found[0]) + 1}]" if found else "yes")
-        lines.append(f"  {name:<24} " + " ".join(f"{cell:<7}" for cell in cells).rstrip())
+            cell = "yes"
+            for word, attribute in (("some", "partly"), ("no", "unsupported")):  # the latter wins
+                said = [getattr(kind, attribute) for kind in eraser_classes(name) if family in getattr(kind, attribute)]
+                if said:
+                    reasons += [reason for reason in (said[0][family],) if reason not in reasons]
+                    cell = f"{word} [{reasons.index(said[0][family]) + 1}]"
+            cells.append(cell)
+        lines.append(f"  {name:<24} " + " ".join(f"{cell:<8}" for cell in cells).rstrip())
     legend = "; ".join(f"{family}: {text}" for family, text in FAMILIES.items())
     lines += textwrap.wrap(
         f"{legend}. The embedded model is of family sd1.", WIDTH, initial_indent="  ", subsequent_indent="  "

@@ -85,7 +85,10 @@ def write_edit(path: Path, edit: Edit) -> Path:
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            mode = os.stat(file.fileno()).st_mode
         save_file(tensors, temporary, metadata=header)
+        temporary.chmod(mode)  # safetensors lets nobody else read its files; a store may be shared
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

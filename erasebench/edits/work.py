@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL.Image import Image
+
+
+class Sample(Protocol):
+    """Images of the unedited model."""
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> list[Image]:
+        """One image for each prompt and its seed, by DDIM (or the model's own flow) in the model's own size.
+
+        All that decides them comes from the eraser, so that it is in the edit's key if it is in the eraser's settings.
+        """
 
 
 @dataclass(frozen=True)
@@ -22,15 +34,15 @@ class Work:
     Attributes:
         folder: for checkpoints, of this edit alone; made by whoever first writes into it, and deleted when the edit is
             stored. Write files whole (:func:`erasebench.files.write_atomic`).
-        sample: images of the unedited model for prompts and their seeds, as the protocol of the run makes them; through
-            the store, so that none is made twice. Only while the pipeline is unedited.
+        sample: images of the unedited model, through the store, so that none is made twice. Only while the pipeline is
+            unedited.
         advance: to be called with the steps done so far and their number.
         seed: for all random numbers; it follows from the edit's key, so that another task or setting draws others.
         device: where the model is, e.g. ``cuda``.
     """
 
     folder: Path
-    sample: Callable[[Sequence[str], Sequence[int]], list[Image]]
+    sample: Sample
     advance: Callable[[int, int], None]
     seed: int
     device: str

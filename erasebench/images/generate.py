@@ -8,7 +8,6 @@ the machine changes it no more than that either, unless the recipe says ``cuda``
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import logging
 import math
@@ -25,6 +24,7 @@ from PIL import Image
 
 from erasebench.edits.hook import Hook, all_installed, hooks_on
 from erasebench.errors import UserError
+from erasebench.models.encode import encode_prompts
 from erasebench.models.marks import keys_on
 from erasebench.models.targets import denoiser
 from erasebench.recipe import Recipe
@@ -53,44 +53,19 @@ class _Texts:
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
-        self.known: dict[tuple[str, bool], tuple[torch.Tensor, ...]] = {}
+        self.kept: dict[tuple[str, bool], tuple[torch.Tensor, ...]] = {}
 
     def __call__(self, texts: Sequence[str], negative: bool = False) -> tuple[torch.Tensor, ...]:
         """Embeddings [n, positions, d], and for all but SD 1.x and 2.x the pooled ones [n, p], of texts."""
         wanted = [(text, negative) for text in texts]
-        new = [entry for entry in dict.fromkeys(wanted) if entry not in self.known]
+        new = [entry for entry in dict.fromkeys(wanted) if entry not in self.kept]
         if new:
-            if len(self.known) + len(new) > KEPT_TEXTS:
-                self.known = {entry: self.known[entry] for entry in wanted if entry in self.known}
-            parts = self._encode([text for text, _ in new], negative)
+            if len(self.kept) + len(new) > KEPT_TEXTS:
+                self.kept = {entry: self.kept[entry] for entry in wanted if entry in self.kept}
+            parts = encode_prompts(self.pipe, [text for text, _ in new], negative)
             # Clones, so that one kept text does not keep its whole batch.
-            self.known.update((entry, tuple(p[i].clone() for p in parts)) for i, entry in enumerate(new))
-        return tuple(torch.stack(rows) for rows in zip(*(self.known[entry] for entry in wanted), strict=True))
-
-    def _encode(self, texts: list[str], negative: bool) -> tuple[torch.Tensor, ...]:
-        encode = self.pipe.encode_prompt
-        options: dict[str, Any] = {
-            "prompt": texts,
-            "device": self.pipe._execution_device,
-            "num_images_per_prompt": 1,
-            # Not options of some pipelines; must be said to others.
-            "do_classifier_free_guidance": False,
-            "prompt_2": None,
-            "prompt_3": None,
-        }
-        known = inspect.signature(encode).parameters
-        with torch.no_grad():
-            made = encode(**{name: value for name, value in options.items() if name in known})
-        if hasattr(self.pipe, "transformer"):  # SD 3: rows, none, pooled, none; FLUX: rows, pooled, positions
-            return made[0], made[1] if made[1] is not None else made[2]
-        if not hasattr(self.pipe, "text_encoder_2"):
-            return (made[0],)
-        rows, pooled = made[0].clone(), made[2].clone()
-        if negative and self.pipe.config.force_zeros_for_empty_prompt:
-            # As the SDXL pipeline does when no negative prompt is given.
-            empty = torch.tensor([text == "" for text in texts], device=rows.device)
-            rows[empty], pooled[empty] = 0, 0
-        return rows, pooled
+            self.kept.update((entry, tuple(p[i].clone() for p in parts)) for i, entry in enumerate(new))
+        return tuple(torch.stack(rows) for rows in zip(*(self.kept[entry] for entry in wanted), strict=True))
 
 
 # Images
@@ -108,9 +83,9 @@ def generate(
     """Make every image of ``recipes`` that the store lacks, and save each as soon as its batch is done.
 
     Images of one size, guidance and scheduler share batches, whatever their prompts. The edit of the recipes is
-    applied by the caller (:meth:`erasebench.edits.edit.Edit.applied`), and must be the one on the pipe. On the same machine the batch size changes an image by at
-    most a level or two of 255, where a rounding tips over. When memory runs out, the batch is halved and work goes on.
-    The hooks of an edit that is applied are on the pipe, and act here.
+    applied by the caller (:meth:`erasebench.edits.edit.Edit.applied`), and must be the one on the pipe; its hooks are on
+    the pipe with it, and act here. On the same machine the batch size changes an image by at most a level or two of 255,
+    where a rounding tips over. When memory runs out, the batch is halved and work goes on.
 
     Args:
         model: as loaded; its pipe runs in its own dtype, without autocast.
@@ -314,9 +289,9 @@ def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[H
     latents = _noise(pipe, first, generators)
     with torch.no_grad():
         for hook in hooks:
-            inputs = hook.texts(pipe, inputs, batch)
+            inputs = hook.texts(pipe, inputs, drawn)  # a guard answers to what an attack types
         for hook in hooks:
-            latents = hook.start(pipe, latents, batch)
+            latents = hook.start(pipe, latents, drawn)
     if hooks:
 
         def on_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:

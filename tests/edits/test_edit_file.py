@@ -68,6 +68,7 @@ def test_everything_comes_back_bit_for_bit(edit, tmp_path):
     assert again.changes["unet.a.weight"] is again.changes["unet.b.weight"]
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["e.json", "e.safetensors"]
     assert json.loads(path.with_suffix(".json").read_text()) == edit.info
+    assert path.stat().st_mode == path.with_suffix(".json").stat().st_mode  # whoever may read the one reads the other
 
 
 def test_no_bit_can_flip_unseen(edit, tmp_path):

@@ -310,7 +310,7 @@ def test_few_encoded_texts_are_kept(model, store, monkeypatch):
     fresh = generate_module._Texts(model.pipe)
     for i in range(9):
         (rows,) = texts([f"a {i}", "", f"b {i}"])
-        assert len(texts.known) <= 4
+        assert len(texts.kept) <= 4
         assert torch.allclose(rows, fresh([f"a {i}", "", f"b {i}"])[0], atol=1e-5)
 
 

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from erasebench.edits.edit import Edit
-from erasebench.edits.hook import Hook, hooks_on, put_on
+from erasebench.edits.hook import _KINDS, Hook, hook_class, hooks_on, put_on
 from erasebench.errors import UserError
 from erasebench.images.generate import generate
 from erasebench.images.scheduler import scheduler_identity
+from erasebench.methods.adapters.spm import Membrane
+from erasebench.methods.guards.negative_prompt import NegativeText
+from erasebench.models.targets import key_value_weights
 from erasebench.recipe import Recipe
 from erasebench.store import Store
 
@@ -60,8 +63,8 @@ def model(tiny_random_pipe) -> SimpleNamespace:
     return SimpleNamespace(name="small", revision="random", pipe=tiny_random_pipe)
 
 
-def recipes(model, count: int, **changes) -> list[Recipe]:
-    scheduler, config = scheduler_identity(model.pipe, "DDIM", {})
+def recipes(model, count: int, scheduler: str = "DDIM", **changes) -> list[Recipe]:
+    scheduler, config = scheduler_identity(model.pipe, scheduler, {})
     values = {
         "model": model.name,
         "revision": model.revision,
@@ -90,15 +93,56 @@ def test_every_part_of_a_hook_is_called_in_order_and_it_is_taken_out(model, tmp_
     assert hook.calls == ["in", "texts 2", "start", "step 0", "step 1", "step 2", "out"]
 
 
-def test_a_hook_changes_images_in_no_batch_differently(model, tmp_path):
-    wanted = recipes(model, 5)
+def membrane(pipe) -> Membrane:
+    """Adapters of random directions, strong enough to be seen in a random network."""
+    tensors = {}
+    for i, (name, weight) in enumerate(key_value_weights(pipe).items()):
+        generator = torch.Generator().manual_seed(i)
+        tensors[f"up.{name}"] = torch.randn(2, weight.shape[0], generator=generator)
+        tensors[f"down.{name}"] = torch.randn(2, weight.shape[1], generator=generator)
+    return Membrane({"phrases": [["a church", "monet"], ["dogs"]]}, tensors)
+
+
+HOOKS = {
+    "test_everything": lambda pipe: Everything(),
+    "negative_prompt": lambda pipe: NegativeText({"text": "a church"}),
+    "spm": membrane,
+}
+"""One hook of every kind that there is, by name."""
+
+
+def test_every_hook_of_ours_is_tried_below():
+    hook_class("none of this name, so that all methods are imported")
+    ours = {name for name, kind in _KINDS.items() if kind.__module__.startswith("erasebench.methods.")}
+    assert ours and ours <= set(HOOKS)
+
+
+@pytest.mark.parametrize("scheduler", ["DDIM", "EulerAncestralDiscrete"])
+@pytest.mark.parametrize("name", HOOKS)
+def test_the_batch_does_not_change_an_image_with_a_hook_in_place(name, scheduler, model, tmp_path):
+    hook, wanted = HOOKS[name](model.pipe), recipes(model, 5, scheduler=scheduler)
     alone, one, six = Store(tmp_path / "alone"), Store(tmp_path / "one"), Store(tmp_path / "six")
     generate(model, wanted, alone)
-    generate(model, wanted, one, batch_size=1, hooks=[Everything()])
-    generate(model, wanted[::-1], six, batch_size=6, hooks=[Everything()])
+    generate(model, wanted, one, batch_size=1, hooks=[hook])
+    generate(model, wanted[::-1], six, batch_size=6, hooks=[hook])
     assert np.abs(pixels(one, wanted) - pixels(six, wanted)).max() <= LEVELS
     for plain, hooked in zip(pixels(alone, wanted), pixels(one, wanted), strict=True):
         assert np.abs(plain - hooked).max() > 5 * LEVELS
+    # And nothing of it is left.
+    again = Store(tmp_path / "again")
+    generate(model, wanted, again)
+    assert np.array_equal(pixels(alone, wanted), pixels(again, wanted))
+
+
+@pytest.mark.parametrize("name", ["negative_prompt", "spm"])
+def test_a_hook_comes_back_from_a_file_and_makes_the_same_images(name, model, tmp_path):
+    edit = Edit({}, {"method": name}, (HOOKS[name](model.pipe),), "e" * 32)
+    again = Edit.load(edit.save(tmp_path / "e.safetensors"))
+    (wanted,), stores = recipes(model, 1, edit="e" * 32), [Store(tmp_path / "one"), Store(tmp_path / "two")]
+    for one, store in zip([edit, again], stores, strict=True):
+        with one.applied(model.pipe):
+            generate(model, [wanted], store)
+    assert np.array_equal(*(pixels(store, [wanted]) for store in stores))
 
 
 @pytest.mark.parametrize(("guidance", "sizes"), [(4.0, ["texts 4", "texts 2"]), (1.0, ["texts 3", "texts 3"])])

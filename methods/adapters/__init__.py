@@ -1,0 +1,1 @@
+"""Adapters: small layers beside the network's own, put in while images are sampled."""

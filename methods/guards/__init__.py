@@ -1,0 +1,1 @@
+"""Guards: what acts while images are sampled and leaves every weight as it is."""

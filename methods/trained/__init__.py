@@ -1,0 +1,1 @@
+"""Trained erasers: new weights by gradient descent."""
