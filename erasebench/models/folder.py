@@ -102,17 +102,22 @@ def content_hash(folder: Path, pipeline: Pipeline, variant: str | None) -> str:
     """
     total = hashlib.sha256()
     for part in PARTS:
-        files = sorted(_files(folder / part))
-        weights = [file for file in files if file.suffix == _WEIGHTS]
-        chosen = [file for file in weights if variant and variant_of(file) == variant]
-        plain = [file for file in weights if not variant_of(file)]
-        for file in [file for file in files if file.suffix in _TEXTS] + (chosen or plain):
+        texts = sorted(file for file in _files(folder / part) if file.suffix in _TEXTS)
+        for file in texts + weight_files(folder / part, variant):
             with file.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             total.update(f"{part}/{file.name} {digest}\n".encode())
     for name, value in sorted(pipeline.settings.items()):
         total.update(f"{name}={json.dumps(value, sort_keys=True)}\n".encode())
     return f"sha256-{total.hexdigest()[:32]}"
+
+
+def weight_files(part: Path, variant: str | None) -> list[Path]:
+    """The weight files of a part that are loaded: those of the variant, or the plain ones where it has none."""
+    files = sorted(file for file in _files(part) if file.suffix == _WEIGHTS)
+    return [file for file in files if variant and variant_of(file) == variant] or [
+        file for file in files if not variant_of(file)
+    ]
 
 
 def variant_of(file: Path) -> str:

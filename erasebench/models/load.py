@@ -18,9 +18,10 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from safetensors import safe_open
 
 from erasebench.errors import UserError, suggest
-from erasebench.models.folder import PARTS, Pipeline, check_folder, content_hash
+from erasebench.models.folder import PARTS, Pipeline, check_folder, content_hash, weight_files
 from erasebench.models.marks import mark_edited, read_marks
 from erasebench.models.targets import text_inputs
 from erasebench.models.weights import put_on, read_weights
@@ -117,6 +118,7 @@ def load_model(
     folder, hub = _locate(path, revision, variant)
     pipeline = check_folder(folder, path, variant)
     pipe = _from_folder(folder, path, pipeline, TORCH_DTYPES[kind], variant)
+    _check_complete(pipe, folder, path, variant)
     edits, about = read_marks(folder), ""
     commit = folder.name + (f"+{variant}" if variant else "") if hub else content_hash(folder, pipeline, variant)
     if foreign is not None:
@@ -308,6 +310,30 @@ def _tensors(pipe: Any) -> Iterator[tuple[str, str, torch.Tensor]]:
         if isinstance(module, torch.nn.Module):
             for name, tensor in module.state_dict().items():
                 yield component, name, tensor
+
+
+def _check_complete(pipe: Any, folder: Path, path: str, variant: str | None) -> None:
+    """Refuse a model one of whose weights is in no file.
+
+    transformers fills such a weight with random numbers and goes on, so that every run would measure another model.
+    diffusers leaves it without a place in memory.
+    """
+    for component, module in pipe.components.items():
+        if not isinstance(module, torch.nn.Module):
+            continue
+        names: set[str] = set()
+        for file in weight_files(folder / component, variant):
+            with safe_open(file, framework="pt") as opened:
+                names |= {name.removeprefix("text_model.") for name in opened.keys()}  # noqa: SIM118
+        weights = module.state_dict()
+        filled = {weight.data_ptr() for name, weight in weights.items() if name.removeprefix("text_model.") in names}
+        for name, weight in weights.items():
+            # A weight under two names (T5's embeddings) is saved once; of diffusers' parts older files have other names.
+            if weight.is_meta or ("text_encoder" in component and weight.data_ptr() not in filled):
+                raise UserError(
+                    f"model {path}: {component} weight {name} is in no file of {component}/; download or save the model "
+                    "again"
+                )
 
 
 def _check_finite(pipe: Any, path: str) -> None:

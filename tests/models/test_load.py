@@ -207,6 +207,22 @@ def test_weights_that_are_not_finite_are_named(copy, component, file, tensor, va
     refused(copy, f"{component} weight .*{tensor} holds NaN")
 
 
+@pytest.mark.parametrize(
+    ("component", "file"),
+    [
+        ("unet", "diffusion_pytorch_model.safetensors"),
+        ("vae", "diffusion_pytorch_model.safetensors"),
+        ("text_encoder", "model.safetensors"),
+    ],
+)
+def test_a_weight_that_is_in_no_file_is_never_made_up(copy, component, file):
+    weights = load_file(copy / component / file)
+    name = sorted(weights)[3]
+    del weights[name]
+    save_file(weights, copy / component / file, metadata={"format": "pt"})
+    refused(copy, f"{component} weight .*{name.removeprefix('text_model.')} is in no file of {component}/")
+
+
 def test_a_single_file_is_not_a_folder(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"x")
     refused(tmp_path / "model.safetensors", "single file")
