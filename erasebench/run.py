@@ -1,48 +1,43 @@
-"""One run, in one walk: check, plan, erase, generate, score, reduce, manifest.
+"""One run, in one walk: check, plan, erase, generate, score, tabulate.
 
-A second call with the same config does only what is missing, so a killed run is finished by giving its command again.
+A second call with the same config does only what is missing, so a killed run is finished by giving its command again,
+and several calls at once share the work (:mod:`erasebench.runs.jobs`).
 """
 
 from __future__ import annotations
 
-import resource
-import sys
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from erasebench.concepts import ErasureTask
 from erasebench.config.choices import model_name
-from erasebench.edits.eraser import Edit, Eraser, describe_edit
+from erasebench.edits.eraser import describe_edit
 from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
-from erasebench.files import write_json
-from erasebench.images.generate import device_name, generate
+from erasebench.files import check_writable
 from erasebench.models.load import Model, load_model, model_here, quiet_libraries
-from erasebench.models.targets import named_weight
-from erasebench.models.text import truncated_text
-from erasebench.progress import progress
+from erasebench.models.text import truncated_texts
+from erasebench.progress import duration, progress
 from erasebench.runs.about import About
-from erasebench.runs.environment import environment
-from erasebench.runs.estimate import estimate, images_without_a_model
-from erasebench.runs.folder import open_run, write_plan
+from erasebench.runs.environment import manifest
+from erasebench.runs.estimate import estimate_run, images_without_a_model
+from erasebench.runs.folder import open_run
+from erasebench.runs.jobs import Tally, jobs, score_job, share_out
 from erasebench.runs.plan import Plan, Prepared, make_plan, prepare
-from erasebench.runs.training import means_of
-from erasebench.scores.scoring import score_missing
-from erasebench.store import Store
+from erasebench.runs.state import Part, note_error, parts_of, still_lacking
+from erasebench.runs.worker import Worker
+from erasebench.scores.metric import Metric
+from erasebench.scores.scoring import Unscored, chunks_to_score
 from erasebench.tables.tabulate import reduce_and_write
 
 SHOWN_WARNINGS = 5
-COST_COLUMNS = ("eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "rank", "share")
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         console: where to print; the terminal if not given.
 
     Returns:
-        The finished run; ``None`` for a dry run.
+        The finished run; ``None`` for a dry run, and for a process that made only its part.
 
     Raises:
         UserError: whatever is wrong with the input, before any work; or an edit that is not finite.
@@ -71,12 +66,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     quiet_libraries()
     started = time.monotonic()
     prepared = prepare(config)
-    for kind, (_, prompts) in prepared.groups.items():
-        console.print(f"[bold]{kind}[/]: {escape(str(prompts.counts()))}", highlight=False)
-        for note in prompts.notes:
-            console.print(f"[yellow]note[/] {escape(note)}", highlight=False)
-    for metric, reason in prepared.not_run.items():
-        console.print(f"[yellow]not run[/] {metric}: {reason}", highlight=False)
+    _say_what_is_asked(prepared, console)
     settings = prepared.model
     if prepared.dry_run and not model_here(settings.path, settings.revision, settings.variant):
         console.print(
@@ -107,60 +97,41 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         f"{model.name} on {model.device} in {model.dtype}",
         highlight=False,
     )
+    cost = estimate_run(prepared, model, plan, missing)
     if prepared.dry_run:
-        cost = estimate(prepared.store, [plan.recipes[key] for key in missing], device_name(model.pipe))
         console.print(str(cost), highlight=False)
         return None
-    folder = open_run(prepared)
-    manifest: dict[str, Any] = {
-        "status": "running",
-        "run": folder.name,
-        "config_hash": prepared.hash,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "model": {key: getattr(model, key) for key in ("name", "source", "revision", "family", "weights")},
-        "prompt_sets": {
-            kind: {"version": prompts.version, "hash": prompts.hash, "counts": prompts.counts(), "notes": prompts.notes}
-            for kind, (_, prompts) in prepared.groups.items()
-        },
-        "protocol": prepared.protocol.identity,
-        "metrics": {
-            metric.id: {"needs": metric.needs, "not_run": prepared.not_run.get(metric.id)}
-            for metric in prepared.metrics
-        },
-        "truncated_prompts": truncated,
-        **environment(model),
-    }
-    write_json(folder / "manifest.json", manifest)
-    # The plan first: a run that is killed can then say what it lacks.
-    write_plan(folder, plan.rows, pd.DataFrame(columns=list(COST_COLUMNS)), about(prepared, model))
+    check_writable(prepared.store.root, cost.known_bytes)
+    not_run = _not_run(prepared, plan)
+    folder = open_run(prepared, manifest(prepared, model, not_run, truncated), plan.rows, about(prepared, model))
     try:
-        costs = _erase_and_generate(prepared, model, plan, set(missing), console)
-        ready = [metric for metric in prepared.metrics if metric.id not in prepared.not_run]
-        unscored = score_missing(plan.rows, ready, prepared.store)
-        if unscored.lost:  # deleted or damaged while the run went on: made again, once
-            _erase_and_generate(prepared, model, plan, set(unscored.lost), console)
-            unscored = score_missing(plan.rows, ready, prepared.store)
-        prepared.store.merge_shards()
-        write_plan(folder, plan.rows, costs, about(prepared, model))
-        not_run = prepared.not_run | {name: f"failed: {why}" for name, why in unscored.failed.items()}
-        measured = reduce_and_write(folder, prepared.store, prepared.metrics, not_run, console)
+        metrics = [metric for metric in prepared.metrics if metric.id not in not_run]
+        unscored, there = _work(prepared, model, plan, metrics, console)
+        if prepared.share.of > 1:
+            _say_what_is_left(folder, there, prepared, console)
+            return None
+        failed = {name: f"failed: {why}" for name, why in unscored.failed.items()}
+        measured = reduce_and_write(folder, prepared.store, prepared.metrics, not_run | failed, console)
+        problems = (*unscored.problems, *still_lacking(there, unscored.failed))
+        if problems:
+            note_error(folder, "; ".join(problems))
     except BaseException as error:
-        manifest |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        write_json(folder / "manifest.json", manifest)
+        note_error(folder, error)
         raise
-    for problem in unscored.problems:
+    for problem in problems:
         console.print(f"[red]problem[/] {escape(problem)}", highlight=False)
-    manifest |= {
-        "status": "incomplete" if unscored.problems else "ok",
-        "problems": unscored.problems,
-        "seconds": round(time.monotonic() - started, 1),
-        "images": len(plan.recipes),
-        "images_made": len(missing),
-    }
-    write_json(folder / "manifest.json", manifest)
-    console.print(f"[bold]{folder}[/] in {manifest['seconds']:.0f} s", highlight=False)
-    return Finished(folder, measured, unscored.problems)
+    console.print(f"[bold]{folder}[/] in {duration(time.monotonic() - started)}", highlight=False)
+    return Finished(folder, measured, problems)
+
+
+def _say_what_is_asked(prepared: Prepared, console: Console) -> None:
+    """Print the prompts of each kind, what their reader has to say, and which metrics cannot run here."""
+    for kind, (_, prompts) in prepared.groups.items():
+        console.print(f"[bold]{kind}[/]: {escape(str(prompts.counts()))}", highlight=False)
+        for note in prompts.notes:
+            console.print(f"[yellow]note[/] {escape(note)}", highlight=False)
+    for metric, reason in prepared.not_run.items():
+        console.print(f"[yellow]not run[/] {metric}: {reason}", highlight=False)
 
 
 def about(prepared: Prepared, model: Model) -> About:
@@ -199,7 +170,7 @@ def _check_supported(prepared: Prepared, model: Model) -> None:
 def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:
     """Say which prompts the text encoder will not read to their end, and what it will not read."""
     prompts = list(dict.fromkeys(recipe.prompt for recipe in plan.recipes.values()))
-    cut = {prompt: rest for prompt in prompts if (rest := truncated_text(model.pipe, prompt))}
+    cut = truncated_texts(model.pipe, prompts)
     for prompt, rest in list(cut.items())[:SHOWN_WARNINGS]:
         console.print(
             f"[yellow]warning[/] prompt too long for the text encoder; not read: {escape(repr(rest))} "
@@ -211,71 +182,73 @@ def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:
     return len(cut)
 
 
-def _erase_and_generate(
-    prepared: Prepared, model: Model, plan: Plan, missing: set[str], console: Console
-) -> pd.DataFrame:
-    """Make every edit and every image that is missing; returns what the edits cost."""
-    costs, warnings = [], []
-    record = {"protocol": prepared.protocol.identity}
-    with progress("erase and generate", len(missing)) as advance:
-        made: set[str] = set()
-        for label, eraser, kind, task in prepared.edits():
-            key = eraser.key(model.identity, task)
-            recipes = [plan.recipes[name] for name in plan.keys(label, task.label, kind) if name in missing - made]
-            if not key:
-                generate(model, recipes, prepared.store, prepared.batch_size, advance, record)
-            else:
-                edit = _edit(prepared.store, key, eraser, model, task, prepared.batch_size)
-                costs.append({"eraser": label, "task_kind": kind, "task": task.label, **_cost(edit.info)})
-                warnings += [f"{label}, {task.label}: {text}" for text in edit.info.get("warnings", [])]
-                if recipes:
-                    with edit.applied(model.pipe):
-                        generate(model, recipes, prepared.store, prepared.batch_size, advance, record)
-            made |= {recipe.key for recipe in recipes}
-    for text in warnings:
-        console.print(f"[yellow]warning[/] {escape(text)}", highlight=False)
-    return pd.DataFrame(costs, columns=list(COST_COLUMNS))
+def _not_run(prepared: Prepared, plan: Plan) -> dict[str, str]:
+    """By id, why metrics are not run; not those that cannot run here and yet have all their scores."""
+    wanting = [metric for metric in prepared.metrics if metric.id in prepared.not_run]
+    chunks = chunks_to_score(plan.rows, wanting, prepared.store)
+    lacking = {metric.id for chunk in chunks for metric in chunk.metrics}
+    return {name: why for name, why in prepared.not_run.items() if name in lacking}
 
 
-def _edit(store: Store, key: str, eraser: Eraser, model: Model, task: ErasureTask, batch_size: int) -> Edit:
-    """The stored edit of a key, or a new one, measured and saved."""
-    stored = store.get_edit(key)
-    if stored is not None:
-        return stored
-    cuda = model.device.startswith("cuda")
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(model.device)
-    with means_of(eraser, key, task, model, store, batch_size) as work:
-        edit = eraser.edit(model.pipe, task, composing=bool(model.edits), work=work)
-        peak = torch.cuda.max_memory_allocated(model.device) if cuda else _peak_resident()
-        norms = {name: change.norm(named_weight(model.pipe, name)) for name, change in edit.changes.items()}
-        base = {name: getattr(model, name) for name in ("name", "source", "revision", "family", "dtype")}
-        if Path(model.source).is_dir():  # edits are passed on; folders of this machine are not
-            base["source"] = Path(model.source).name
-        about = {
-            "model": base,
-            "describe": eraser.describe,
-            "peak_memory_mb": round(peak / 2**20, 1),
-            "device": model.device,
-            "norms": norms,
-        }
-        with edit.applied(model.pipe) as rounding:  # refuses what does not fit or is not finite, before it is saved
-            about["rounding"] = rounding
-        store.put_edit(key, replace(edit, info=edit.info | about))
-    # The one that is stored: another process may have been first, and a training need not come out the same.
-    return store.get_edit(key) or replace(edit, info=edit.info | about, key=key)
+def _work(
+    prepared: Prepared, model: Model, plan: Plan, metrics: Sequence[Metric], console: Console
+) -> tuple[Unscored, list[Part]]:
+    """Make and score what is missing, together with other processes of this run.
+
+    What is deleted or damaged meanwhile is made again, once. Gives what could not be scored, and what is there now.
+    """
+    failed: dict[str, str] = {}
+    for _ in range(2):
+        _make_images(prepared, model, plan, console)
+        unscored = _score([metric for metric in metrics if metric.id not in failed], prepared, model, plan, console)
+        failed |= unscored.failed
+        there = parts_of(plan.rows, metrics, prepared.store)
+        if not still_lacking(there, failed) or prepared.share.of > 1:
+            break
+    prepared.store.merge_shards()
+    unscored.failed = failed
+    return unscored, there
 
 
-def _peak_resident() -> int:
-    """Peak resident memory of this process in bytes (the whole process: there is no finer measure on a CPU)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _make_images(prepared: Prepared, model: Model, plan: Plan, console: Console) -> None:
+    """Make every edit and image of this process's share that is missing, and pass on what erasers warn of."""
+    store = prepared.store
+    missing = set(store.missing(plan.recipes))
+    wanted = {job: sum(key in missing for key in job.keys) for job in jobs(plan, prepared.share)}
+    with progress("erase and generate", sum(wanted.values())) as advance:
+        tally = Tally(advance, wanted)
+        with Worker(prepared, model, plan, advance=tally.made) as worker:
+            # Listed, an image is there; that a file is whole is not asked again of all of them.
+            work = [job for job, lacks in wanted.items() if lacks or not (job.keys or worker.done(job))]
+            share_out(work, worker, store, console, tally.finished)
+    for label, eraser, _, task in prepared.edits():
+        for text in store.edit_notes(eraser.key(model.identity, task)).get("warnings", ()):
+            console.print(f"[yellow]warning[/] {escape(f'{label}, {task.label}: {text}')}", highlight=False)
 
 
-def _cost(info: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "edit_seconds": info["seconds"],
-        "peak_memory_mb": info.get("peak_memory_mb"),
-        "rank": info["rank"],
-        "share": info["share"],
-    }
+def _score(metrics: Sequence[Metric], prepared: Prepared, model: Model, plan: Plan, console: Console) -> Unscored:
+    """Score every image that lacks scores; one process of several scores what has its images already."""
+    store = prepared.store
+    chunks = chunks_to_score(plan.rows, metrics, store)
+    part = prepared.share.of > 1
+    if part:
+        absent = set(store.missing(plan.recipes))
+        chunks = [chunk for chunk in chunks if absent.isdisjoint(chunk.images)]
+    wanted = {score_job(chunk): len(chunk.missing()) for chunk in chunks}
+    with progress("score", sum(wanted.values())) as advance:
+        tally = Tally(advance, wanted)
+        worker = Worker(prepared, model, plan, chunks, tally.made)
+        share_out(list(wanted), worker, store, console, tally.finished, wait=not part)
+    return worker.unscored
+
+
+def _say_what_is_left(folder: Path, there: Sequence[Part], prepared: Prepared, console: Console) -> None:
+    """Print what the other parts of a run are still to make, and what makes the tables in the end."""
+    lacking = ", ".join(str(part) for part in there if part.lacks) or "nothing"
+    root = shlex.quote(str(prepared.store.root))
+    at = "" if root == "results" else f" --store {root}"
+    console.print(
+        f"part {prepared.share.number} of {prepared.share.of} is done; missing in all parts: {lacking}. "
+        f"When nothing is: erasebench finish {folder.name}{at}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip

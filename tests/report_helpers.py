@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import OmegaConf
-from table_helpers import METRICS, make_costs, make_plan, make_scores, make_store, recipe
+from table_helpers import METRICS, make_plan, make_scores, make_store, recipe
 
 from erasebench.edits.eraser import Edit
 from erasebench.runs.about import About
@@ -51,7 +51,6 @@ def finish(
     name: str,
     plan: pd.DataFrame,
     *,
-    status: str = "ok",
     scored: bool = True,
     about: About | None = None,
     source: str = "some/model",
@@ -64,7 +63,6 @@ def finish(
     config = (config or {}) | {"metric": {}, "method": nodes}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     manifest = {
-        "status": status,
         "command": ["erasebench run", f"name={name}", "task.erase=[church, gas pump]"],
         "config_hash": "0123456789ab",
         "started": "2026-01-01T00:00:00+00:00",
@@ -75,7 +73,7 @@ def finish(
     write_metrics(folder, METRICS)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     if planned:
-        write_plan(folder, plan, make_costs(plan), about or ABOUT)
+        write_plan(folder, plan, about or ABOUT)
     if scored:
         for metric, scores in make_scores(plan).items():
             store.put_scores(metric, scores)

@@ -118,7 +118,7 @@ def make_scores(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def make_costs(plan: pd.DataFrame) -> pd.DataFrame:
     edits = plan[plan.eraser != "none"].drop_duplicates(["eraser", "task_kind", "task"])
-    return edits[["eraser", "task_kind", "task"]].assign(edit_seconds=1.5, peak_memory_mb=900.0)
+    return edits[["eraser", "task_kind", "task"]].assign(edit_seconds=1.5, peak_memory_mb=900.0, machine="cuda A")
 
 
 def make_store(root: Path, plan: pd.DataFrame) -> Store:
@@ -150,7 +150,7 @@ def finish(
     *,
     about: About | None = None,
     not_run: dict[str, str] | None = None,
-    status: str = "ok",
+    planned: bool = True,
     scored: bool = True,
     method: dict | None = None,
 ) -> Path:
@@ -159,17 +159,17 @@ def finish(
     config = {"metric": {}, "method": method or {"_target_": "some.Eraser"}}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     manifest = {
-        "status": status,
         "command": ["erasebench run", "task.erase=[church, gas pump]"],
         "metrics": {id: {"not_run": (not_run or {}).get(id)} for id in [metric.id for metric in METRICS]},
     }
     write_metrics(folder, METRICS)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    if status == "ok":
+    if planned:
         for metric, scores in make_scores(plan).items():
             if scored and metric not in (not_run or {}):
                 store.put_scores(metric, scores)
-        write_plan(folder, plan, make_costs(plan), about or ABOUT)
+        write_plan(folder, plan, about or ABOUT)
+        make_costs(plan).to_parquet(folder / "costs.parquet")  # as runs of earlier versions have it
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -103,8 +102,7 @@ def test_every_experiment_runs_at_a_tiny_scale(name: str, shared_store: Path) ->
     few = ("prompts.per_erased=1", "prompts.per_retained=1", "prompts.general=1", "protocol.steps=2")
     console = quiet()
     done = run(compose([f"experiment={name}", "scale=tiny", *few, f"store.dir={shared_store}", "device=cpu"]), console)
-    manifest = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["status"] == "ok" and manifest["images"] > 0
+    assert not done.problems
     measured = done.measured[done.measured.metric.str.startswith("judge@")]
     assert len(measured) and measured.value.notna().all(), "the judge has a number for every eraser and role"
     assert "Numbers of the embedded model" in said(console)

@@ -143,3 +143,16 @@ def test_names_can_be_searched() -> None:
                 places.setdefault(name, []).append(path.relative_to(ROOT).as_posix())
     same_by_nature = {"main", "log", "__all__", "__getattr__", "_HOME"}
     assert {name: at for name, at in places.items() if len(at) > 3 and name not in same_by_nature} == {}
+
+
+def test_nothing_needs_a_module_that_windows_lacks() -> None:
+    absent = {"resource", "fcntl", "pwd", "grp", "termios", "tty", "posix"}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in ("erasebench", "methods", "metrics")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Import) and absent & {alias.name for alias in node.names})
+        or (isinstance(node, ast.ImportFrom) and node.module in absent)
+    ]
+    assert not wrong, "\n".join(wrong)

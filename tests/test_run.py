@@ -6,7 +6,6 @@ embedded model itself does is in test_embedded.py.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -24,7 +23,8 @@ from erasebench.config.compose import compose
 from erasebench.edits.eraser import Change, Eraser
 from erasebench.errors import UserError
 from erasebench.run import run
-from erasebench.scores.scoring import score_missing
+from erasebench.runs.state import check_finished, last_error
+from erasebench.scores.scoring import chunks_to_score
 from erasebench.store import Store
 
 SMALL = [
@@ -66,8 +66,7 @@ def test_one_run_leaves_all_it_promises(finished) -> None:
         "grids/object.png",
     ):
         assert (done.folder / name).stat().st_size > 0
-    manifest = json.loads((done.folder / "manifest.json").read_text())
-    assert manifest["status"] == "ok" and manifest["images"] == manifest["images_made"] > 0
+    check_finished(done.folder, Store(store))
     plan = pd.read_parquet(done.folder / "plan.parquet")
     assert set(plan.eraser) == {"none", "cure", "uce", "rece"}
     assert set(plan.task) == {"church", "garbage truck", "gas pump"}
@@ -87,7 +86,6 @@ def test_the_same_command_again_makes_nothing_and_says_the_same(finished, model_
     before = {path: path.stat().st_mtime_ns for path in store.glob("images/*/*.png")}
     again = run(compose(overrides(model_folder, store)))
     assert {path: path.stat().st_mtime_ns for path in store.glob("images/*/*.png")} == before
-    assert json.loads((again.folder / "manifest.json").read_text())["images_made"] == 0
     pd.testing.assert_frame_equal(again.measured, done.measured)
 
 
@@ -108,8 +106,8 @@ def test_kill_9_anywhere_and_the_same_command_ends_as_if_undisturbed(
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    manifest = json.loads(next(tmp_path.glob("runs/*/manifest.json")).read_text())
-    assert manifest["status"] == "running", "a killed run does not look finished"
+    with pytest.raises(UserError, match="is not finished: missing are .* images"):
+        check_finished(next(tmp_path.glob("runs/*")), Store(tmp_path))
     # What a crash of the machine can leave: the last images, whose records were not written yet, are cut.
     recorded = {key for shard in tmp_path.glob("records/images/*") for key in pd.read_parquet(shard).key}
     fresh = [path for path in sorted(tmp_path.glob("images/*/*.png")) if path.stem not in recorded]
@@ -191,8 +189,7 @@ def test_an_edit_that_is_not_finite_stops_the_run_and_is_not_saved(model_folder:
     with pytest.raises(UserError, match=r"mid_block.*to_k"):
         run(config)
     assert not list(tmp_path.glob("edits/*"))
-    manifest = json.loads(next(tmp_path.glob("runs/*/manifest.json")).read_text())
-    assert manifest["status"] == "failed" and "to_k" in manifest["error"]
+    assert "to_k" in last_error(next(tmp_path.glob("runs/*"))), "what stopped it is noted"
 
 
 def test_noop_changes_no_pixel_and_random_does(model_folder: Path, tmp_path: Path) -> None:
@@ -248,18 +245,17 @@ def test_an_image_that_is_lost_beside_a_run_is_made_again(model_folder: Path, tm
     few = ["method=noop", "task.erase=[church]", "metric=[judge]", "prompts.general=0"]
     lost = []
 
-    def scoring(rows, metrics, store):
-        if not lost:
+    def chunks(rows, metrics, store):
+        if metrics and not lost:
             first, second = (store.image_path(key) for key in rows.key.unique()[:2])
             first.unlink()
             second.write_bytes(second.read_bytes()[:100])
             lost.extend([first, second])
-        return score_missing(rows, metrics, store)
+        return chunks_to_score(rows, metrics, store)
 
-    monkeypatch.setattr(walk, "score_missing", scoring)
+    monkeypatch.setattr(walk, "chunks_to_score", chunks)
     done = run(compose(overrides(model_folder, tmp_path, *few)))
-    manifest = json.loads((done.folder / "manifest.json").read_text())
-    assert manifest["status"] == "ok" and not done.problems and len(lost) == 2
+    assert not done.problems and len(lost) == 2
     plan = pd.read_parquet(done.folder / "plan.parquet")
     store = Store(tmp_path)
     assert all(store.image(key) for key in plan.key.unique())

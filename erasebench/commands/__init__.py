@@ -6,6 +6,7 @@ import argparse
 
 VERBS = {
     "run": "erase, generate, score, tabulate (a Hydra app: overrides, --cfg job, -m)",
+    "finish": "the tables of a run that was made in parts, once nothing is missing",
     "tune": "look for an eraser's best setting by a stated objective (with Optuna)",
     "table": "tables of finished runs, made from their records alone",
     "report": "a folder of pages about finished runs: tables, figures, images; opens in any browser, offline",

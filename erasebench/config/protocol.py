@@ -102,8 +102,9 @@ class Protocol:
         except OmegaConfBaseException as error:
             raise UserError(f"protocol: {str(error).splitlines()[0]}") from error
         assert isinstance(full, dict)
-        seeds, metrics = full.pop("seeds"), full.pop("metrics")
-        return cls(seeds=None if seeds is None else tuple(seeds), metrics=tuple(metrics), **full)
+        choices = {str(key): value for key, value in full.items()}
+        seeds, metrics = choices.pop("seeds"), choices.pop("metrics")
+        return cls(seeds=None if seeds is None else tuple(seeds), metrics=tuple(metrics), **choices)
 
     def check(self) -> None:
         """Refuse values that cannot be, before any work.

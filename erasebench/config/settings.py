@@ -82,6 +82,7 @@ class Settings:
     dtype: str = "auto"
     batch_size: int = 16
     dry_run: bool = False
+    part: str | None = None
     scale: str = "full"
     experiment: dict[str, Any] = field(default_factory=dict)
     plugins: list[str] = field(default_factory=list)

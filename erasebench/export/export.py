@@ -30,7 +30,7 @@ from erasebench.export.lora import LARGEST, TOLERANCE, Lora, lora
 from erasebench.files import check_writable, disk_errors, temporary_beside, write_atomic, write_text
 from erasebench.models.load import Model, load_model, quiet_libraries
 from erasebench.models.marks import MARK, read_marks, write_marks
-from erasebench.runs.folder import check_finished, find_run, latest_run, read_config, read_manifest, stored_runs
+from erasebench.runs.folder import find_run, latest_run, read_config, read_manifest, read_plan, stored_runs
 from erasebench.store import Store
 
 FORMS = {
@@ -203,7 +203,7 @@ def find_edit(store: Store, text: str) -> Found:
     for folder in sorted(
         stored_runs(store), key=lambda folder: (folder / "manifest.json").stat().st_mtime, reverse=True
     ):
-        if read_manifest(folder)["status"] == "ok" and (folder / "plan.parquet").exists():
+        if (folder / "tables" / "measured.csv").exists() and (folder / "plan.parquet").exists():
             rows = _edits_of(folder)
             rows = rows[rows.edit_key == key]
             if len(rows):
@@ -213,7 +213,6 @@ def find_edit(store: Store, text: str) -> Found:
 
 def _from_run(store: Store, run: str | None, eraser: str | None, task: str | None) -> Found:
     folder = find_run(store, run) if run else latest_run(store)
-    check_finished(folder)
     rows = _edits_of(folder)
     place = f"run {folder.name}"
     if not len(rows):
@@ -242,7 +241,7 @@ def _from_run(store: Store, run: str | None, eraser: str | None, task: str | Non
 
 def _edits_of(folder: Path) -> pd.DataFrame:
     """The edits of a run: ``eraser, task_kind, task, edit_key``."""
-    plan = pd.read_parquet(folder / "plan.parquet", columns=["eraser", "task_kind", "task", "edit_key"])
+    plan = read_plan(folder)[["eraser", "task_kind", "task", "edit_key"]]
     return plan[plan.edit_key != ""].drop_duplicates(ignore_index=True)
 
 

@@ -112,7 +112,7 @@ def generate(
     for attack in {recipe.attack for recipe in unique.values()} - {""}:
         if not any(hook.holds(attack) for hook in hooks):
             raise ValueError(f"attack {attack}: no hook holds what it found, so its images cannot be made")
-    missing = [unique[key] for key in store.missing(unique)]
+    missing = [recipe for recipe in unique.values() if not store.has_image(recipe.key)]
     acting = (*hooks, *hooks_on(model.pipe))
     _check(model, missing, acting)
     groups = _groups(missing)
@@ -126,7 +126,11 @@ def generate(
                 model.pipe.scheduler = _scheduler(group[0])
                 start, share = 0, _share_of_hooks(group[0], acting, model.pipe)
                 while start < len(group):
-                    batch = group[start : start + max(1, int(batch_size * share))]
+                    taken = group[start : start + max(1, int(batch_size * share))]
+                    batch = [recipe for recipe in taken if not store.has_image(recipe.key)]  # another process's?
+                    if not batch:
+                        start += len(taken)
+                        continue
                     images = None
                     began = time.perf_counter()
                     try:
@@ -139,7 +143,7 @@ def generate(
                         continue
                     seconds = (time.perf_counter() - began) / len(batch)
                     _save(store, batch, images, {"seconds": seconds, **meta})
-                    start += len(batch)
+                    start += len(taken)
                     done += len(batch)
                     if on_progress is not None:
                         on_progress(len(batch))

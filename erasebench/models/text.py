@@ -30,6 +30,9 @@ TOKEN_RULES = ("last_content", "content", "content_eos", "eos", "tail", "all", "
 These are CLIP's positions; T5 has no BOS (:class:`erasebench.models.text_t5.T5Rows`).
 """
 
+PROMPTS_AT_ONCE = 1000
+"""Prompts that are split into tokens at a time, to see which are too long."""
+
 
 class Texts:
     """The token rows of texts as a pipeline's network sees them; each distinct text is encoded once.
@@ -202,18 +205,23 @@ def check_rule(rule: str) -> str:
     return rule
 
 
-def truncated_text(pipe: Any, prompt: str) -> str:
-    """The part of a prompt that no text encoder sees because it lies behind the last position.
+def truncated_texts(pipe: Any, prompts: Sequence[str]) -> dict[str, str]:
+    """The parts of prompts that no text encoder sees because they lie behind the last position.
 
     Returns:
-        The text that is cut, as the tokenizer writes it; ``""`` if the whole prompt fits.
+        By prompt, the text that is cut, as the tokenizer writes it; only prompts that do not fit.
     """
     clip, t5 = _encoders(pipe)
-    if t5:  # it reads further than CLIP
-        return T5Rows(*t5, t5_length(pipe)).cut(prompt)
-    tokenizer = clip[0][0]
-    ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
-    return tokenizer.decode(ids[tokenizer.model_max_length - 2 :]).strip()
+    tokenizer, seen = clip[0][0], clip[0][0].model_max_length - 2  # without BOS and EOS
+    if t5:  # it reads further than CLIP, and knows EOS alone
+        tokenizer, seen = t5[0], t5_length(pipe) - 1
+    cut = {}
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        part = list(prompts[start : start + PROMPTS_AT_ONCE])
+        for prompt, ids in zip(part, tokenizer(part, add_special_tokens=False, verbose=False).input_ids, strict=True):
+            if len(ids) > seen and (rest := tokenizer.decode(ids[seen:]).strip()):
+                cut[prompt] = rest
+    return cut
 
 
 def _encoders(pipe: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, Any] | None]:

@@ -41,11 +41,6 @@ class T5Rows:
         self._encode(list(dict.fromkeys(texts)), rule)
         return [_t5_rows_of_rule(*self._known[text], rule) for text in texts]
 
-    def cut(self, text: str) -> str:
-        """The part of a text that lies behind the last position, as the tokenizer writes it."""
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-        return self.tokenizer.decode(ids[self.length - 1 :]).strip()
-
     @torch.no_grad()
     def _encode(self, texts: list[str], rule: str) -> None:
         new = [text for text in texts if text not in self._known or not self._holds(text, rule)]

@@ -23,7 +23,7 @@ from erasebench.report.html_tables import Head, headline, html_table
 from erasebench.report.methods import Method, methods
 from erasebench.report.names import Names
 from erasebench.report.provenance import provenance
-from erasebench.report.runs import Run, parts
+from erasebench.report.runs import Run
 from erasebench.report.thumbnails import suffix
 from erasebench.store import Store
 from erasebench.tables import figures, published
@@ -134,13 +134,12 @@ def _site(runs: Sequence[Run], nav: list[Link], store: Store, incomplete: bool =
     }
 
 
-def write_incomplete(folder: Path, run: Run, store: Store, plugins: Sequence[str] = ()) -> None:
+def write_incomplete(folder: Path, run: Run, store: Store) -> None:
     """The pages of an unfinished run: what it has and lacks, how to finish it, and where it comes from."""
     nav = [Link("index.html", "Summary"), Link("provenance.html", "Provenance")]
     site = _site([run], nav, store, incomplete=True)
     templates = environment()
-    found = parts(run, store, plugins)
-    _write(folder, templates, "incomplete.html", "index.html", site, title="Incomplete", run=run, found=found)
+    _write(folder, templates, "incomplete.html", "index.html", site, title="Incomplete", run=run, found=run.parts)
     _write_provenance(folder, templates, site, [run])
 
 

@@ -30,11 +30,9 @@ def provenance(run: Run) -> Provenance:
     manifest = run.manifest
     model = manifest.get("model", {})
     facts = [
-        ("status", manifest["status"]),
-        ("error", manifest.get("error")),
+        ("status", "finished" if run.finished else "incomplete"),
+        ("last error", run.error),
         ("started", manifest.get("started")),
-        ("took", f"{manifest['seconds']} s" if "seconds" in manifest else None),
-        ("images", _images(manifest)),
         ("model", _joined(model.get("name"), model.get("source"), model.get("family"))),
         ("model revision", model.get("revision")),
         ("weights in", manifest.get("dtype")),
@@ -63,13 +61,6 @@ def provenance(run: Run) -> Provenance:
         [(name, str(version)) for name, version in manifest.get("packages", {}).items()],
         yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
     )
-
-
-def _images(manifest: dict[str, Any]) -> str | None:
-    if "images" not in manifest:
-        return None
-    made = manifest.get("images_made")
-    return f"{manifest['images']:,}" + (f", {made:,} of them made by this call" if made is not None else "")
 
 
 def _joined(*words: str | None) -> str | None:

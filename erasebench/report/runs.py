@@ -12,7 +12,8 @@ import pandas as pd
 from erasebench.errors import UserError
 from erasebench.runs import folder as stored_runs
 from erasebench.runs.about import FILE, About, read_about
-from erasebench.runs.folder import check_finished, command_line, metrics_of, read_config, read_manifest, read_plan
+from erasebench.runs.folder import command_line, read_config, read_manifest
+from erasebench.runs.state import Part, check_finished, last_error, parts
 from erasebench.store import Store
 
 
@@ -25,12 +26,14 @@ class Run:
         manifest: what it says about itself.
         config: its config, as plain values.
         about: what its captions say; ``None`` if it was stopped before that was written.
+        parts: what it has and lacks; empty if it was stopped before its plan was written.
     """
 
     folder: Path
     manifest: dict[str, Any]
     config: dict[str, Any]
     about: About | None
+    parts: list[Part]
 
     @property
     def name(self) -> str:
@@ -40,7 +43,12 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether its numbers are final."""
-        return self.manifest["status"] == "ok"
+        return bool(self.parts) and not any(part.lacks for part in self.parts)
+
+    @property
+    def error(self) -> str:
+        """What stopped one of its processes last, if it is not finished."""
+        return "" if self.finished else last_error(self.folder)
 
     @property
     def embedded(self) -> bool:
@@ -53,17 +61,13 @@ class Run:
         return command_line(self.manifest)
 
 
-@dataclass(frozen=True)
-class Part:
-    """How much of something an unfinished run has."""
-
-    what: str
-    have: int
-    want: int
-
-
-def find_runs(store: Store, names: Sequence[str]) -> list[Run]:
+def find_runs(store: Store, names: Sequence[str], plugins: Sequence[str] = ()) -> list[Run]:
     """The runs of some names (see :func:`erasebench.runs.folder.find_runs`), in order.
+
+    Args:
+        store: where they are.
+        names: of runs or of a sweep; none is the latest run.
+        plugins: modules of the user's own that their metrics may come from.
 
     Raises:
         UserError: no such run, no run at all, or one of several that is not finished.
@@ -71,34 +75,13 @@ def find_runs(store: Store, names: Sequence[str]) -> list[Run]:
     folders = stored_runs.find_runs(store, names)
     if len(folders) > 1:
         for folder in folders:
-            check_finished(folder)
-    return [_read(folder) for folder in folders]
+            check_finished(folder, store, plugins)
+    return [_read(folder, store, plugins) for folder in folders]
 
 
-def _read(folder: Path) -> Run:
+def _read(folder: Path, store: Store, plugins: Sequence[str]) -> Run:
     about = read_about(folder) if (folder / FILE).exists() else None
-    return Run(folder, read_manifest(folder), read_config(folder), about)
-
-
-def parts(run: Run, store: Store, plugins: Sequence[str] = ()) -> list[Part]:
-    """What an unfinished run has and lacks: images, and the scores of each metric that it can run.
-
-    Empty if it was stopped before its plan was written.
-    """
-    if not (run.folder / "plan.parquet").exists():
-        return []
-    plan = read_plan(run.folder)
-    keys = plan.key.nunique()
-    found = [Part("images", keys - len(store.missing(plan.key)), keys)]
-    metrics, not_run = metrics_of(run.folder, plugins)
-    for metric in metrics:
-        if metric.id in not_run:
-            continue
-        wanted = metric.applies_to(plan)
-        distinct = len(wanted.drop_duplicates(["key", *metric.inputs]))
-        lacking = len(store.missing_scores(metric.records_id, metric.inputs, wanted))
-        found.append(Part(f"scores of {metric.id}", distinct - lacking, distinct))
-    return found
+    return Run(folder, read_manifest(folder), read_config(folder), about, parts(folder, store, plugins))
 
 
 def check_scored(measured: pd.DataFrame, runs: Sequence[Run], store: Store) -> None:

@@ -64,14 +64,14 @@ def write_report(
     """
     console = console or Console()
     store = Store(store_dir)
-    runs = find_runs(store, names)
+    runs = find_runs(store, names, plugins)
     folders = [run.folder for run in runs]
     target = Path(out) if out else store.root / "reports" / (runs[0].name if len(runs) == 1 else joint_name(folders))
     check_target(target, [run.name for run in runs], force)
     if not runs[0].finished:
         with replacing(target, [runs[0].name]) as folder:
             _assets(folder)
-            pages.write_incomplete(folder, runs[0], store, plugins)
+            pages.write_incomplete(folder, runs[0], store)
         console.print(f"run {runs[0].name} is not finished; the report says what it lacks", highlight=False)
     else:
         joint = join_runs(folders, store, plugins=plugins)
@@ -97,7 +97,7 @@ def compare(
     Raises:
         UserError: fewer than two runs, and whatever :func:`write_report` refuses.
     """
-    if len(find_runs(Store(store_dir), names)) < 2:
+    if len(find_runs(Store(store_dir), names, plugins)) < 2:
         raise UserError("compare needs two runs or more; for one run: erasebench report RUN")
     return write_report(names, store_dir, out, force=force, full=full, show=True, plugins=plugins)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 
 import pandas as pd
 
+from erasebench.images.generate import device_name
+from erasebench.models.load import Model
 from erasebench.recipe import Recipe
-from erasebench.runs.plan import Prepared, drawn
+from erasebench.runs.environment import machine
+from erasebench.runs.plan import Plan, Prepared, drawn
 from erasebench.store import Store
 
 LIKE = ("model", "steps", "width", "height", "dtype", "scheduler")
@@ -26,21 +30,75 @@ class Cost:
         images: how many are to be made.
         seconds: for all of them; ``None``: images like these have not been made here yet.
         disk_bytes: for all of them; ``None`` likewise.
+        edits: how many are to be made.
+        edit_seconds: for all of them; ``None``: no edits of these erasers have been made here yet.
+        edit_bytes: for all of them; ``None`` likewise.
     """
 
     images: int
     seconds: float | None
     disk_bytes: float | None
+    edits: int = 0
+    edit_seconds: float | None = 0.0
+    edit_bytes: float | None = 0.0
+
+    @property
+    def known_bytes(self) -> int:
+        """What is known of the disk that all of it takes."""
+        return int((self.disk_bytes or 0) + (self.edit_bytes or 0))
 
     def __str__(self) -> str:
-        unknown = "unknown until the first images are made"
-        time = unknown if self.seconds is None else _duration(self.seconds)
-        disk = unknown if self.disk_bytes is None else f"{self.disk_bytes / 1e6:.3g} MB"
-        return f"{self.images} images to make; time for them here: {time}; disk: {disk}"
+        lines = [_line(self.images, "images", self.seconds, self.disk_bytes)]
+        if self.edits:
+            lines.append(_line(self.edits, "edits", self.edit_seconds, self.edit_bytes))
+        return "\n".join(lines)
+
+
+def _line(count: int, what: str, seconds: float | None, size: float | None) -> str:
+    unknown = f"unknown until the first {what} are made"
+    time = unknown if seconds is None else _duration(seconds)
+    disk = unknown if size is None else f"{size / 1e6:.3g} MB"
+    return f"{count} {what} to make; time for them here: {time}; disk: {disk}"
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+
+
+def estimate_run(prepared: Prepared, model: Model, plan: Plan, missing: Sequence[str]) -> Cost:
+    """The cost of all that a run still has to make.
+
+    Args:
+        prepared: the checked config.
+        model: as loaded.
+        plan: of the run.
+        missing: keys of the images that are to be made.
+    """
+    store = prepared.store
+    images = estimate(store, [plan.recipes[key] for key in missing], device_name(model.pipe))
+    methods = {key: eraser.name for _, eraser, _, task in prepared.edits() if (key := eraser.key(model.identity, task))}
+    wanted = [name for key, name in methods.items() if not store.edit_path(key).is_file()]
+    seconds, size = _edit_costs(store, wanted, model)
+    return replace(images, edits=len(wanted), edit_seconds=seconds, edit_bytes=size)
+
+
+def _edit_costs(store: Store, methods: Sequence[str], model: Model) -> tuple[float | None, float | None]:
+    """Seconds and bytes of edits by their methods, from the median of those made before of a model of that name."""
+    if not methods:
+        return 0.0, 0.0
+    here = machine(model)
+    seconds: dict[str, list[float]] = {}
+    sizes: dict[str, list[int]] = {}
+    for path in (store.root / "edits").glob("*.safetensors"):
+        notes = store.edit_notes(path.stem)
+        if notes.get("model", {}).get("name") == model.name:
+            sizes.setdefault(notes.get("method", ""), []).append(path.stat().st_size)
+            if notes.get("machine") == here:
+                seconds.setdefault(notes.get("method", ""), []).append(notes["seconds"])
+    return (
+        sum(median(seconds[name]) for name in methods) if set(methods) <= set(seconds) else None,
+        sum(median(sizes[name]) for name in methods) if set(methods) <= set(sizes) else None,
+    )
 
 
 def estimate(store: Store, missing: Iterable[Recipe], device: str) -> Cost:
@@ -65,8 +123,8 @@ def estimate(store: Store, missing: Iterable[Recipe], device: str) -> Cost:
 
 
 def _seconds(part: pd.DataFrame | None, device: str) -> float | None:
-    found = part.seconds[part.device == device] if part is not None else ()
-    return float(found.median()) if len(found) else None
+    here = None if part is None else part.seconds[part.device == device]
+    return None if here is None or here.empty else float(here.median())
 
 
 def _bytes(store: Store, part: pd.DataFrame | None) -> float | None:

@@ -37,13 +37,12 @@ SWEPT = "runs.json"
 """In the folder of a sweep's table: the names of its runs."""
 
 
-def write_plan(folder: Path, rows: pd.DataFrame, costs: pd.DataFrame, about: About) -> None:
-    """Put a run's plan, what its edits cost and what its captions say beside its config."""
+def write_plan(folder: Path, rows: pd.DataFrame, about: About) -> None:
+    """Put a run's plan and what its captions say beside its config."""
     about.write(folder)
-    for name, frame in (("plan", rows), ("costs", costs)):
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer, compression="zstd", index=False)
-        write_atomic(folder / f"{name}.parquet", buffer.getvalue())
+    buffer = io.BytesIO()
+    rows.to_parquet(buffer, compression="zstd", index=False)
+    write_atomic(folder / "plan.parquet", buffer.getvalue())
 
 
 def write_metrics(folder: Path, metrics: Sequence[Metric]) -> None:
@@ -55,9 +54,15 @@ def read_plan(folder: Path) -> pd.DataFrame:
     """The plan of a run; one of an older version is brought up to date.
 
     Raises:
-        UserError: it lacks columns that cannot be told from the others; they are named.
+        UserError: there is none, or it lacks columns that cannot be told from the others; they are named.
     """
-    plan = pd.read_parquet(folder / "plan.parquet")
+    try:
+        plan = pd.read_parquet(folder / "plan.parquet")
+    except FileNotFoundError:
+        raise UserError(
+            f"run {folder.name}: it was stopped before its plan was written; give its command again: "
+            + command_line(read_manifest(folder))
+        ) from None
     lacking = [name for name in PLAN if name not in plan.columns]
     if lacking:
         raise UserError(
@@ -136,16 +141,6 @@ def _read_json(path: Path, kind: type[T]) -> T:
     return value
 
 
-def check_finished(folder: Path) -> None:
-    """Refuse a run that was killed or failed; the command that finishes it is named."""
-    manifest = read_manifest(folder)
-    if manifest["status"] != "ok":
-        raise UserError(
-            f"run {folder.name} is not finished (status {manifest['status']}); give its command again: "
-            + command_line(manifest)
-        )
-
-
 def stored_runs(store: Store) -> list[Path]:
     """The folders of all runs of a store, by name."""
     return sorted((path.parent for path in (store.root / "runs").glob("*/manifest.json")), key=lambda path: path.name)
@@ -176,7 +171,7 @@ def find_run(store: Store, name: str) -> Path:
 
 
 def latest_run(store: Store) -> Path:
-    """The folder of the run that was started or finished last."""
+    """The folder of the run that was started last."""
     folders = stored_runs(store)
     if not folders:
         raise UserError(f"{store.root}: no run here; make one with: erasebench run")
@@ -189,21 +184,27 @@ def command_line(manifest: Mapping[str, Any]) -> str:
     return " ".join([program, shlex.join(arguments)]).strip()
 
 
-def open_run(prepared: Prepared) -> Path:
-    """Make the folder of a run and put its config there.
+def open_run(prepared: Prepared, manifest: Mapping[str, Any], rows: pd.DataFrame, about: About) -> Path:
+    """Make the folder of a run and put all there that its tables need besides scores: config, manifest, plan, captions.
+
+    Any process of a run may do it again: it says the same, but for who was the last to begin.
 
     Raises:
         UserError: a run of this name was made with another config.
     """
     folder = prepared.store.run_folder(prepared.run_name)
     mark = folder / "manifest.json"
-    if mark.exists():
-        before = json.loads(mark.read_text(encoding="utf-8")).get("config_hash")
-        if before != prepared.hash:
-            raise UserError(
-                f"name={prepared.run_name}: a run of this name measured something else (config {before}, now "
-                f"{prepared.hash}); choose another name, or delete {folder}"
-            )
+    try:
+        before = read_manifest(folder) if mark.is_file() else {}
+    except UserError:  # a broken one is written anew
+        before = {}
+    if before.get("config_hash", prepared.hash) != prepared.hash:
+        raise UserError(
+            f"name={prepared.run_name}: a run of this name measured something else (config {before.get('config_hash')}, "
+            f"now {prepared.hash}); choose another name, or delete {folder}"
+        )
     write_metrics(folder, prepared.metrics)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(prepared.config))))
+    write_plan(folder, rows, about)
+    write_json(mark, {**manifest, "started": before.get("started", manifest["started"])})
     return folder

@@ -35,8 +35,34 @@ from erasebench.runs.tasks import TaskGroup, task_groups
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
 
-NOT_IDENTITY = ("device", "batch_size", "dry_run", "store", "name", "plugins", "scale")
+NOT_IDENTITY = ("device", "batch_size", "dry_run", "part", "store", "name", "plugins", "scale")
 """Keys of the config that do not change what a run measures."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a run's images that one process is to make: ``3/16`` is the third of sixteen."""
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str | None) -> Share:
+        """A share as it is written; none is the whole.
+
+        Raises:
+            UserError: it is not of that form.
+        """
+        if text is None:
+            return cls()
+        parts = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(text))
+        if not parts or not 1 <= int(parts[1]) <= int(parts[2]):
+            raise UserError(f"part={text}: write which part of how many, from part=1/16 to part=16/16")
+        return cls(int(parts[1]), int(parts[2]))
+
+    def takes(self, index: int) -> bool:
+        """Whether a piece of work belongs to it."""
+        return index % self.of == self.number - 1
 
 
 @dataclass(frozen=True)
@@ -57,6 +83,7 @@ class Prepared:
         dry_run: only say what would be done.
         experiment: the node of the experiment, if it is a run of one; it says which published numbers stand beside.
         name: of the run, if it was given one.
+        share: the part of the images that this process is to make.
         config: the whole config, resolved: written down and hashed, and read by nobody.
         revision: of the model's weights, once it is loaded: a folder or file may change behind its name.
     """
@@ -74,6 +101,7 @@ class Prepared:
     dry_run: bool
     experiment: Mapping[str, Any]
     name: str | None
+    share: Share
     config: Mapping[str, Any]
     revision: str = ""
 
@@ -133,6 +161,7 @@ def prepare(config: DictConfig) -> Prepared:
         raise UserError(f"batch_size={config.batch_size}: must be 1 or more")
     protocol = Protocol.from_config(config.protocol)
     protocol.check()
+    share = Share.parse(config.part)
     device = find_device(config.device)
     if config.name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", config.name):
         raise UserError(
@@ -180,7 +209,8 @@ def prepare(config: DictConfig) -> Prepared:
         dry_run=config.dry_run,
         experiment=plain.get("experiment") or {},
         name=config.name,
-        config=plain,
+        share=share,
+        config={str(key): value for key, value in plain.items()},
     )
 
 

@@ -5,8 +5,10 @@ A metric that fails is named and the others go on: nothing that a metric raises 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from erasebench.errors import Damaged, UserError
 from erasebench.images.generate import is_out_of_memory
 from erasebench.progress import progress
 from erasebench.scores.metric import Metric
-from erasebench.store import Store
+from erasebench.store import Scored, Store
 
 IMAGES_A_WRITE = 128
 """Images scored between two writes: what a kill can cost."""
@@ -51,28 +53,83 @@ def rows_to_score(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     return metric.applies_to(rows).drop_duplicates(["key", *metric.inputs])
 
 
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Images that are scored between two writes, and go through a metric together.
+
+    Attributes:
+        metrics: that share the scores.
+        rows: of a plan, one an image and value of the metric's inputs.
+        scored: which of all rows of these metrics have scores.
+        references: files of the images that no run made, by their keys.
+    """
+
+    metrics: tuple[Metric, ...]
+    rows: pd.DataFrame
+    scored: Scored
+    references: Mapping[str, Path]
+
+    @property
+    def metric(self) -> Metric:
+        """The one that does the scoring."""
+        return self.metrics[0]
+
+    @property
+    def id(self) -> str:
+        """Hash of what is scored by what, the same in every process; 32 hex digits."""
+        columns = {name: self.rows[name].tolist() for name in ("key", *self.metric.inputs)}
+        text = json.dumps([self.metric.records_id, columns], default=str, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def images(self) -> set[str]:
+        """Keys of all images that it takes to score it, references among them."""
+        beside = self.metric.paired_with
+        return {*self.rows.key, *(self.rows[beside] if beside else ())}
+
+    def missing(self) -> pd.DataFrame:
+        """The rows that have no score, looked up anew: another process may just have scored them."""
+        return self.rows[self.scored.lacks(self.rows)]
+
+
+def chunks_to_score(rows: pd.DataFrame, metrics: Sequence[Metric], store: Store) -> list[Chunk]:
+    """What lacks scores, in chunks of :data:`IMAGES_A_WRITE`.
+
+    Where a chunk ends depends on the plan alone, not on what is scored already: so several processes make the same
+    chunks, and so does one that goes on after a kill.
+
+    Raises:
+        UserError: the store cannot be read.
+    """
+    sharing: dict[str, list[Metric]] = {}
+    for metric in metrics:
+        sharing.setdefault(metric.records_id, []).append(metric)
+    chunks = []
+    for records, members in sharing.items():
+        by = ["key", *members[0].inputs]
+        references = {key: path for metric in members for key, path in metric.reference_images().items()}
+        # References first: where the run's images have their scores, those of the references are there, too.
+        wanted = pd.concat([_reference_rows(references), *(rows_to_score(rows, metric) for metric in members)])
+        wanted = wanted.drop_duplicates(by, ignore_index=True)
+        scored = store.scored(records, members[0].inputs)
+        lacks = scored.lacks(wanted)
+        for start in range(0, len(wanted), IMAGES_A_WRITE):
+            place = slice(start, start + IMAGES_A_WRITE)
+            if lacks[place].any():
+                chunks.append(Chunk(tuple(members), wanted.iloc[place], scored, references))
+    return chunks
+
+
 def score_missing(rows: pd.DataFrame, metrics: Sequence[Metric], store: Store) -> Unscored:
     """Bring the records of every metric up to date with the images of a plan.
 
     Raises:
         UserError: the store cannot be read or written.
     """
-    sharing: dict[str, list[Metric]] = {}
-    for metric in metrics:
-        sharing.setdefault(metric.records_id, []).append(metric)
-    unscored, lost = Unscored(), set[str]()
-    work: list[tuple[list[Metric], pd.DataFrame, Mapping[str, Path]]] = []
-    for records, members in sharing.items():
-        references = {key: path for metric in members for key, path in metric.reference_images().items()}
-        # References first: where the run's images have their scores, those of the references are there, too.
-        wanted = pd.concat([_reference_rows(references), *(rows_to_score(rows, metric) for metric in members)])
-        work.append((members, store.missing_scores(records, members[0].inputs, wanted), references))
-    with progress("score", sum(len(missing) for _, missing, _ in work)) as advance:
-        for members, missing, references in work:
-            failure = _score_all(members[0], missing, references, store, lost, advance)
-            if failure:
-                unscored.failed |= {member.id: failure for member in members}
-    unscored.lost = [key for key in dict.fromkeys([*rows.key, *rows.original_key]) if key in lost]
+    unscored, chunks = Unscored(), chunks_to_score(rows, metrics, store)
+    with progress("score", sum(len(chunk.missing()) for chunk in chunks)) as advance:
+        for chunk in chunks:
+            advance(score_chunk(chunk, store, unscored))
     return unscored
 
 
@@ -83,32 +140,40 @@ def _reference_rows(references: Mapping[str, Path]) -> pd.DataFrame:
     return pd.DataFrame({"key": keys, "original_key": keys}, dtype=str).assign(**texts)
 
 
-def _score_all(
-    metric: Metric,
-    missing: pd.DataFrame,
-    references: Mapping[str, Path],
-    store: Store,
-    lost: set[str],
-    advance: Callable[[int], None],
-) -> str | None:
-    """Score the rows of one metric; gives why it stopped, if it did, and adds to ``lost``."""
-    for start in range(0, len(missing), IMAGES_A_WRITE):
-        chunk = missing.iloc[start : start + IMAGES_A_WRITE]
-        needed = ["key", metric.paired_with] if metric.paired_with else ["key"]
-        images, gone = _images(store, [key for key in chunk[needed].to_numpy().ravel() if key not in references])
-        lost |= gone
-        chunk = chunk[~chunk[needed].isin(gone).any(axis=1)]
-        try:
-            images |= {key: _reference_image(references[key]) for key in chunk.key if key in references}
-            scores = _scores(metric, chunk.reset_index(drop=True), images)
-        except Exception as error:  # of somebody's metric: any
-            return _in_one_line(error)
+def score_chunk(chunk: Chunk, store: Store, unscored: Unscored) -> int:
+    """Score what a chunk lacks; returns how many rows that were. A metric that has failed before is left alone.
+
+    Args:
+        chunk: what to score.
+        store: where images are, and scores go.
+        unscored: what could not be scored is added here.
+
+    Raises:
+        UserError: the store cannot be read or written.
+    """
+    metric, missing = chunk.metric, chunk.missing()
+    if missing.empty or metric.id in unscored.failed:
+        return 0
+    needed = ["key", metric.paired_with] if metric.paired_with else ["key"]
+    references = chunk.references
+    images, gone = _images(store, [key for key in missing[needed].to_numpy().ravel() if key not in references])
+    unscored.lost += [key for key in gone if key not in unscored.lost]
+    missing = missing[~missing[needed].isin(gone).any(axis=1)]
+    failure = None
+    try:
+        images |= {key: _reference_image(references[key]) for key in missing.key if key in references}
+        scores = _scores(metric, missing.reset_index(drop=True), images)
+    except Exception as error:  # of somebody's metric: any
+        failure = _in_one_line(error)
+    else:
         try:
             store.put_scores(metric.records_id, scores)
         except ValueError as error:  # not of the disk: cells that no table can hold
-            return _in_one_line(error)
-        advance(len(chunk))
-    return None
+            failure = _in_one_line(error)
+    if failure:
+        unscored.failed |= {member.id: failure for member in chunk.metrics}
+        return 0
+    return len(missing)
 
 
 def _reference_image(path: Path) -> Image.Image:
@@ -124,15 +189,15 @@ def _reference_image(path: Path) -> Image.Image:
         raise UserError(f"reference image {path} cannot be read ({error}); take it out of the folder") from error
 
 
-def _images(store: Store, keys: Iterable[str]) -> tuple[dict[str, Image.Image], set[str]]:
+def _images(store: Store, keys: Iterable[str]) -> tuple[dict[str, Image.Image], list[str]]:
     """Images by key, and the keys that have none."""
     images: dict[str, Image.Image] = {}
-    gone = set()
+    gone: list[str] = []
     for key in dict.fromkeys(keys):
         try:
             images[key] = store.image(key)
         except (KeyError, Damaged):
-            gone.add(key)
+            gone.append(key)
     return images, gone
 
 

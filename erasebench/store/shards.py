@@ -71,6 +71,7 @@ def read(
     *,
     columns: Sequence[str] | None = None,
     types: Mapping[str, pa.DataType] | None = None,
+    read_before: set[Path] | None = None,
 ) -> pd.DataFrame:
     """All rows of a folder, in the order of the shards.
 
@@ -80,6 +81,7 @@ def read(
         damaged: called with each shard that does not parse or does not go with those before it; its rows are absent.
         columns: read no others.
         types: of columns, where a shard has them.
+        read_before: shards that are left out; those that are read now are added.
 
     Returns:
         Empty, with the columns ``by``, if there are no rows.
@@ -89,7 +91,7 @@ def read(
     """
     tables: list[pa.Table] = []
     schema = pa.schema({})
-    for path, table in _tables(folder, by, damaged, columns, types or {}).items():
+    for path, table in _tables(folder, by, damaged, columns, types or {}, read_before).items():
         try:
             schema = pa.unify_schemas([schema, table.schema], promote_options="permissive")
             tables.append(table)
@@ -184,9 +186,10 @@ def _tables(
     damaged: Callable[[Damaged], None],
     columns: Sequence[str] | None,
     types: Mapping[str, pa.DataType],
+    read_before: set[Path] | None,
 ) -> dict[Path, pa.Table]:
     """What every shard of a folder holds, all of one moment."""
-    parsed: dict[Path, pa.Table | None] = {}
+    parsed: dict[Path, pa.Table | None] = dict.fromkeys(read_before or ())
     gone: set[Path] = set()
     while True:
         shards = _listed(folder)
@@ -206,6 +209,8 @@ def _tables(
                     break  # another process has just merged it: its rows are in a shard that was not listed yet
                 parsed[path] = None  # listed, and not there, twice: a link to nothing
         else:
+            if read_before is not None:
+                read_before.update(shards)
             return {path: table for path in shards if (table := parsed[path]) is not None}
 
 

@@ -8,6 +8,7 @@ Layout of a results folder::
     records/images/<shard>.parquet   recipe, pixel hash, seconds, device, library versions: a row an image
     records/<metric id>/<shard>.parquet   raw scores: a row an image and input
     runs/<run>/                      what a run writes: plan, manifest, tables
+    claims/<job>                     which process is at work on what
 
 Any number of processes may work on one store: files are renamed into place whole, no file is ever appended to, and
 every process writes record shards of its own. No text of a user becomes part of a path.
@@ -18,11 +19,12 @@ another name: the store of a run, which makes it again. A store that reads renam
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +45,9 @@ from erasebench.files import (
 )
 from erasebench.recipe import Recipe
 from erasebench.store import records, shards
+from erasebench.store.claims import Claims
 from erasebench.store.png import END, START, png_bytes, read_png
+from erasebench.store.scored import Scored
 
 if TYPE_CHECKING:
     from erasebench.edits.attack import Found
@@ -70,6 +74,9 @@ class Store:
     Args:
         root: the folder; made on the first write.
         mends: set what is damaged aside, so that it is made again. For who makes it again.
+
+    Attributes:
+        claims: which process is at work on what.
     """
 
     def __init__(self, root: str | Path, mends: bool = False) -> None:
@@ -78,6 +85,7 @@ class Store:
         self._rows: list[dict[str, Any]] = []
         self._flushed_at = time.monotonic()
         self._warned: set[Path] = set()
+        self.claims = Claims(self.root / "claims")
 
     def check_writable(self, need_bytes: int = 0) -> None:
         """To be called before any work: can it be written to, is there room, what did killed processes leave.
@@ -92,6 +100,7 @@ class Store:
         """
         now = check_writable(self.root, need_bytes)
         sweep_temporary([self.root / name for name in FOLDERS], now)
+        self.claims.sweep(now)
         if self.mends:
             self.flush()
             recorded = shards.read(self._folder("images"), ["key"], self._damaged, columns=["key"])
@@ -259,6 +268,14 @@ class Store:
                 set_aside(path, "not an edit that can be read")
             replace(edit, key=key).save(path)
 
+    def edit_notes(self, key: str) -> dict[str, Any]:
+        """What is noted of an edit, from the file beside its weights, which need not be there; empty if nothing is."""
+        try:
+            notes = json.loads(read_whole(self.edit_path(key).with_suffix(".json")))
+        except (FileNotFoundError, Damaged, ValueError, RecursionError):
+            return {}
+        return notes if isinstance(notes, dict) else {}
+
     # Attacks
 
     def attack_path(self, key: str) -> Path:
@@ -335,11 +352,12 @@ class Store:
 
     def missing_scores(self, metric_id: str, inputs: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame:
         """The rows that have no stored score yet, each ``key`` and inputs once, in order, all columns kept."""
-        by = ["key", *inputs]
-        wanted = rows.drop_duplicates(by)
-        have = shards.read(self._folder(_metric_folder(metric_id)), by, self._damaged, columns=by)
-        done = set(_values(have[by]))
-        return wanted[[row not in done for row in _values(wanted[by])]].reset_index(drop=True)
+        wanted = rows.drop_duplicates(["key", *inputs])
+        return wanted[self.scored(metric_id, inputs).lacks(wanted)].reset_index(drop=True)
+
+    def scored(self, metric_id: str, inputs: Sequence[str]) -> Scored:
+        """Which rows have scores of a metric, to be looked up again and again; arguments as :meth:`scores`."""
+        return Scored(self._folder(_metric_folder(metric_id)), ["key", *inputs], self._damaged)
 
     def merge_shards(self) -> None:
         """Put the records that are spread over many small files together; for the end of a run.
@@ -375,11 +393,6 @@ class Store:
 
     def _folder(self, folder: str) -> Path:
         return self.root / "records" / folder
-
-
-def _values(rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    """Rows as tuples that can be compared: what is absent is ``None``, whatever a library writes for it."""
-    return rows.astype(object).where(rows.notna(), None).itertuples(index=False, name=None)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -58,7 +58,7 @@ def measure(
         scores: by ``metric.records_id``, stored scores with ``key`` and the metric's inputs.
         metrics: which numbers to make.
         not_run_because: by ``metric.id``, why a metric has no scores.
-        costs: ``eraser, task_kind, task, edit_seconds, peak_memory_mb``.
+        costs: of edits, see :func:`erasebench.runs.costs.read_costs`.
         rates: the interval of rates, one of :data:`erasebench.scores.rates.RATE_INTERVALS`.
 
     Returns:
@@ -259,6 +259,8 @@ def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
 
 
 def _cost_rows(costs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    machines = ", ".join(sorted(set(costs.machine)))
+    apart = f"the edits were made on different machines ({machines})" if costs.machine.nunique() > 1 else ""
     for (kind, eraser), part in costs.groupby(["task_kind", "eraser"], sort=False):
         for name, direction in COST_DIRECTIONS.items():
             values = part[name].astype(float)
@@ -267,8 +269,11 @@ def _cost_rows(costs: pd.DataFrame) -> Iterator[dict[str, Any]]:
                     "task_kind": kind, "eraser": eraser, "task": POOLED, "role": "cost", "metric": name,
                     "unit": "", "direction": direction,
                 }  # fmt: skip
-                cost = mean_estimate(values)
-                yield identity | _cells(replace(cost, low=0.0) if cost.low < 0 else cost)  # no cost is below 0
+                if apart:  # seconds of two machines are no column; each edit's own are in its notes
+                    yield identity | _cells(not_run(), reason=apart)
+                else:
+                    cost = mean_estimate(values)
+                    yield identity | _cells(replace(cost, low=0.0) if cost.low < 0 else cost)  # no cost is below 0
 
 
 def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:

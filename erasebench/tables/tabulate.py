@@ -20,7 +20,9 @@ from rich.markup import escape
 from erasebench.errors import UserError
 from erasebench.files import write_json
 from erasebench.runs.about import About, read_about
-from erasebench.runs.folder import SWEPT, check_finished, find_runs, metrics_of, read_config, read_plan
+from erasebench.runs.costs import read_costs
+from erasebench.runs.folder import SWEPT, find_runs, metrics_of, read_config, read_plan
+from erasebench.runs.state import check_finished
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.store import Store
@@ -43,7 +45,7 @@ def reduce_and_write(
 ) -> pd.DataFrame:
     """Make the tables and pictures of a run from its plan and the store's records, and print the tables."""
     plan = read_plan(folder)
-    costs = pd.read_parquet(folder / "costs.parquet")
+    costs = read_costs(folder, plan, store)
     about = read_about(folder)
     scores = _scores(store, metrics)
     view = view or View()
@@ -103,7 +105,7 @@ def tabulate(
     store = Store(store_dir)
     folders = find_runs(store, runs)
     for folder in folders:
-        check_finished(folder)
+        check_finished(folder, store, plugins)
     folder_name = runs[0] if len(runs) == 1 and len(folders) > 1 else joint_name(folders)
     target = Path(out) if out else store.root / "tables" / folder_name
     groups = mixing.alike(folders) if allow_mixed else [folders]
@@ -199,7 +201,7 @@ def join_runs(folders: Sequence[Path], store: Store, rates: str = WILSON, plugin
         if all(name in why for asked, why in reasons if name in asked)
     }
     plans = [read_plan(folder) for folder in folders]
-    costs = [pd.read_parquet(folder / "costs.parquet") for folder in folders]
+    costs = [read_costs(folder, plan, store) for folder, plan in zip(folders, plans, strict=True)]
     option = swept_option(list(dict.fromkeys(label for plan in plans for label in plan.eraser)))
     if option:
         for folder, frames in zip(folders, zip(plans, costs, strict=True), strict=True):

@@ -35,7 +35,6 @@ def store(plan, tmp_path_factory: pytest.TempPathFactory):
     for name in ("objects-small-1", "objects-small-2"):
         folder = store.run_folder(name)
         manifest = {
-            "status": "ok",
             "command": ["erasebench", "run", "task.erase=[church, gas pump]"],
             "packages": {"x": "1"},
         }

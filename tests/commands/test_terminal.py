@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from erasebench.runs.state import last_error
+
 ERASEBENCH = [sys.executable, "-m", "erasebench"]
 QUICK = [
     "task=object", "task.erase=[church]", "method=uce", "metric=[judge]", "prompts.per_erased=2",
@@ -74,5 +76,5 @@ def test_a_request_to_stop_keeps_what_is_finished(name: str, tmp_path: Path) -> 
     assert run.wait() == 128 + number and "stopped; what is finished is kept" in errors
     assert "Traceback" not in errors
     assert list(tmp_path.glob("images/*/*.png")) and not list(tmp_path.glob("images/*/.*.tmp"))
-    (manifest,) = tmp_path.glob("runs/*/manifest.json")
-    assert '"status": "running"' not in manifest.read_text()
+    (folder,) = tmp_path.glob("runs/*")
+    assert "StopRequested" in last_error(folder) and not list(tmp_path.glob("claims/*"))

@@ -25,7 +25,7 @@ from erasebench.methods.closed_form.rece import Rece
 from erasebench.methods.closed_form.uce import Uce
 from erasebench.models.load import FAMILIES
 from erasebench.models.targets import TEXT_INPUTS, named_weight, text_inputs
-from erasebench.models.text import TOKEN_RULES, Pooled, Texts, truncated_text
+from erasebench.models.text import TOKEN_RULES, Pooled, Texts, truncated_texts
 from erasebench.models.text_t5 import t5_length
 from erasebench.run import run
 from erasebench.store import Store
@@ -145,9 +145,9 @@ def test_the_pooled_text_is_one_row_whatever_the_rule(request, rule):
 def test_what_t5_does_not_read_is_named(request):
     for family, length in (("sd3", 256), ("flux", 512)):
         pipe = pipe_of(request, family)
-        assert truncated_text(pipe, "b" * 100) == ""  # behind CLIP's last position, but T5 reads it
-        assert truncated_text(pipe, "b" * (length - 2)) == ""  # one token starts the word, one is EOS
-        assert truncated_text(pipe, "b" * (length - 2) + " church") == "church"
+        assert truncated_texts(pipe, ["b" * 100]) == {}  # behind CLIP's last position, but T5 reads it
+        assert truncated_texts(pipe, ["b" * (length - 2)]) == {}  # one token starts the word, one is EOS
+        assert list(truncated_texts(pipe, ["b" * (length - 2) + " church"]).values()) == ["church"]
 
 
 def test_sdxl_rows_are_both_encoders_side_by_side(tiny_random_sdxl_pipe):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from text_helpers import pick, rows
 
 from erasebench.errors import UserError
-from erasebench.models.text import TOKEN_RULES, Texts, truncated_text
+from erasebench.models.text import TOKEN_RULES, Texts, truncated_texts
 
 
 def encode(pipe, texts):
@@ -79,11 +79,11 @@ def test_an_unknown_rule_is_refused_with_the_nearest_name(tiny_random_pipe):
         Texts(tiny_random_pipe).rows(["a"], "last_contnt")
 
 
-def test_truncated_text_is_what_the_encoder_does_not_see(tiny_random_pipe):
-    assert truncated_text(tiny_random_pipe, "a church") == ""
-    assert truncated_text(tiny_random_pipe, "a" * 75) == ""
+def test_truncated_texts_are_what_the_encoder_does_not_see(tiny_random_pipe):
+    assert truncated_texts(tiny_random_pipe, ["a church"]) == {}
+    assert truncated_texts(tiny_random_pipe, ["a" * 75]) == {}
     prompt = "b" * 75 + " church"
-    assert truncated_text(tiny_random_pipe, prompt) == "church"
+    assert truncated_texts(tiny_random_pipe, ["a", prompt]) == {prompt: "church"}
     short, long = encode(tiny_random_pipe, ["b" * 75, prompt])
     assert torch.equal(short[:75], long[:75])
 

@@ -303,7 +303,7 @@ def test_an_unfinished_run_is_shown_as_what_it_lacks(tmp_path: Path) -> None:
     some = plan[plan.key.isin(plan.key.unique()[:10])]
     make_store(tmp_path, some)
     store = Store(tmp_path)
-    finish(store, "half", plan, status="running", scored=False)
+    finish(store, "half", plan, scored=False)
     store.put_scores("classifier@1", some[["key"]].drop_duplicates().assign(answer="church"))
     report = write(store)
     page = Page(report / "index.html").text
@@ -316,7 +316,7 @@ def test_an_unfinished_run_is_shown_as_what_it_lacks(tmp_path: Path) -> None:
 
 def test_a_run_stopped_before_its_plan_says_so(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    finish(store, "half", plan_of(), status="failed", scored=False, planned=False)
+    finish(store, "half", plan_of(), scored=False, planned=False)
     assert "stopped before its plan was written" in Page(write(store) / "index.html").text
 
 
@@ -325,11 +325,9 @@ def test_no_run_no_record_and_an_unfinished_one_of_several_are_refused(tmp_path:
     with pytest.raises(UserError, match="no run here; make one with: erasebench run"):
         write(store)
     plan = plan_of()
-    finish(store, "bare", plan, scored=False)
-    with pytest.raises(UserError, match="no records of bare.*give the command again"):
-        write(store)
-    finish(store, "half", plan, status="running", scored=False)
-    with pytest.raises(UserError, match="half is not finished"):
+    finish(store, "bare", plan)
+    finish(store, "half", plan.assign(key=plan.key.str[::-1]), scored=False)
+    with pytest.raises(UserError, match="half is not finished: missing are"):
         write(store, "bare", "half")
     with pytest.raises(UserError, match="Did you mean 'half'"):
         write(store, "halv")
@@ -338,7 +336,7 @@ def test_no_run_no_record_and_an_unfinished_one_of_several_are_refused(tmp_path:
 
 def test_a_plan_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    finish(store, "old", plan_of().drop(columns="original_key"), scored=False, status="running")
+    finish(store, "old", plan_of().drop(columns="original_key"), scored=False)
     with pytest.raises(UserError, match="run old.*no column original_key.*give its command again"):
         write(store)
 

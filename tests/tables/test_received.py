@@ -116,7 +116,7 @@ def test_a_report_prints_a_stored_config_as_it_is(mark: Path, tmp_path: Path) ->
 
 
 def test_an_unfinished_run_of_somebody_else_runs_nothing(mark: Path, tmp_path: Path, capfd) -> None:
-    store = make_run(tmp_path / "results", status="running")
+    store = make_run(tmp_path / "results", scored=False)
     received(store.root / "runs" / "one", mark)
     renamed(store.root / "runs" / "one", "written_by_import.Metric", {})
     assert main(["report", "one", "--store", str(store.root)]) == 2

@@ -142,12 +142,19 @@ def test_an_unknown_run_is_answered_with_the_nearest(store: Store) -> None:
         tabulate(["object-1"], str(store.root), console=quiet())
 
 
-@pytest.mark.parametrize("status", ["running", "failed"])
-def test_an_unfinished_run_is_refused_with_its_command(status: str, store: Store) -> None:
-    finish(store, "half", make_plan(prompts=1), status=status)
-    finish(store, "whole", make_plan(prompts=1))
+@pytest.mark.parametrize(
+    ("planned", "why"),
+    [
+        (False, "it was stopped before its plan was written"),
+        (True, r"missing are \d+ of \d+ images, \d+ of \d+ scores of classifier@1"),
+    ],
+)
+def test_an_unfinished_run_is_refused_with_its_command(planned: bool, why: str, store: Store) -> None:
+    plan = make_plan(prompts=1)
+    finish(store, "whole", plan[plan.label != "tench"])
+    finish(store, "half", plan, planned=planned, scored=False)
     for runs in (["half"], ["whole", "half"]):
-        with pytest.raises(UserError, match=rf"run half is not finished \(status {status}\)") as refused:
+        with pytest.raises(UserError, match=f"run half is not finished: {why}") as refused:
             tabulate(runs, str(store.root), console=quiet())
         assert "again: erasebench run 'task.erase=[church, gas pump]'" in str(refused.value)
 

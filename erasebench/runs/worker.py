@@ -1,0 +1,146 @@
+"""One process at work on a run: it makes edits, images and scores, one job after the other, in one loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from erasebench.concepts import ErasureTask
+from erasebench.edits.eraser import Edit, Eraser, Work
+from erasebench.images.generate import generate
+from erasebench.models.load import Model
+from erasebench.models.targets import named_weight
+from erasebench.runs.environment import machine
+from erasebench.runs.jobs import EDIT, IMAGES, Job, score_job
+from erasebench.runs.plan import Plan, Prepared
+from erasebench.runs.training import means_of
+from erasebench.scores.scoring import Chunk, Unscored, score_chunk
+
+
+class Worker:
+    """Does jobs. Between two jobs of one edit the edit stays on the model; a ``with`` block ends with it as it was.
+
+    Args:
+        prepared: the checked config.
+        model: as loaded.
+        plan: of the run.
+        chunks: of scores to make.
+        advance: called with the number of images that were made or scored.
+
+    Attributes:
+        unscored: what could not be scored.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        model: Model,
+        plan: Plan,
+        chunks: Sequence[Chunk] = (),
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.prepared, self.model, self.plan, self.advance = prepared, model, plan, advance
+        self.unscored = Unscored()
+        self._store = prepared.store
+        self._chunks = {score_job(chunk).id: chunk for chunk in chunks}
+        self._makers = {eraser.key(model.identity, task): (eraser, task) for _, eraser, _, task in prepared.edits()}
+        self._on_model = ""
+        self._applied = ExitStack()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._put_on("")
+
+    def done(self, job: Job) -> bool:
+        """Whether there is nothing left to do."""
+        if job.kind == EDIT:
+            return self._store.edit_path(job.edit).is_file()
+        if job.kind == IMAGES:
+            return all(map(self._store.has_image, job.keys))
+        chunk = self._chunks[job.id]
+        return chunk.metric.id in self.unscored.failed or chunk.missing().empty
+
+    def work(self, job: Job) -> bool:
+        """Do what is missing of a job; returns whether it could: another process may just be making its edit.
+
+        Raises:
+            UserError: whatever is wrong with an edit or the store.
+        """
+        if job.kind == EDIT:
+            return self._edit(job.edit) is not None
+        if job.kind == IMAGES:
+            if not self._put_on(job.edit):
+                return False
+            recipes = [self.plan.recipes[key] for key in job.keys]
+            about = {"protocol": self.prepared.protocol.identity}
+            generate(self.model, recipes, self._store, self.prepared.batch_size, self.advance, about)
+            return True
+        self.advance(score_chunk(self._chunks[job.id], self._store, self.unscored))
+        return True
+
+    def _put_on(self, key: str) -> bool:
+        """Bring the model to an edit (``""``: to none); returns whether the edit could be had."""
+        if key == self._on_model:
+            return True
+        self._applied.close()
+        self._on_model = ""
+        if key:
+            edit = self._edit_or_claim(key)
+            if edit is None:
+                return False
+            self._applied.enter_context(edit.applied(self.model.pipe))
+            self._on_model = key
+        return True
+
+    def _edit_or_claim(self, key: str) -> Edit | None:
+        stored = self._store.get_edit(key)
+        if stored is not None:
+            return stored
+        with self._store.claims.claim(Job(EDIT, key, key).id) as ours:
+            return self._edit(key) if ours else None
+
+    def _edit(self, key: str) -> Edit:
+        """The stored edit of a key, or a new one, measured and saved; the job must be claimed."""
+        stored = self._store.get_edit(key)
+        if stored is not None:
+            return stored
+        self._put_on("")
+        eraser, task = self._makers[key]
+        with means_of(eraser, key, task, self.model, self._store, self.prepared.batch_size) as work:
+            edit = _new_edit(eraser, task, self.model, work)
+            self._store.put_edit(key, edit)
+        # The one that is stored: another process may have been first, and a training need not come out the same.
+        return self._store.get_edit(key) or replace(edit, key=key)
+
+
+def _new_edit(eraser: Eraser, task: ErasureTask, model: Model, work: Work | None) -> Edit:
+    """A new edit, with notes of the model, of what it cost on which machine, and of what it changed."""
+    cuda = model.device.startswith("cuda")
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(model.device)
+    edit = eraser.edit(model.pipe, task, composing=bool(model.edits), work=work)
+    base = {name: getattr(model, name) for name in ("name", "source", "revision", "family", "dtype")}
+    if Path(model.source).is_dir():  # edits are passed on; folders of this machine are not
+        base["source"] = Path(model.source).name
+    notes: dict[str, Any] = {
+        "model": base,
+        "describe": eraser.describe,
+        "device": model.device,
+        "machine": machine(model),
+    }
+    if cuda:  # elsewhere there is no measure of an edit alone
+        notes["peak_memory_mb"] = round(torch.cuda.max_memory_allocated(model.device) / 2**20, 1)
+    notes["norms"] = {name: change.norm(named_weight(model.pipe, name)) for name, change in edit.changes.items()}
+    with edit.applied(model.pipe) as rounding:  # refuses what does not fit or is not finite, before it is saved
+        notes["rounding"] = rounding
+    return replace(edit, info=edit.info | notes)
