@@ -53,13 +53,18 @@ class Change:
             if getattr(self, name).ndim != 2 and name not in ("delta", "value"):
                 raise ValueError(f"{name} is {list(getattr(self, name).shape)}; it must be a matrix")
         if self.right is not None:
-            first = self.left if self.left is not None else self.token
+            first = self._first
             if first.shape[1] != self.right.shape[0]:
                 raise ValueError(f"factors do not fit: {list(first.shape)} and {list(self.right.shape)}")
         if self.token is not None:
             width = self.token.shape[1] if self.right is None else self.right.shape[1]
             if self.token.shape[0] != width:
                 raise ValueError(f"a change of tokens maps a width to itself, not {self.token.shape[0]} to {width}")
+
+    @property
+    def _first(self) -> Tensor:
+        """The tensor that every form has: all but ``right``."""
+        return next(t for t in (self.delta, self.left, self.token, self.value) if t is not None)
 
     @property
     def acts_on_token(self) -> bool:
@@ -76,7 +81,7 @@ class Change:
         """Inner size of the factors; else the smaller side, an upper bound (a convolution counts as [out, in k k])."""
         if self.right is not None:
             return self.right.shape[0]
-        whole = next(t for t in (self.delta, self.token, self.value) if t is not None)
+        whole = self._first
         return min(whole.shape[0], math.prod(whole.shape[1:])) if whole.ndim else 1
 
     @property
@@ -86,7 +91,7 @@ class Change:
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether it is a change of a weight of this shape."""
-        if self.acts_on_token:
+        if self.token is not None:
             return len(shape) == 2 and shape[1] == self.token.shape[0]
         if self.left is not None:
             flat = (shape[0], math.prod(shape[1:])) if len(shape) >= 2 else ()
@@ -97,11 +102,11 @@ class Change:
     def shape(self) -> tuple[int | None, ...]:
         """The shape of the weights it fits. ``out`` is None for a map of tokens, which fits any; with ``left`` and
         ``right`` a convolution counts as [out, in k k]."""
-        if self.acts_on_token:
+        if self.token is not None:
             return (None, self.token.shape[0])
-        if self.left is not None:
+        if self.left is not None and self.right is not None:
             return (self.left.shape[0], self.right.shape[1])
-        return tuple((self.delta if self.delta is not None else self.value).shape)
+        return tuple(self._first.shape)
 
     @property
     def shown_shape(self) -> str:
@@ -118,13 +123,13 @@ class Change:
         if factors is not None:
             whole = factors[0] @ factors[1]
             return whole if weight is None else whole.reshape(weight.shape)
-        return _exact(weight) @ self.token.double()
+        return _exact(weight) @ self._first.double()
 
     def factors(self, weight: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """``[out, r]`` and ``[r, in]`` whose product is the change of this weight; None if the change is dense."""
         if self.right is None:
             return None
-        left = self.left.double() if self.left is not None else _exact(weight) @ self.token.double()
+        left = self.left.double() if self.left is not None else _exact(weight) @ self._first.double()
         return left, self.right.double()
 
     def norm(self, weight: Tensor | None = None) -> float:
@@ -155,14 +160,14 @@ class Change:
                 new = self.value[rows].double()
             elif self.delta is not None:
                 new = old + self.delta[rows]
-            elif self.left is not None:
+            elif self.left is not None and self.right is not None:
                 flat = torch.addmm(old.flatten(1), self.left[rows].double(), self.right.double())
                 new = flat.reshape(old.shape)
             elif self.right is not None:
-                thin = (self.token.double().T @ old.T).T  # a third faster than old @ token, which is as thin as tall
+                thin = (self._first.double().T @ old.T).T  # a third faster than old @ token, which is as thin as tall
                 new = torch.addmm(old, thin, self.right.double())
             else:
-                new = old + old @ self.token.double()
+                new = old + old @ self._first.double()
             part.copy_(new if self.value is None else self.value[rows])
             if measured:
                 size += (new - old).square().sum().item()
@@ -175,7 +180,7 @@ class Change:
         Raises:
             ValueError: it is no map of tokens.
         """
-        if not self.acts_on_token:
+        if self.token is None:
             raise ValueError("only a change in token form maps tokens")
         tokens = tokens.double()
         return tokens @ self.token.T if self.right is None else (tokens @ self.right.T) @ self.token.T
@@ -205,7 +210,7 @@ class Change:
             raise ValueError("a map of tokens after a change of one weight needs the weight: use at()")
         moved = self._map(other)
         if self.right is not None and other.right is not None:
-            token = torch.cat([self.token.double(), moved], dim=1)
+            token = torch.cat([self._first.double(), moved], dim=1)
             return Change(token=token, right=torch.cat([self.right.double(), other.right.double()]))
         return Change(token=self._whole() + (moved if other.right is None else moved @ other.right.double()))
 
@@ -218,17 +223,19 @@ class Change:
 
     def _map(self, other: Change) -> Tensor:
         """``(I + D) token`` of another map of tokens."""
-        token = other.token.double()
+        token = other._first.double()
         inner = token if self.right is None else self.right.double() @ token
-        return token + self.token.double() @ inner
+        return token + self._first.double() @ inner
 
     def _whole(self) -> Tensor:
-        first = next(t for t in (self.delta, self.left, self.token) if t is not None).double()
+        first = self._first.double()
         return first if self.right is None else first @ self.right.double()
 
     def _tensors(self) -> list[Tensor]:
         return [getattr(self, name) for name in PARTS if getattr(self, name) is not None]
 
 
-def _exact(weight: Tensor) -> Tensor:
+def _exact(weight: Tensor | None) -> Tensor:
+    if weight is None:
+        raise ValueError("this change reads the weight that it changes; give it")
     return weight.detach().to("cpu", torch.float64)

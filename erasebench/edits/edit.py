@@ -73,7 +73,7 @@ class Edit:
         Raises:
             UserError: a weight is missing, has another shape, or is not in this process's memory (offloaded).
         """
-        weights = {name: named_weight(pipe, name) for name in self.changes}
+        weights: dict[str, Tensor] = {name: named_weight(pipe, name) for name in self.changes}
         for name, change in self.changes.items():
             weight = weights[name]
             if not change.fits(tuple(weight.shape)):

@@ -89,8 +89,8 @@ def write_edit(path: Path, edit: Edit) -> Path:
             mode = os.stat(file.fileno()).st_mode
         save_file(tensors, temporary, metadata=header)
         temporary.chmod(mode)  # safetensors lets nobody else read its files; a store may be shared
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
         write_text(path.with_suffix(".json"), notes + "\n")
     except (OSError, SafetensorError) as error:
@@ -151,7 +151,7 @@ def _sha256(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from PIL.Image import Image
@@ -66,7 +66,7 @@ def means_of(
 
     folder = store.root / "work" / key
     with ExitStack() as bar:
-        shown = []
+        shown: list[Callable[[int], None]] = []
 
         def advance(done: int, of: int) -> None:
             if not shown:  # a training that is taken up begins where it was
