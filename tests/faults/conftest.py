@@ -26,7 +26,7 @@ def run_command(small_model: Path) -> Callable[..., list[str]]:
     """The command of the small run for a store."""
 
     def command(root: Path, *more: str) -> list[str]:
-        return ["run", *SMALL, f"model.path={small_model}", f"store.dir={root}", f"hydra.run.dir={root}/logs", *more]
+        return ["run", *SMALL, f"model.path={small_model}", f"store.dir={root}", *more]
 
     return command
 
