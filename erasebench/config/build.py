@@ -129,9 +129,19 @@ def _check_arguments(kind: type, given: Mapping[str, Any], place: str) -> None:
 
 
 def places(group: Mapping[str, Any] | DictConfig, place: str, marker: str) -> dict[str, Any]:
-    """The nodes of a group by their place in the config: one node, or the members of a composite."""
+    """The nodes of a group by their place in the config: one node, or the members of a composite.
+
+    Raises:
+        UserError: nothing is chosen, or what stands there is no node.
+    """
+    if not isinstance(group, Mapping | DictConfig):
+        raise UserError(f"{place}={group}: no node; choose one, e.g. {place}=main")
     if marker in group:
         return {place: group}
     if not group:
         raise UserError(f"{place}: nothing chosen; choose one, e.g. {place}=main")
-    return {f"{place}.{name}": node for name, node in group.items()}
+    nodes = {f"{place}.{name}": node for name, node in group.items()}
+    for name, node in nodes.items():
+        if not isinstance(node, Mapping | DictConfig):
+            raise UserError(f"{name}={node}: no node with {marker}; choose one, e.g. {place}=main")
+    return nodes

@@ -61,7 +61,8 @@ def compose_with_hydra(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig
         with open_dict(config):
             hydra_node = config.pop("hydra")
         OmegaConf.to_container(config, resolve=True)  # refuses a ${...} that is nothing
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
+        # Hydra stumbles over a group that is chosen by no name.
         raise UserError(_explain(error, overrides)) from error
     _check_keys(config)
     missing = sorted(OmegaConf.missing_keys(config))
@@ -208,7 +209,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         return _no_such_option(option[1], option[2])
     for override in parse_overrides(overrides):
         group = override.key_or_group
-        if group in shipped and not override.is_sweep_override() and isinstance(override.value(), int | float | dict):
+        if group in shipped and not override.is_sweep_override() and not _names_options(override.value()):
             return _no_such_option(group, override.get_value_element_as_str())
     if merging := re.match(r"Error merging override (.*)", text, re.DOTALL):
         why = str(error.__cause__ or "").partition("\n")[0]
@@ -224,6 +225,14 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         keys = [name for name in _known_keys(overrides) + list(shipped) if name != key[1]]
         return f"{key[1]}: no such key.{suggest(key[1], keys)} See all keys with: erasebench run --cfg job"
     return f"config: {text.partition(chr(10))[0]}"
+
+
+def _names_options(value: Any) -> bool:
+    return (
+        value is None
+        or isinstance(value, str)
+        or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+    )
 
 
 def _no_such_option(group: str, name: str) -> str:

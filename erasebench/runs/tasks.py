@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from erasebench.concepts import KINDS, Concept, ErasureTask
 from erasebench.config.build import places
@@ -60,6 +61,9 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
             raise UserError(f"{place}.{key}: no such key.{suggest(key, known)}")
     for key, value in values.items():
         _check_type(key, value, place)
+    for key in ("kind", "concepts", "erase"):
+        if key not in values:
+            raise UserError(f"{place}.{key}: not given; choose a task (erasebench list tasks) or give it")
     settings = TaskSettings(**values)
     if settings.kind not in KINDS:
         raise UserError(
@@ -143,16 +147,21 @@ def _is_lists(value: Any) -> bool:
 
 def task_groups(config: DictConfig) -> dict[str, TaskGroup]:
     """The tasks of a config by kind, checked. See :func:`task_group`."""
-    made: dict[str, TaskGroup] = {}
-    for place, node in places(config.task, "task", "kind").items():
+    try:
+        chosen = config.task
+        chosen = OmegaConf.to_container(chosen, resolve=True) if OmegaConf.is_config(chosen) else chosen
+    except OmegaConfBaseException as error:
+        raise UserError(f"task: {str(error).splitlines()[0]}; give the value itself") from error
+    groups: dict[str, TaskGroup] = {}
+    for place, node in places(chosen, "task", "kind").items():
         group = task_group(_named_by_file(node, place, config.prompts), place)
-        if group.kind in made:
+        if group.kind in groups:
             raise UserError(f"{place}: a second task of kind {group.kind}; put its concepts into one task")
-        made[group.kind] = group
-    return made
+        groups[group.kind] = group
+    return groups
 
 
-def _named_by_file(node: DictConfig, place: str, prompts: DictConfig) -> Mapping[str, Any] | DictConfig:
+def _named_by_file(node: Mapping[str, Any], place: str, prompts: DictConfig) -> Mapping[str, Any]:
     """A task whose concepts are ``prompts`` with those that the prompt file has: its labels, and which it erases.
 
     Raises:
@@ -166,9 +175,9 @@ def _named_by_file(node: DictConfig, place: str, prompts: DictConfig) -> Mapping
 
     if prompts.get("source") == "builtin":
         raise UserError(f"{place}.erase=prompts: needs a prompt file; choose one, e.g. prompts=uce_artists")
-    rows = from_config(prompts, node.kind, ()).rows
+    rows = from_config(prompts, node.get("kind"), ()).rows
     names = list(dict.fromkeys(rows.label[rows.label != ""]))
     erased = list(dict.fromkeys(rows.label[rows.role == "erase"]))
     if not erased or "" in erased:
         raise UserError(f"{place}.erase=prompts: the prompt file marks no named concept as erased; list them instead")
-    return OmegaConf.merge(node, {"concepts": names, "erase": erased})
+    return {**node, "concepts": names, "erase": erased}

@@ -39,7 +39,11 @@ def objective_value(objective: str, measured: pd.DataFrame) -> tuple[float, str]
                 raise UserError(f"objective {name}: no number for kind {kind}{': ' if reasons else ''}{reasons}")
             numbers[name] = float(edited.iloc[0])
             full = re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w.])", column_name, full)
-        values.append(_evaluate(tree, numbers))
+        try:
+            values.append(_evaluate(tree, numbers))
+        except (ZeroDivisionError, OverflowError) as error:
+            given = ", ".join(f"{name} = {number:.4g}" for name, number in numbers.items())
+            raise UserError(f"objective={objective!r}: {error} where {given}, kind {kind}") from error
         spelt[full] = kind
     return sum(values) / len(values), "; ".join(spelt)
 
@@ -55,7 +59,7 @@ def parse_objective(objective: str) -> ast.expr:
         at_ones = _evaluate(tree, dict.fromkeys(_names(tree), 1.0))
     except ZeroDivisionError:
         return tree
-    except (SyntaxError, TypeError, ValueError, RecursionError):
+    except (SyntaxError, TypeError, ValueError, RecursionError, OverflowError, MemoryError):  # MemoryError: too deep
         at_ones = math.nan
     if math.isnan(at_ones) or not _names(tree):
         raise UserError(

@@ -24,7 +24,6 @@ from store_helpers import filled, picture, recipe
 from table_helpers import POINTS, finish, make_plan, quiet, table
 
 from erasebench.commands.show import show
-from erasebench.commands.tune import score
 from erasebench.config.compose import compose
 from erasebench.config.protocol import Protocol
 from erasebench.edits.edit import Edit
@@ -35,6 +34,7 @@ from erasebench.models.marks import read_marks
 from erasebench.prompts.reader import load_prompts
 from erasebench.runs.tasks import task_groups
 from erasebench.store import Store, read_png
+from erasebench.tables.objective import objective_value
 from erasebench.tables.tabulate import tabulate
 
 Feed = Callable[[Path, random.Random], None]
@@ -236,30 +236,13 @@ TERMS = (
 
 
 def objective(folder: Path, rng: random.Random) -> None:
-    signs = (
-        " + ",
-        " - ",
-        " * ",
-        " / ",
-        " ** ",
-        " // ",
-        " < ",
-        " and ",
-        ", ",
-        ".",
-        "(",
-        ")",
-        " if ",
-        "[",
-        "]",
-        ":=",
-        "\x00",
-        "",
-    )
-    text = "".join(rng.choice(TERMS) + rng.choice(signs) for _ in range(rng.randint(1, 8))).strip()
+    odd = (" ** ", " // ", " < ", " and ", ", ", ".", "(", ")", " if ", "[", "]", ":=", "\x00", "")
+    text = rng.choice(TERMS)
+    for _ in range(rng.randint(0, 6)):
+        text += rng.choice((" + ", " - ", " * ", " / ") if rng.random() < 0.85 else odd) + rng.choice(TERMS)
     if rng.random() < 0.05:
         text = rng.choice(("(" * 5000 + "1" + ")" * 5000, "-" * 5000 + "1", "9**9**9**9", "1" * 5000, *TEXTS))
-    score(text, MEASURED)
+    objective_value(text, MEASURED)
 
 
 # Models
@@ -338,7 +321,10 @@ def stored_run(folder: Path, rng: random.Random) -> None:
                 refused = True
             else:
                 refused = False
-        tabulate(["b-run"], str(store.root), str(folder / "out"), quiet())  # another run is not its fault
+        try:
+            tabulate(["b-run"], str(store.root), str(folder / "out"), quiet())
+        except UserError as error:
+            raise AssertionError("a run is refused for another's fault") from error
     finally:
         (run / name).write_bytes(before)
     if refused:
