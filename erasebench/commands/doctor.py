@@ -15,12 +15,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from erasebench.commands import verb_parser
-from erasebench.config.build import build
+from erasebench.config.build import build, places
 from erasebench.config.compose import compose
+from erasebench.edits.eraser import Eraser
 from erasebench.errors import UserError
 from erasebench.models.load import model_here
+from erasebench.prompts.choose import from_config as prompts_of
 from erasebench.prompts.choose import prompts_here
 from erasebench.runs.environment import versions
+from erasebench.runs.tasks import task_groups
 from erasebench.scores.metric import Metric
 
 OPTIONAL = {"torch_fidelity": "torch-fidelity", "lpips": "lpips", "timm": "timm"}
@@ -83,6 +86,7 @@ def devices() -> list[str]:
 
 
 def metrics_asked(config: DictConfig) -> list[Metric]:
+    """The metrics of a config."""
     return [build(node, f"metric.{name}", Metric, tuple(config.plugins)) for name, node in config.metric.items()]
 
 
@@ -91,10 +95,26 @@ def _lacking(config: DictConfig) -> Iterator[str]:
     if not model_here(config.model.path, config.model.revision, config.model.variant):
         yield f"model {config.model.path}: no folder of that name here, and not in the Hub's cache"
     try:
-        if not prompts_here(config.prompts):
+        if prompts_here(config.prompts):
+            yield from _unreadable(config)
+        else:
             yield f"prompts {config.prompts.source}: not in the Hub's cache"
     except UserError as error:  # a file that is not part of erasebench
         yield str(error)
     for metric in metrics_asked(config):
         if reason := metric.unavailable():
             yield f"metric {metric.id}: {reason}"
+
+
+def _unreadable(config: DictConfig) -> Iterator[str]:
+    """What is wrong with the files that tasks, prompts and erasers are read from, a sentence each."""
+    groups = task_groups(config)
+    for kind, group in groups.items():
+        prompts_of(config.prompts, kind, group.concepts)
+    for place, node in places(config.method, "method", "_target_").items():
+        try:
+            eraser = build(node, place, Eraser, tuple(config.plugins))
+            for group in groups.values():
+                eraser.key("", group.tasks[0])  # reads the files that decide an edit
+        except UserError as error:
+            yield str(error)

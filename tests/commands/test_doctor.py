@@ -73,3 +73,17 @@ def test_a_dataset_in_the_cache_is_here(empty_caches, tmp_path: Path, monkeypatc
     monkeypatch.setattr(sources, "snapshot_download", lambda **at: str(snapshot))
     assert sources.is_here("AIML-TUDA/i2p") and sources.is_here("AIML-TUDA/i2p/i2p.csv")
     assert not sources.is_here("AIML-TUDA/i2p/other.csv")
+
+
+def test_the_files_of_tasks_and_erasers_belong_to_what_a_config_needs(tmp_path: Path) -> None:
+    status, text = said(doctor, ["method=mace_cfr", f"method.preserve={tmp_path / 'captions.csv'}", "task=artist"])
+    assert status == 1 and "method.preserve" in text and "captions.csv" in text
+    status, text = said(doctor, ["method=speed", f"method.retain={tmp_path / 'names.csv'}", "task=artist"])
+    assert status == 1 and "names.csv" in text
+    (tmp_path / "p.csv").write_text("prompt,class\na tench,tench\n")
+    status, text = said(doctor, ["task=artist_file", "prompts=file", f"prompts.source={tmp_path / 'p.csv'}"])
+    assert status == 1 and "marks no named concept as erased" in text
+    (tmp_path / "pictures").mkdir()
+    real = ["metric=[fid_embedded_real]", f"metric.fid_embedded_real.reference={tmp_path / 'pictures'}"]
+    status, text = said(doctor, real)
+    assert status == 1 and "pictures holds none" in text
