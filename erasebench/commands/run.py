@@ -74,18 +74,18 @@ def _app(config: DictConfig) -> None:
     # A run's manifest says how to make it again: the command of this job alone.
     own = [text for text in hydra_config.overrides.hydra if not text.startswith(("hydra.mode=", "hydra.sweep.dir="))]
     sys.argv = ["erasebench run", *own, *overrides]
-    folder, error = None, ""
+    folder, failure = None, ""
     try:
         if finished := run(config):
-            folder, error = str(finished.folder.resolve()), "; ".join(finished.problems)
+            folder, failure = str(finished.folder.resolve()), "; ".join(finished.problems)
     except UserError as refusal:
-        error = str(refusal)
+        failure = str(refusal)
     except Exception as fault:  # any: it is printed and noted, and the other jobs are not its fault
         traceback.print_exc()
-        error = f"{type(fault).__name__}: {fault}"
-    if error:
-        print(f"erasebench run: job {hydra_config.job.num} ({' '.join(overrides)}): {error}", file=sys.stderr)
-    note = JobNote(hydra_config.job.num, overrides, folder, error)
+        failure = f"{type(fault).__name__}: {fault}"
+    if failure:
+        print(f"erasebench run: job {hydra_config.job.num} ({' '.join(overrides)}): {failure}", file=sys.stderr)
+    note = JobNote(hydra_config.job.num, overrides, folder, failure)
     write_json(_note_path(Path(hydra_config.sweep.dir), note.number), asdict(note))
 
 
@@ -143,8 +143,8 @@ def _sweep(arguments: Sequence[str], number: int, configs: Sequence[DictConfig],
         for place in dict.fromkeys([*(Path(config.store.dir) for config in configs if not config.dry_run), folder]):
             check_writable(place)
     folder = folder.resolve()
-    for note in folder.glob("job-*.json"):  # of an earlier sweep in a folder that the user gave
-        note.unlink()
+    for earlier in folder.glob("job-*.json"):  # of another sweep in a folder that the user gave
+        earlier.unlink()
     status = _hydra([*arguments, f"hydra.sweep.dir={literal(str(folder))}"])
     noted = [JobNote(**json.loads(path.read_text("utf-8"))) for path in folder.glob("job-*.json")]
     notes = sorted(noted, key=lambda note: note.number)

@@ -54,7 +54,7 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
     Raises:
         UserError: an unknown key, kind or concept (with the nearest one), or what :class:`ErasureTask` refuses.
     """
-    values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    values: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
     known = [entry.name for entry in fields(TaskSettings)]
     for key in values:
         if key not in known:

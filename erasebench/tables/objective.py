@@ -6,6 +6,7 @@ import ast
 import math
 import operator
 import re
+from typing import Any
 
 import pandas as pd
 
@@ -13,7 +14,7 @@ from erasebench.errors import UserError
 from erasebench.tables import columns
 from erasebench.tables.measure import UNEDITED
 
-ARITHMETIC = {
+ARITHMETIC: dict[type[ast.AST], Any] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.USub: operator.neg, ast.UAdd: operator.pos,
 }  # fmt: skip
@@ -84,7 +85,7 @@ def _evaluate(node: ast.expr, numbers: dict[str, float]) -> float:
     if isinstance(node, ast.UnaryOp) and type(node.op) in ARITHMETIC:
         return ARITHMETIC[type(node.op)](_evaluate(node.operand, numbers))
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return float(node.value)
+        return float(node.value)  # type: ignore[arg-type]  # its type is looked at above
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         return numbers[f"{node.value.id}.{node.attr}"]
     if isinstance(node, ast.Name):
