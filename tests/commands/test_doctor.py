@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def said(function, overrides: list[str]) -> tuple[int, str]:
-    console = Console(record=True, width=300, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(record=True, width=300, quiet=False, file=io.StringIO())
     status = function(overrides, console)
     return status, console.export_text()
 

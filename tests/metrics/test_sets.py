@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_helpers import pictures, plan_rows, random_judge, scored
-from PIL import Image
+from picture_helpers import read_picture
 
 from erasebench.errors import UserError
 from erasebench.metrics import _embedded, _features, kid
@@ -177,7 +177,7 @@ def real_images(folder: Path, count: int = 10, seed: int = 3) -> Path:
 def reference_records(metric) -> pd.DataFrame:
     """The records of a metric's reference images, as scoring stores them."""
     keys, files = zip(*metric.reference_images().items(), strict=True)
-    images = [Image.open(file).convert("RGB") for file in files]
+    images = [read_picture(file).convert("RGB") for file in files]
     return pd.concat([pd.DataFrame({"key": keys}), metric.score(images, pd.DataFrame({"key": keys}))], axis=1)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_helpers import read_picture
 from PIL import Image
 from table_helpers import METRICS, colour, make_plan, make_scores, make_store
 
@@ -36,7 +37,7 @@ def bands(image: Image.Image) -> list[tuple[int, tuple[int, int, int]]]:
 
 
 def test_a_row_is_a_prompt_a_column_an_eraser_and_small_images_keep_their_pixels(plan, store, tmp_path: Path) -> None:
-    image = Image.open(figures.grid(plan, store, "object", tmp_path / "grid.png"))
+    image = read_picture(figures.grid(plan, store, "object", tmp_path / "grid.png"))
     rows = bands(image)
     assert [band for _, band in rows] == [RED, RED, GREEN] * 3
     by_original = {colour(key): (key, task) for key, task in zip(plan.original_key, plan.task, strict=True)}
@@ -60,7 +61,7 @@ def test_a_row_is_a_prompt_a_column_an_eraser_and_small_images_keep_their_pixels
 def test_marks_say_whether_the_classifier_agrees(plan, store, tmp_path: Path) -> None:
     name, seen = tables.recognised(plan, make_scores(plan), METRICS)
     path = figures.grid(plan, store, "object", tmp_path / "grid.png", seen=seen, seen_by=name)
-    image = Image.open(path)
+    image = read_picture(path)
     marks = []
     for top, _ in bands(image)[:3]:
         corners = [(SIDE + column * (CELL + GAP) + CELL - 2, top + CELL - 19) for column in range(3)]
@@ -81,7 +82,7 @@ def test_only_what_was_to_be_erased_is_blurred(plan, store, tmp_path: Path) -> N
 
     contrast = {}
     for blur in (True, False):
-        image = Image.open(figures.grid(few, Striped(), "object", tmp_path / f"{blur}.png", blur=blur))
+        image = read_picture(figures.grid(few, Striped(), "object", tmp_path / f"{blur}.png", blur=blur))
         for top, band in bands(image):
             cell = np.asarray(image.convert("L"))[top + 40 : top + 80, SIDE + 40 : SIDE + 80]
             contrast.setdefault((blur, band), []).append(int(np.ptp(cell)))
@@ -97,7 +98,7 @@ def test_images_of_any_size_fit(size: tuple[int, int], tmp_path: Path) -> None:
 
     plan = make_plan(erasers=("none", "cure template=" + "x" * 90), tasks=("church",), prompts=1)
     plan["prompt"] = "an endless word " + "y" * 400 + " " + "und so weiter " * 60
-    image = Image.open(figures.grid(plan, Large(), "object", tmp_path / "grid.png"))
+    image = read_picture(figures.grid(plan, Large(), "object", tmp_path / "grid.png"))
     right = np.asarray(image)[:, -figures.MARGIN // 2 :]
     assert (right == 255).all(), "nothing runs out of the sheet"
     cell = max(CELL, (2 * CELL if size[0] > CELL else CELL))
@@ -106,7 +107,7 @@ def test_images_of_any_size_fit(size: tuple[int, int], tmp_path: Path) -> None:
 
 
 def test_a_kind_without_prompts_still_gives_a_picture(plan, store, tmp_path: Path) -> None:
-    assert Image.open(figures.grid(plan, store, "artist", tmp_path / "grid.png")).width > 100
+    assert read_picture(figures.grid(plan, store, "artist", tmp_path / "grid.png")).width > 100
 
 
 def test_strength_plot_has_every_setting_with_its_interval(tmp_path: Path, monkeypatch) -> None:
@@ -132,7 +133,7 @@ def test_strength_plot_has_every_setting_with_its_interval(tmp_path: Path, monke
 def test_strength_plot_is_written_as_png_and_svg(tmp_path: Path) -> None:
     plan = make_plan(erasers=("none", "cure alpha=1", "cure alpha=100"))
     figures.strength(tables.measure(plan, make_scores(plan), METRICS), "object", "alpha", tmp_path / "plot.png")
-    assert Image.open(tmp_path / "plot.png").width > 500 and b"<svg" in (tmp_path / "plot.svg").read_bytes()[:500]
+    assert read_picture(tmp_path / "plot.png").width > 500 and b"<svg" in (tmp_path / "plot.svg").read_bytes()[:500]
 
 
 def test_labels_that_differ_in_more_than_the_option_are_lines_of_their_own(tmp_path: Path, monkeypatch) -> None:
@@ -155,7 +156,7 @@ def test_an_image_that_is_gone_leaves_its_place_empty(plan, store, tmp_path: Pat
                 raise KeyError(key)
             return store.image(key)
 
-    image = Image.open(figures.grid(plan, Lossy(), "object", tmp_path / "grid.png"))
+    image = read_picture(figures.grid(plan, Lossy(), "object", tmp_path / "grid.png"))
     top = bands(image)[0][0]
     assert image.getpixel((SIDE + CELL + GAP + 3, top + 3)) == (255, 255, 255)
     assert image.getpixel((SIDE + 3, top + 3)) != (255, 255, 255)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from picture_helpers import read_picture
 from table_helpers import POINTS, table
 
 from erasebench.errors import UserError
@@ -58,7 +58,7 @@ def test_the_plot_holds_every_point_its_error_bars_and_the_front() -> None:
 def test_the_plot_is_written_for_screens_and_for_papers(tmp_path: Path) -> None:
     written = frontier.write(table(), "object", tmp_path)
     assert [path.name for path in written] == ["object-frontier.png", "object-frontier.pdf", "object-frontier.svg"]
-    assert Image.open(written[0]).width > 500
+    assert read_picture(written[0]).width > 500
     assert written[1].read_bytes().startswith(b"%PDF") and b"<svg" in written[2].read_bytes()
     single = {name: POINTS[name] for name in ("none", "cure alpha=1")}
     assert frontier.write(table(single), "object", tmp_path / "none") == [], "one setting has no frontier"

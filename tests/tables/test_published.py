@@ -104,7 +104,8 @@ def test_every_experiment_finds_its_numbers(name: str) -> None:
 
 def faulty(tmp_path: Path, change) -> Path:
     for name in ("published.csv", "published_metrics.csv", "published_methods.csv"):
-        table = pd.read_csv(DATA.joinpath(name).open(encoding="utf-8"), dtype=str, keep_default_na=False)
+        with DATA.joinpath(name).open(encoding="utf-8") as file:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)
         if name == "published.csv":
             table = change(table.head(3).copy())
         table.to_csv(tmp_path / name, index=False)

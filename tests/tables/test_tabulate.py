@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
+from picture_helpers import read_picture
 from table_helpers import ABOUT, finish, make_plan, make_store, printed, quiet, tabulate, tabulate_sweep
 
 from erasebench.errors import UserError
@@ -29,7 +29,7 @@ def test_a_run_is_tabulated_again_from_records_alone(store: Store) -> None:
     assert set(measured.eraser) == {"none", "cure", "uce"} and measured.value.notna().any()
     for name in ("measured.csv", "object.md", "object.tex"):
         assert (folder / "tables" / name).stat().st_size > 0
-    assert Image.open(folder / "grids" / "object.png").width > 500, "without images the grid has empty places"
+    assert read_picture(folder / "grids" / "object.png").width > 500, "without images the grid has empty places"
     assert "not of Stable Diffusion" in printed(console)
     pd.testing.assert_frame_equal(tabulate(["one"], str(store.root), console=quiet()), measured)
 
@@ -168,7 +168,7 @@ def test_a_sweep_has_one_table_and_a_plot_the_default_included(store: Store) -> 
     measured = tabulate_sweep(folders, quiet())
     assert set(measured.eraser) == {"none", "uce erase_scale=1.0", "uce erase_scale=5.0"}
     (plot,) = store.root.glob("tables/sweep-*/object-erase_scale.png")
-    assert Image.open(plot).width > 500
+    assert read_picture(plot).width > 500
     (table,) = store.root.glob("tables/sweep-*/object.md")
     assert "uce erase_scale=1.0" in table.read_text()
 
