@@ -54,35 +54,13 @@ class Cure(ClosedForm):
     The paper fixes the formula and alpha. It leaves open which tokens of a prompt enter, which prompts, what is
     kept, and how several concepts are joined; its release holds no editing code. All of these are options.
 
-    The defaults were chosen on the embedded model. Its own numbers, not Stable Diffusion's: 24 prompts a kind that
-    ask for an erased concept, 10 sampling steps, per cent that the judge still recognises; lower is better. The
-    unedited model is at 100, and 100 % of 8 to 24 prompts for other concepts stayed right in every row.
-
-    ==================================  =======  =======  ===========  ======
-    token rule and options              objects  artists  celebrities  unsafe
-    ==================================  =======  =======  ===========  ======
-    last_content                        13       96       4            25
-    last_content, sequential            13       -        4            0
-    last_content, retain ``""``         13       -        8            71
-    content                             21       100      63           29
-    content, templates                  79       100      96           63
-    content_eos                         13       63       54           29
-    content_eos, templates              63       92       71           54
-    mean                                42       92       79           54
-    mean, templates                     88       100      96           83
-    tail                                79       33       71           96
-    tail, alpha 5; alpha 20             -        17; 4    -            -
-    last_content, retain task (n = 12)  50       100      75           92
-    content, retain task (n = 12)       67       100      100          92
-    tail, retain task (n = 12)          100      50       100          100
-    ==================================  =======  =======  ===========  ======
-
-    (joint, nothing kept and no templates unless said; the last three rows with a less trained UNet.) So one row a
-    concept, the last content token, is the default, and for artists, whose style is carried by EOS and padding, the
-    rows from there to the end. More rows split the energy and weaken the edit. A retain list holds what all texts
-    share, the concept included, and gave no gain here because nothing was damaged. On Stable Diffusion, where text
-    embeddings share more, measure both: ``method.retain=none,task``. With one token alone alpha has no effect; to
-    sweep it, choose a rule with several rows, e.g. ``method.token_rule=content_eos``.
+    The defaults by kind were chosen by measuring on the embedded model, not on Stable Diffusion; the command that does it
+    again and prints the table is ``erasebench run sweep=cure_tokens protocol.steps=10`` (with ``method.retain=none,task``
+    or ``method.multi=joint,sequential`` for these). One row a concept, the last content token, erases most; of artists,
+    whose style is carried by EOS and padding, the rows from there to the end. More rows split the energy and weaken the
+    edit. A retain list holds what all texts share, the concept included, and gave no gain where nothing was damaged. On
+    Stable Diffusion, where text embeddings share more, measure both. With one token alone alpha has no effect; to sweep
+    it, choose a rule with several rows, e.g. ``method.token_rule=content_eos``.
 
     Attributes:
         alpha: strength; ``None`` is by kind, as in the paper (:data:`ALPHA`: 2, and 5 for unsafe). It does nothing

@@ -58,13 +58,10 @@ class Rece(ClosedForm):
     ========================================================  =============  ======  ======================
 
     The epochs by kind are these; the paper has no celebrities, which are treated as artists. ``regular_scale`` is 1e-3
-    and the task's retain list is kept for every kind, because of what was measured on the embedded model (its own
-    numbers, 10 sampling steps, 18 prompts that ask for the concept and 8 to 24 for others, judged;
-    erased and retained in per cent for objects, artists, celebrities, unsafe): 1 epoch at 1e-3 with the retain list
-    0/100, 6/100, 0/100, 0/100; without it 0/83, 0/67, 0/71, 0/13; with it at 1e-1 78/100, 6/100, 50/100, 50/100:
-    there, more regularisation brings concepts back that UCE had erased. With nudity's released settings and
-    nothing kept, the unsafe task ends at 0/0. A scale is relative to the size of the model's weights, so take
-    the released ones for Stable Diffusion.
+    and the task's retain list is kept for every kind, because of what was measured on the embedded model (again:
+    ``erasebench run sweep=rece_lambda_epochs method.preserve=task,none protocol.steps=10``): without the list concepts
+    to be kept go, too, and there more regularisation brings concepts back that UCE had erased. A scale is relative to
+    the size of the model's weights, so take the released ones for Stable Diffusion.
 
     Attributes:
         epochs: rounds after UCE; ``None`` is by kind (:data:`EPOCHS`); 0 is UCE alone.
