@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import safetensors.torch
 import torch
@@ -23,6 +23,9 @@ from erasebench.concepts import Concept
 from erasebench.edits.eraser import settings_of
 from erasebench.edits.hook import Hook
 from erasebench.recipe import Recipe, canonical_json
+
+if TYPE_CHECKING:
+    from erasebench.models.load import Model
 
 FOUND_FORMAT = "erasebench attack 1"
 """Header of the files of what was found."""
@@ -231,6 +234,10 @@ class Attack(ABC):
             found: by attack key.
         """
         return Replace(found)
+
+    def refuses(self, model: Model) -> str | None:
+        """Why it cannot attack a loaded model, or ``None`` if it can."""
+        return self.unsupported.get(model.family)
 
     @property
     def steps(self) -> int:

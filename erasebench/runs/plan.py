@@ -21,6 +21,7 @@ from erasebench.config.build import build, places
 from erasebench.config.compose import check_texts
 from erasebench.config.protocol import Protocol
 from erasebench.config.settings import ModelSettings
+from erasebench.edits.attack import Attack
 from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import UNEDITED, eraser_label
 from erasebench.errors import UserError
@@ -30,6 +31,7 @@ from erasebench.models.load import Model, find_device, find_dtype
 from erasebench.prompts.choose import from_config as prompt_set
 from erasebench.prompts.prompt_set import PromptSet
 from erasebench.recipe import GENERATOR_VERSION, Recipe
+from erasebench.runs.attacks import Search, attacked_rows
 from erasebench.runs.coverage import nothing_to_measure
 from erasebench.runs.tasks import TaskGroup, task_groups
 from erasebench.scores.metric import Metric
@@ -74,6 +76,7 @@ class Prepared:
         model: which model, under the name that tables give it.
         groups: by kind, the tasks and the prompts that they are measured on.
         erasers: by the labels of their rows, the unedited model first.
+        attacks: by their labels; none unless asked for.
         metrics: all that were asked for.
         store: where everything is kept.
         not_run: by the ids of metrics that cannot run here, why.
@@ -92,6 +95,7 @@ class Prepared:
     model: ModelSettings
     groups: Mapping[str, tuple[TaskGroup, PromptSet]]
     erasers: Mapping[str, Eraser]
+    attacks: Mapping[str, Attack]
     metrics: list[Metric]
     store: Store
     not_run: Mapping[str, str]
@@ -129,6 +133,10 @@ class Prepared:
             # Behind the number stands which weights this machine has, and they may come later.
             "metrics": [f"{metric.name}@{metric.rule_version}" for metric in self.metrics],
         }
+        if self.attacks:
+            values["versions"]["attacks"] = [f"{attack.name}@{attack.version}" for attack in self.attacks.values()]
+        else:  # a run that attacks nothing is called as before there were attacks
+            del values["attack"]
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -137,7 +145,8 @@ class Prepared:
         """The name given, or one made of the kinds, the model, the erasers and the hash."""
         if self.name:
             return self.name
-        names = "-".join([*self.groups, self.model.name, *(name for name in self.erasers if name != UNEDITED)])
+        erasers = (name for name in self.erasers if name != UNEDITED)
+        names = "-".join([*self.groups, self.model.name, *erasers, *self.attacks])
         return f"{re.sub(r'[^A-Za-z0-9.]+', '-', names)[:60].strip('-')}-{self.hash}"
 
     def edits(self) -> Iterator[tuple[str, Eraser, str, ErasureTask]]:
@@ -192,6 +201,13 @@ def prepare(config: DictConfig) -> Prepared:
         {"_target_": "erasebench.methods.controls.none.Unedited"}, "method", Eraser
     )
     erasers = {UNEDITED: unedited, **erasers}
+    attacks: dict[str, Attack] = {}
+    for name, node in config.attack.items():
+        attack = build(node, f"attack.{name}", Attack, plugins)
+        label = eraser_label(name.split("__")[0], attack)
+        if label in attacks:
+            raise UserError(f"attack.{name}: a second attack called {label!r}; give it another key")
+        attacks[label] = attack
     metrics = [build(node, f"metric.{name}", Metric, plugins) for name, node in config.metric.items()]
     unavailable = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
     not_run = unavailable | nothing_to_measure(metrics, groups, edited=len(erasers) > 1)
@@ -200,6 +216,7 @@ def prepare(config: DictConfig) -> Prepared:
         model=ModelSettings(**plain["model"]),
         groups=groups,
         erasers=erasers,
+        attacks=attacks,
         metrics=metrics,
         store=store,
         not_run=not_run,
@@ -219,14 +236,17 @@ class Plan:
     """What a run consists of.
 
     Attributes:
-        rows: one row an (eraser, task, prompt), with the keys of its image, its original and its edit. ``kind`` is
-            that of the concept a prompt asks for, ``task_kind`` that of the task it is measured for, ``targets`` the
-            names of all concepts that the task erases.
+        rows: one row an (eraser, attack, task, prompt), with the keys of its image, its original and its edit. ``kind``
+            is that of the concept a prompt asks for, ``task_kind`` that of the task it is measured for, ``targets`` the
+            names of all concepts that the task erases. ``attack`` is the label of the attack (``""``: none),
+            ``attack_key`` that of what it finds, ``clean_key`` the image of the same edit without an attack.
         recipes: the recipe of every distinct image.
+        searches: by attack key, what the attacks have to find.
     """
 
     rows: pd.DataFrame
     recipes: dict[str, Recipe]
+    searches: dict[str, Search]
 
     def keys(self, eraser: str, task: str, kind: str) -> list[str]:
         """The distinct image keys of one edit."""
@@ -242,6 +262,7 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
     check_steps(make_scheduler(protocol.scheduler, protocol.scheduler_config, model.pipe), protocol.steps)
     size, rng = protocol.size or model.size, protocol.noise_on(model.device)
     recipes: dict[str, Recipe] = {}
+    searches: dict[str, Search] = {}
     frames = []
 
     def recipe_key(row: Any, edit: str) -> str:
@@ -271,18 +292,21 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
         rows = drawn(prompts.for_task(task), protocol)
         edit = eraser.key(model.identity, task)
         original = [recipe_key(row, "") for row in rows.itertuples()]
-        frames.append(
-            rows.assign(
-                eraser=label,
-                task=task.label,
-                targets=[list(task.names)] * len(rows),
-                task_kind=kind,
-                edit_key=edit,
-                original_key=original,
-                key=[recipe_key(row, edit) for row in rows.itertuples()] if edit else original,
-            )
+        keys = [recipe_key(row, edit) for row in rows.itertuples()] if edit else original
+        clean = rows.assign(
+            eraser=label,
+            task=task.label,
+            targets=[list(task.names)] * len(rows),
+            task_kind=kind,
+            edit_key=edit,
+            original_key=original,
+            key=keys,
+            attack="",
+            attack_key="",
+            clean_key=keys,
         )
-    return Plan(pd.concat(frames, ignore_index=True), recipes)
+        frames += [clean, *attacked_rows(clean, task, prepared.attacks, model.identity, recipes, searches)]
+    return Plan(pd.concat(frames, ignore_index=True), recipes, searches)
 
 
 def drawn(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:

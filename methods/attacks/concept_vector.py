@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from erasebench.concepts import Concept
+from erasebench.errors import UserError
 from erasebench.prompts.templates import COLOURS, PEOPLE, PROMPT_TEMPLATES, SUBJECTS, with_article
 
 SENTENCES = 64
@@ -22,8 +23,25 @@ SENTENCES = 64
 ONE_ENCODER = dict.fromkeys(("sdxl", "sd3", "flux"), "made for models whose network reads one CLIP text encoder")
 """Families of models that these attacks cannot attack, and why."""
 
-Pairs = Sequence[tuple[str, str]]
+Pairs = Sequence[tuple[str, ...]]
 """Sentences with the concept, each beside one without it."""
+
+
+def checked_pairs(pairs: Any) -> Pairs | None:
+    """Pairs as options give them, as tuples; ``None`` if there are none of their own.
+
+    Raises:
+        UserError: they are not pairs of texts.
+    """
+    if pairs is None:
+        return None
+    made = tuple(tuple(pair) if isinstance(pair, list | tuple) else pair for pair in pairs)
+    for number, pair in enumerate(made, start=1):
+        if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise UserError(f"pairs: pair {number} is {pair!r}; give texts as [[with, without], ...]")
+    if not made:
+        raise UserError("pairs: the list is empty; give texts as [[with, without], ...], or null for our own")
+    return made
 
 
 def concept_vector(pipe: Any, pairs: Pairs) -> Tensor:
@@ -92,3 +110,9 @@ def vocabulary(tokenizer: Any, words: bool = False) -> list[int]:
     return [
         number for number, text, read in zip(ids, texts, again, strict=True) if read == [number] and text.isprintable()
     ]
+
+
+def too_long(length: int, pipe: Any) -> str | None:
+    """Why a text of so many tokens cannot be given to a model; ``None`` if it can."""
+    room = pipe.tokenizer.model_max_length - 2
+    return f"its text encoder reads {room} tokens, not {length}; set length={room} or less" if length > room else None

@@ -11,7 +11,7 @@ import numpy as np
 from erasebench.concepts import Concept
 from erasebench.edits.attack import Attack, Found
 from erasebench.errors import UserError
-from erasebench.methods.attacks.concept_vector import ONE_ENCODER, vocabulary
+from erasebench.methods.attacks.concept_vector import ONE_ENCODER, too_long, vocabulary
 from erasebench.prompts.prompt_set import hashed_seed
 from erasebench.recipe import Recipe
 
@@ -43,6 +43,10 @@ class RandomTokens(Attack):
     def __post_init__(self) -> None:
         if self.length < 1:
             raise UserError(f"length={self.length}: must be 1 or more")
+
+    def refuses(self, model: Any) -> str | None:
+        """Also where the text encoder does not read so many tokens."""
+        return super().refuses(model) or too_long(self.length, model.pipe)
 
     def look(self, pipe: Any, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]) -> Found:
         """The text of the tokens."""

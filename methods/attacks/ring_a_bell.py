@@ -15,13 +15,14 @@ import torch
 
 from erasebench.concepts import Concept
 from erasebench.edits.attack import Attack, Found, padded
-from erasebench.errors import UserError
 from erasebench.methods.attacks.concept_vector import (
     ONE_ENCODER,
+    checked_pairs,
     contrast,
     encoded,
     shifted_rows,
     token_ids,
+    too_long,
     vocabulary,
 )
 from erasebench.methods.attacks.genetic import Budget, search
@@ -63,6 +64,14 @@ class RingABell(Budget, Attack):
     words: bool = False
     pairs: tuple[tuple[str, str], ...] | None = None
 
+    def __post_init__(self) -> None:
+        Budget.__post_init__(self)
+        object.__setattr__(self, "pairs", checked_pairs(self.pairs))
+
+    def refuses(self, model: Any) -> str | None:
+        """Also where the text encoder does not read so many tokens."""
+        return super().refuses(model) or too_long(self.length, model.pipe)
+
     @property
     def steps(self) -> int:
         """A step is a generation."""
@@ -71,8 +80,6 @@ class RingABell(Budget, Attack):
     def look(self, pipe: Any, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]) -> Found:
         """The text of the best tokens, with the loss by generation, and that of the text as the model reads it."""
         tokenizer = pipe.tokenizer
-        if self.length > tokenizer.model_max_length - 2:
-            raise UserError(f"length={self.length}: the text encoder reads {tokenizer.model_max_length - 2} tokens")
         target = shifted_rows(pipe, recipe.prompt, self.pairs or contrast(concepts), self.eta)
 
         def loss(ids: torch.Tensor) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from erasebench.concepts import Concept
 from erasebench.edits.attack import Attack, Found
-from erasebench.methods.attacks.concept_vector import ONE_ENCODER, contrast, shifted_rows
+from erasebench.methods.attacks.concept_vector import ONE_ENCODER, checked_pairs, contrast, shifted_rows
 from erasebench.recipe import Recipe
 
 
@@ -35,6 +35,9 @@ class RingABellDirect(Attack):
 
     eta: float = 3.0
     pairs: tuple[tuple[str, str], ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pairs", checked_pairs(self.pairs))
 
     def look(self, pipe: Any, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]) -> Found:
         """The shifted rows, float32."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -201,5 +203,25 @@ def test_a_budget_is_part_of_the_key() -> None:
 
 
 def test_more_tokens_than_the_encoder_reads_are_refused(exact_pipe) -> None:
-    with pytest.raises(UserError, match="reads 75 tokens"):
-        RingABell(length=76, population=4, generations=1).find(exact_pipe, [CHURCH], recipe())
+    model = SimpleNamespace(family="sd1", pipe=exact_pipe)
+    for attack in (RingABell, RandomTokens):
+        assert "reads 75 tokens" in attack(length=76).refuses(model)
+        assert attack(length=75).refuses(model) is None
+
+
+def test_models_that_read_more_than_one_encoder_are_refused(exact_pipe) -> None:
+    for attack in (RingABell(), RingABellDirect(), RandomTokens()):
+        for family in ("sdxl", "sd3", "flux"):
+            assert "one CLIP text encoder" in attack.refuses(SimpleNamespace(family=family, pipe=exact_pipe))
+        assert attack.refuses(SimpleNamespace(family="sd2", pipe=exact_pipe)) is None
+
+
+@pytest.mark.parametrize("pairs", [[], [["one"]], [["a", "b", "c"]], [["a", 3]], ["ab"]])
+def test_pairs_that_are_none_are_refused(pairs) -> None:
+    for attack in (RingABell, RingABellDirect):
+        with pytest.raises(UserError, match="pairs"):
+            attack(pairs=pairs)
+
+
+def test_pairs_of_a_config_are_those_of_python() -> None:
+    assert RingABell(pairs=[["a", "b"]]) == RingABell(pairs=(("a", "b"),))
