@@ -15,6 +15,7 @@ from erasebench.errors import UserError, suggest
 
 TOPICS = {
     "erasers": "method",
+    "attacks": "attack",
     "metrics": "metric",
     "prompts": "prompts",
     "models": "model",
@@ -24,6 +25,9 @@ TOPICS = {
     "sweeps": "sweep",
 }
 """What people call a group, and the group's name in overrides."""
+
+SEVERAL = ("metric", "attack")
+"""Groups of which several options may be chosen at once."""
 
 WIDTH = 100
 """Columns that :func:`support` fills at most."""
@@ -61,7 +65,7 @@ def listing(topic: str | None = None) -> str:
         if topic not in (None, title) or not known.get(group):
             continue
         lines.append(
-            f"{title} (choose with {group}=NAME{' or ' + group + '=[NAME,NAME]' if group == 'metric' else ''})"
+            f"{title} (choose with {group}=NAME{' or ' + group + '=[NAME,NAME]' if group in SEVERAL else ''})"
         )
         for name in known[group]:
             lines.append(f"  {name:<24} {first_comment(group, name)}")

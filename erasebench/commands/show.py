@@ -1,4 +1,4 @@
-"""``erasebench show``: one image, edit or run, and everything that is known of it."""
+"""``erasebench show``: one image, edit, attack or run, and everything that is known of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from erasebench.commands import add_store, verb_parser
 from erasebench.errors import Damaged, UserError, suggest
@@ -19,12 +20,12 @@ from erasebench.store import Store, read_png
 SHOW_HELP = """\
 examples:
   erasebench show results/images/3f/3fa9c1d2.png    prompt, seed, edit, scores, the unedited model's image
-  erasebench show 3fa9c1                            an image or an edit by the first digits of its key
+  erasebench show 3fa9c1                            an image, edit or attack by the first digits of its key
   erasebench show RUN                               what a run is, what it wrote, and its command
   erasebench show protocol cure                     every choice of a paper, with where it was read
 """
 
-INPUTS = ("prompt", "label", "kind", "original_key")
+INPUTS = ("prompt", "label", "kind", "original_key", "clean_key")
 """Columns of scores that are inputs of a metric: an image has a score for each value of them."""
 
 LONG = 8
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "what",
         nargs="+",
-        help="a PNG file, an image or edit key (or its first digits), the name of a run, or: protocol NAME",
+        help="a PNG file, the key of an image, edit or attack (or its first digits), the name of a run, or: protocol NAME",
     )
     add_store(parser)
     options = parser.parse_args(arguments)
@@ -57,8 +58,8 @@ def show(store: Store, what: str) -> str:
 
     Args:
         store: the results folder.
-        what: a PNG file; the key of an image or edit, or its first digits (at least four); or the name of a run, or
-            how it begins.
+        what: a PNG file; the key of an image, of an edit or of what an attack found, or its first digits (at least
+            four); or the name of a run, or how it begins.
 
     Raises:
         UserError: nothing, or more than one thing, goes by that name.
@@ -72,12 +73,14 @@ def show(store: Store, what: str) -> str:
     if what in runs:
         return _run(store, what)
     key = what.lower()
-    images = [path.stem for path in store.root.glob(f"images/{key[:2]}/{key}*.png")] if _hexadecimal(key) else []
-    edits = [path.stem for path in store.root.glob(f"edits/{key}*.safetensors")] if _hexadecimal(key) else []
+    images = _keys(store, f"images/{key[:2]}/{key}*.png", key)
+    edits = _keys(store, f"edits/{key}*.safetensors", key)
+    attacks = _keys(store, f"attacks/{key[:2]}/{key}*.safetensors", key)
     begun = [run for run in runs if what and run.startswith(what)]
     found = [
         *(f"image {name}" for name in images),
         *(f"edit {name}" for name in edits),
+        *(f"attack {name}" for name in attacks),
         *(f"run {name}" for name in begun),
     ]
     if len(found) > 1:
@@ -87,15 +90,22 @@ def show(store: Store, what: str) -> str:
         return _image(store, store.image_path(images[0]))
     if edits:
         return _edit(store, edits[0])
+    if attacks:
+        return _attack(store, attacks[0])
     if begun:
         return _run(store, begun[0])
-    keys = [path.stem for path in store.root.glob("images/??/*.png")] if _hexadecimal(key) else []
-    keys += [path.stem for path in store.root.glob("edits/*.safetensors")] if _hexadecimal(key) else []
+    anything = ("images/??/*.png", "edits/*.safetensors", "attacks/??/*.safetensors")
+    keys = [name for pattern in anything for name in _keys(store, pattern, key)]
     near = max(keys, key=lambda name: len(commonprefix([name, key])), default="")
     nearest = f" Did you mean '{near}'?" if len(commonprefix([near, key])) >= 4 else suggest(what, runs)
     raise UserError(
-        f"{what}: no image, edit or run goes by that in {store.root}.{nearest} Runs: {', '.join(runs) or 'none'}"
+        f"{what}: no image, edit, attack or run goes by that in {store.root}.{nearest} Runs: {', '.join(runs) or 'none'}"
     )
+
+
+def _keys(store: Store, pattern: str, text: str) -> list[str]:
+    """The keys of files in a store; none if the text cannot be the beginning of one."""
+    return [path.stem for path in store.root.glob(pattern)] if _hexadecimal(text) else []
 
 
 def _hexadecimal(text: str) -> bool:
@@ -110,6 +120,8 @@ def _image(store: Store, path: Path) -> str:
     key = recipe.key
     lines = [f"image {key}", f"file  {path}", ""]
     lines += _pairs(recipe.to_dict() | record)
+    if recipe.attack:
+        lines += ["", *_attack(store, recipe.attack).splitlines()]
     used = []
     for plan_path in sorted(store.root.glob("runs/*/plan.parquet")):
         plan = pd.read_parquet(plan_path)
@@ -127,6 +139,18 @@ def _image(store: Store, path: Path) -> str:
     if not scored:
         lines.append("  none")
     return "\n".join(lines)
+
+
+def _attack(store: Store, key: str) -> str:
+    """What an attack found; an image of it may be here without it, e.g. copied from elsewhere."""
+    result = store.get_attack(key)
+    if result is None:
+        return f"attack {key}\nwhat it found is not here"
+    value = getattr(result, result.form)
+    if isinstance(value, torch.Tensor):
+        value = f"a tensor {list(value.shape)}, {value.dtype}"
+    lines = [f"attack {key}", f"file  {store.attack_path(key)}", ""]
+    return "\n".join([*lines, *_pairs({f"found {result.form}": value, **result.info})])
 
 
 def _edit(store: Store, key: str) -> str:

@@ -86,7 +86,7 @@ def missing_searches(searches: Mapping[str, Search], recipes: Iterable[Recipe], 
 def search_all(searches: Mapping[str, Search], edit: str, model: Model, store: Store) -> None:
     """Do all searches of one edit, which is on the model; what each finds is kept at once."""
     wanted = {key: search for key, search in searches.items() if search.edit == edit}
-    with progress("attack", sum(search.attack.steps for search in wanted.values())) as advance:
+    with progress("attack", sum(search.attack.steps for search in wanted.values()), "steps") as advance:
         for key, search in wanted.items():
             store.put_attack(key, search.attack.find(model.pipe, search.concepts, search.recipe, advance))
 

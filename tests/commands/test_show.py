@@ -8,13 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from table_helpers import make_plan, make_scores, make_store
 
 from erasebench.commands.show import show
+from erasebench.edits.attack import Found
 from erasebench.edits.eraser import Change, Edit
 from erasebench.errors import UserError
+from erasebench.recipe import Recipe
+from erasebench.store import Store
 
 EDIT = "ab" * 16
+
+RECIPE = {
+    "model": "small", "revision": "r", "edit": "", "prompt": "a church", "negative_prompt": "", "seed": 1, "steps": 2,
+    "guidance": 4.0, "width": 8, "height": 8, "scheduler": "DDIMScheduler", "scheduler_config": "{}", "dtype": "float32",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +57,24 @@ def store(plan, tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="module")
 def row(plan):
     return plan[(plan.eraser == "cure") & (plan.role == "erase") & (plan.task == "church")].iloc[0]
+
+
+def test_an_attack_by_key_and_below_an_image_of_it(tmp_path) -> None:
+    store = Store(tmp_path)
+    key = "cd" * 16
+    store.put_attack(key, Found(prompt="chapel \x1b[31m", info={"attack": "ring_a_bell", "loss": 1.5}))
+    store.put_attack("ce" * 16, Found(embedding=torch.ones(77, 8)))
+    for text in (show(store, key), show(store, "cdcd")):
+        assert key in text and "ring_a_bell" in text and "1.5" in text and "chapel" in text
+        assert "\x1b" not in text, "a sign that steers a terminal is written out"
+    assert "a tensor [77, 8]" in show(store, "cece")
+    recipe = Recipe(**RECIPE, attack=key)
+    store.put_image(recipe, Image.new("RGB", (8, 8)), {})
+    assert "chapel" in show(store, recipe.key) and f"attack {key}" in show(store, recipe.key)
+    store.attack_path(key).unlink()
+    assert "what it found is not here" in show(store, recipe.key)
+    with pytest.raises(UserError, match=f"Did you mean '{'ce' * 16}'"):
+        show(store, "cecece00")
 
 
 def test_an_image_by_key_or_first_digits_says_everything(store, row) -> None:
@@ -104,7 +131,7 @@ def test_what_is_not_there_is_answered_with_what_is_nearest(store, row) -> None:
         show(store, wrong)
     with pytest.raises(UserError, match="Did you mean 'objects-small-[12]'.*Runs: objects-small-1, objects-small-2"):
         show(store, "object-smal-1")
-    with pytest.raises(UserError, match="no image, edit or run"):
+    with pytest.raises(UserError, match="no image, edit, attack or run"):
         show(store, "../../etc/passwd")
     with pytest.raises(UserError, match="no such file"):
         show(store, "nowhere.png")
