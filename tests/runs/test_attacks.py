@@ -1,0 +1,212 @@
+"""Attacks through the public command: planned before they run, done once, killed, and measured beside the clean images."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from erasebench.config.compose import compose
+from erasebench.edits.attack import Attack
+from erasebench.errors import UserError
+from erasebench.run import run
+from erasebench.store import Store
+
+SMALL = [
+    "model=folder", "model.name=small", "protocol=embedded", "protocol.steps=2", "task=object", "task.erase=[church]",
+    "metric=[]", "prompts.per_erased=3", "prompts.per_retained=1", "prompts.general=1", "device=cpu",
+]  # fmt: skip
+
+QUICK = [
+    "attack=[ring_a_bell_quick,random_tokens]", "attack.ring_a_bell.population=6",
+    "attack.ring_a_bell.generations=3", "attack.ring_a_bell.length=4",
+]  # fmt: skip
+
+LOOKS = ["+attack.looks._target_=attack_plugins.Looks", "plugins=[attack_plugins]"]
+
+
+@pytest.fixture(scope="module")
+def model_folder(small_pipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    small_pipe().save_pretrained(folder)
+    return folder
+
+
+def overrides(model_folder: Path, store: Path, *more: str) -> list[str]:
+    return [*SMALL, f"model.path={model_folder}", f"store.dir={store}", *more]
+
+
+def printed(config) -> tuple[str, object]:
+    console = Console(file=io.StringIO(), width=200)
+    return console.file.getvalue() if (done := run(config, console)) is None else console.file.getvalue(), done
+
+
+def plan_of(done) -> pd.DataFrame:
+    return pd.read_parquet(done.folder / "plan.parquet")
+
+
+def pixels(store: Path) -> dict[str, str]:
+    records = Store(store).image_records()
+    return dict(zip(records.key, records.pixels_sha256, strict=True))
+
+
+def found_in(store: Path) -> dict[str, int]:
+    return {path.stem: path.stat().st_mtime_ns for path in store.glob("attacks/*/*.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def finished(model_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    store = tmp_path_factory.mktemp("results")
+    return store, run(compose(overrides(model_folder, store, "method=[cure,uce]", *QUICK)))
+
+
+def test_every_eraser_has_rows_of_every_attack_for_erased_prompts_alone(finished) -> None:
+    plan = plan_of(finished[1])
+    attacks = {label for label in plan.attack if label}
+    assert len(attacks) == 2
+    for eraser in ("none", "cure", "uce"):
+        for attack in attacks:
+            rows = plan[plan.eraser == f"{eraser} + {attack}"]
+            clean = plan[(plan.eraser == eraser) & (plan.role == "erase")]
+            assert set(rows.role) == {"erase"} and rows.prompt_id.tolist() == clean.prompt_id.tolist()
+            assert rows.clean_key.tolist() == clean.key.tolist()
+            assert rows.original_key.tolist() == clean.original_key.tolist()
+            assert rows.edit_key.tolist() == clean.edit_key.tolist()
+            assert not set(rows.key) & set(plan.key[plan.attack == ""])
+    clean = plan[plan.attack == ""]
+    assert (clean.clean_key == clean.key).all() and (clean.attack_key == "").all()
+
+
+def test_an_image_says_which_attack_made_it_and_asks_for_the_clean_prompt(finished) -> None:
+    store, done = Store(finished[0]), finished[1]
+    for row in plan_of(done).itertuples():
+        recipe = store.recipe(row.key)
+        assert (recipe.attack, recipe.prompt, recipe.edit) == (row.attack_key, row.prompt, row.edit_key)
+        if row.attack:
+            found = store.get_attack(row.attack_key)
+            assert found.info["for"] == {"prompt": row.prompt} and found.info["concepts"] == ["church"]
+
+
+def test_a_transfer_attack_looks_once_for_all_edits(finished) -> None:
+    plan = plan_of(finished[1])
+    attacked = plan[plan.attack != ""]
+    assert len(found_in(finished[0])) == attacked.groupby("attack").prompt.nunique().sum() < len(attacked)
+
+
+def test_the_same_command_again_finds_nothing_to_do(finished, model_folder: Path, monkeypatch) -> None:
+    store, done = finished
+    before, images = found_in(store), pixels(store)
+    monkeypatch.setattr(Attack, "find", lambda *args, **kwargs: pytest.fail("it looked again"))
+    again = run(compose(overrides(model_folder, store, "method=[cure,uce]", *QUICK)))
+    assert found_in(store) == before and pixels(store) == images
+    assert again.folder == done.folder
+    pd.testing.assert_frame_equal(again.measured, done.measured)
+
+
+def test_clean_rows_are_those_of_a_run_without_attacks(finished, model_folder: Path, tmp_path: Path) -> None:
+    plan = plan_of(finished[1])
+    without = run(compose(overrides(model_folder, tmp_path, "method=[cure,uce]")))
+    pd.testing.assert_frame_equal(
+        plan[plan.attack == ""].reset_index(drop=True), plan_of(without).reset_index(drop=True)
+    )
+    assert not (tmp_path / "attacks").exists()
+
+
+def test_no_attack_is_the_same_run_as_before_there_were_attacks(model_folder: Path, tmp_path: Path) -> None:
+    from erasebench.runs.plan import prepare
+
+    hashes = {
+        prepare(compose(overrides(model_folder, tmp_path, *more))).hash
+        for more in ([], ["attack=none"], ["attack=[]"])
+    }
+    assert len(hashes) == 1
+    assert prepare(compose(overrides(model_folder, tmp_path, *QUICK))).hash not in hashes
+
+
+def test_a_dry_run_counts_the_searches_and_does_none(model_folder: Path, tmp_path: Path) -> None:
+    text, done = printed(compose(overrides(model_folder, tmp_path, "method=cure", *QUICK, "dry_run=true")))
+    assert done is None and "6 searches" in text
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_an_attack_that_looks_at_the_edited_model_gets_it_and_looks_for_each(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    done = run(compose(overrides(model_folder, tmp_path, "method=[cure,uce]", *LOOKS)))
+    plan, store = plan_of(done), Store(tmp_path)
+    attacked = plan[plan.attack == "looks"]
+    assert attacked.attack_key.nunique() == len(attacked) == 9
+    for row in attacked.itertuples():
+        eraser = row.eraser.split(" + ")[0]
+        assert store.get_attack(row.attack_key).info["edits"] == ([] if eraser == "none" else [eraser])
+
+
+def test_kill_9_while_it_looks_and_the_same_command_goes_on(model_folder: Path, tmp_path: Path) -> None:
+    """What was found before the kill is kept; the end is that of a run that was left alone."""
+    slow = [*overrides(model_folder, tmp_path, "method=cure", *LOOKS), "+attack.looks.seconds=0.3"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "erasebench", "run", *slow],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**_environment()},
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while len(found_in(tmp_path)) < 2 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = found_in(tmp_path)
+    assert 2 <= len(before) < 6
+    done = run(compose(slow))
+    after = found_in(tmp_path)
+    assert len(after) == 6 and before.items() <= after.items()
+    plan = plan_of(done)
+    assert set(plan.key) <= set(pixels(tmp_path))
+
+
+def test_what_was_found_and_damaged_since_is_looked_for_again(model_folder: Path, tmp_path: Path) -> None:
+    command = overrides(model_folder, tmp_path, "method=cure", *QUICK)
+    done = run(compose(command))
+    plan = plan_of(done)
+    row = plan[plan.attack != ""].iloc[0]
+    store = Store(tmp_path)
+    whole, image = store.attack_path(row.attack_key).read_bytes(), store.image_path(row.key)
+    before = pixels(tmp_path)
+    store.attack_path(row.attack_key).write_bytes(whole[:50])
+    image.unlink()
+    run(compose(command))
+    assert store.get_attack(row.attack_key) is not None and pixels(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (["attack=ring_a_bell", "attack.ring_a_bell.length=99"], "reads 75 tokens, not 99"),
+        (["attack=ring_a_bell", "attack.ring_a_bell.population=1"], "population=1"),
+        (["attack=ring_a_bel"], "Did you mean 'ring_a_bell'"),
+        (["attack=ring_a_bell", "+attack.ring_a_bell.generation=5"], "generation"),
+        (["+attack.x._target_=erasebench.methods.closed_form.cure.Cure"], "Attack"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(override, message, model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        run(compose(overrides(model_folder, tmp_path, *override)))
+    assert not list(tmp_path.glob("images/*")) and not list(tmp_path.glob("attacks/*"))
+
+
+def test_an_attack_by_the_name_of_another_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    twice = ["attack=random_tokens", "+attack.random_tokens__2={_target_: erasebench.methods.attacks.random_tokens.RandomTokens}"]
+    with pytest.raises(UserError, match="second attack called"):
+        run(compose(overrides(model_folder, tmp_path, *twice)))
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
