@@ -100,6 +100,9 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     cost = estimate_run(prepared, model, plan, missing)
     if prepared.dry_run:
         console.print(str(cost), highlight=False)
+        searches = missing_searches(plan.searches, [plan.recipes[key] for key in missing], prepared.store)
+        if searches:
+            console.print(f"before them {len(searches)} searches of attacks; their time is not known", highlight=False)
         return None
     check_writable(prepared.store.root, cost.known_bytes)
     not_run = _not_run(prepared, plan)

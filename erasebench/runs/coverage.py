@@ -13,7 +13,10 @@ from erasebench.scores.metric import Metric
 
 
 def nothing_to_measure(
-    metrics: Sequence[Metric], groups: Mapping[str, tuple[TaskGroup, PromptSet]], edited: bool
+    metrics: Sequence[Metric],
+    groups: Mapping[str, tuple[TaskGroup, PromptSet]],
+    edited: bool,
+    attacked: bool = False,
 ) -> dict[str, str]:
     """Why metrics apply to no row of a run, by their ids.
 
@@ -21,18 +24,21 @@ def nothing_to_measure(
         metrics: all that are asked for.
         groups: the tasks and prompts of a run, by kind.
         edited: whether there is an eraser beside the unedited model.
+        attacked: whether there are attacks, the images of which are none of the unedited model's either.
 
     Raises:
         UserError: prompts that do not fit their tasks.
     """
     parts = [prompts.for_task(task) for group, prompts in groups.values() for task in group.tasks]
     rows = pd.concat([part.drop_duplicates(["role", "kind", "label"]) for part in parts], ignore_index=True)
-    # Whether there are attacked images is not asked here: those have a clean image that is another one.
-    rows = rows.assign(key="edited" if edited else "original", original_key="original", clean_key="clean")
-    return {metric.id: _why(metric, rows, edited) for metric in metrics if not len(metric.applies_to(rows))}
+    clean = "edited" if edited else "original"
+    rows = rows.assign(key="attacked" if attacked else clean, original_key="original", clean_key=clean)
+    return {metric.id: _why(metric, rows, edited or attacked, attacked) for metric in metrics if not len(metric.applies_to(rows))}
 
 
-def _why(metric: Metric, rows: pd.DataFrame, edited: bool) -> str:
+def _why(metric: Metric, rows: pd.DataFrame, edited: bool, attacked: bool) -> str:
+    if metric.paired_with == "clean_key" and not attacked:
+        return "it compares attacked images with those that were not, and nothing is attacked"
     if metric.paired_with == "original_key" and not edited:
         return "it compares edited images with the unedited model's, and nothing is edited"
     kinds, roles = set(rows.kind), set(rows.role)

@@ -210,7 +210,7 @@ def prepare(config: DictConfig) -> Prepared:
         attacks[label] = attack
     metrics = [build(node, f"metric.{name}", Metric, plugins) for name, node in config.metric.items()]
     unavailable = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
-    not_run = unavailable | nothing_to_measure(metrics, groups, edited=len(erasers) > 1)
+    not_run = unavailable | nothing_to_measure(metrics, groups, edited=len(erasers) > 1, attacked=bool(attacks))
     return Prepared(
         protocol=protocol,
         model=ModelSettings(**plain["model"]),

@@ -26,6 +26,11 @@ def test_a_metric_without_rows_is_not_run(overrides: list[str], metric: str, rea
     assert reason in found and not any(name.startswith("judge@") for name in not_run)
 
 
+def test_attacked_images_of_the_unedited_model_are_compared_with_its_clean_ones(tmp_path: Path) -> None:
+    overrides = ["task=object", "method=none", "metric=[judge_distance]", f"store.dir={tmp_path}"]
+    assert prepare(compose(overrides)).not_run and not prepare(compose([*overrides, "attack=random_tokens"])).not_run
+
+
 def test_it_is_said_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["run", "task=object", "task.erase=[church]", "metric=[nudenet]", f"store.dir={tmp_path}", "dry_run=true"])
