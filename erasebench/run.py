@@ -1,4 +1,4 @@
-"""One run, in one walk: check, plan, erase, generate, score, tabulate.
+"""One run, in one walk: check, plan, attack, erase, generate, score, tabulate.
 
 A second call with the same config does only what is missing, so a killed run is finished by giving its command again,
 and several calls at once share the work (:mod:`erasebench.runs.jobs`).
@@ -29,7 +29,7 @@ from erasebench.runs.about import About
 from erasebench.runs.environment import manifest
 from erasebench.runs.estimate import estimate_run, images_without_a_model
 from erasebench.runs.folder import open_run
-from erasebench.runs.jobs import Tally, jobs, score_job, share_out
+from erasebench.runs.jobs import Tally, attack_jobs, jobs, score_job, share_out
 from erasebench.runs.plan import Plan, Prepared, make_plan, prepare
 from erasebench.runs.state import Part, note_error, parts_of, still_lacking
 from erasebench.runs.worker import Worker
@@ -100,9 +100,6 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     cost = estimate_run(prepared, model, plan, missing)
     if prepared.dry_run:
         console.print(str(cost), highlight=False)
-        searches = missing_searches(plan.searches, [plan.recipes[key] for key in missing], prepared.store)
-        if searches:
-            console.print(f"before them {len(searches)} searches of attacks; their time is not known", highlight=False)
         return None
     check_writable(prepared.store.root, cost.known_bytes)
     not_run = _not_run(prepared, plan)
@@ -168,6 +165,9 @@ def _check_supported(prepared: Prepared, model: Model) -> None:
                 f"method {label}: cannot edit {model.name} ({model.family}): {reason}; "
                 "see what fits with: erasebench list models"
             )
+    for label, attack in prepared.attacks.items():
+        if reason := attack.refuses(model):
+            raise UserError(f"attack {label}: cannot attack {model.name} ({model.family}): {reason}")
 
 
 def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:
@@ -202,6 +202,7 @@ def _work(
     """
     failed: dict[str, str] = {}
     for _ in range(2):
+        _attack(prepared, model, plan, console)
         _make_images(prepared, model, plan, console)
         unscored = _score([metric for metric in metrics if metric.id not in failed], prepared, model, plan, console)
         failed |= unscored.failed
@@ -211,6 +212,16 @@ def _work(
     prepared.store.merge_shards()
     unscored.failed = failed
     return unscored, there
+
+
+def _attack(prepared: Prepared, model: Model, plan: Plan, console: Console) -> None:
+    """Find what the attacked images of this process's share need that are missing."""
+    missing = set(prepared.store.missing(plan.recipes))
+    wanted = {job: plan.searches[job.hash].attack.steps for job in attack_jobs(plan, missing, prepared.share)}
+    with progress("attack", sum(wanted.values()), "steps") as advance:
+        tally = Tally(advance, wanted)
+        with Worker(prepared, model, plan, advance=tally.made) as worker:
+            share_out(list(wanted), worker, prepared.store, console, tally.finished)
 
 
 def _make_images(prepared: Prepared, model: Model, plan: Plan, console: Console) -> None:

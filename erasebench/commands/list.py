@@ -64,9 +64,7 @@ def listing(topic: str | None = None) -> str:
     for title, group in TOPICS.items():
         if topic not in (None, title) or not known.get(group):
             continue
-        lines.append(
-            f"{title} (choose with {group}=NAME{' or ' + group + '=[NAME,NAME]' if group in SEVERAL else ''})"
-        )
+        lines.append(f"{title} (choose with {group}=NAME{' or ' + group + '=[NAME,NAME]' if group in SEVERAL else ''})")
         for name in known[group]:
             lines.append(f"  {name:<24} {first_comment(group, name)}")
         lines.append("")

@@ -12,8 +12,6 @@ from erasebench.concepts import Concept, ErasureTask
 from erasebench.edits.attack import Attack, Found, attacked_concepts
 from erasebench.edits.hook import Hook
 from erasebench.errors import UserError
-from erasebench.models.load import Model
-from erasebench.progress import progress
 from erasebench.recipe import Recipe
 from erasebench.store import Store
 
@@ -75,20 +73,6 @@ def attacked_rows(
             )
         )
     return frames
-
-
-def missing_searches(searches: Mapping[str, Search], recipes: Iterable[Recipe], store: Store) -> dict[str, Search]:
-    """The searches that have to be done before some images can be made: by attack key, those that found nothing yet."""
-    needed = dict.fromkeys(recipe.attack for recipe in recipes if recipe.attack)
-    return {key: searches[key] for key in needed if store.get_attack(key) is None}
-
-
-def search_all(searches: Mapping[str, Search], edit: str, model: Model, store: Store) -> None:
-    """Do all searches of one edit, which is on the model; what each finds is kept at once."""
-    wanted = {key: search for key, search in searches.items() if search.edit == edit}
-    with progress("attack", sum(search.attack.steps for search in wanted.values()), "steps") as advance:
-        for key, search in wanted.items():
-            store.put_attack(key, search.attack.find(model.pipe, search.concepts, search.recipe, advance))
 
 
 def attack_hooks(recipes: Iterable[Recipe], searches: Mapping[str, Search], store: Store) -> list[Hook]:

@@ -33,7 +33,11 @@ def nothing_to_measure(
     rows = pd.concat([part.drop_duplicates(["role", "kind", "label"]) for part in parts], ignore_index=True)
     clean = "edited" if edited else "original"
     rows = rows.assign(key="attacked" if attacked else clean, original_key="original", clean_key=clean)
-    return {metric.id: _why(metric, rows, edited or attacked, attacked) for metric in metrics if not len(metric.applies_to(rows))}
+    return {
+        metric.id: _why(metric, rows, edited or attacked, attacked)
+        for metric in metrics
+        if not len(metric.applies_to(rows))
+    }
 
 
 def _why(metric: Metric, rows: pd.DataFrame, edited: bool, attacked: bool) -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from statistics import median
+from typing import Any
 
 import pandas as pd
 
+from erasebench.edits.attack import Attack
 from erasebench.images.generate import device_name
 from erasebench.models.load import Model
 from erasebench.recipe import Recipe
+from erasebench.runs.attacks import ATTACKED_ROLE
 from erasebench.runs.environment import machine
+from erasebench.runs.jobs import attack_jobs
 from erasebench.runs.plan import Plan, Prepared, drawn
 from erasebench.store import Store
 
@@ -33,6 +39,8 @@ class Cost:
         edits: how many are to be made.
         edit_seconds: for all of them; ``None``: no edits of these erasers have been made here yet.
         edit_bytes: for all of them; ``None`` likewise.
+        searches: how many attacks have to look for something.
+        search_seconds: for all of them; ``None``: these attacks have not looked for anything here yet.
     """
 
     images: int
@@ -41,6 +49,8 @@ class Cost:
     edits: int = 0
     edit_seconds: float | None = 0.0
     edit_bytes: float | None = 0.0
+    searches: int = 0
+    search_seconds: float | None = 0.0
 
     @property
     def known_bytes(self) -> int:
@@ -51,6 +61,9 @@ class Cost:
         lines = [_line(self.images, "images", self.seconds, self.disk_bytes)]
         if self.edits:
             lines.append(_line(self.edits, "edits", self.edit_seconds, self.edit_bytes))
+        if self.searches:
+            time = "unknown until the first is done" if self.search_seconds is None else _duration(self.search_seconds)
+            lines.append(f"{self.searches} searches of attacks to do; time for them here: {time}")
         return "\n".join(lines)
 
 
@@ -79,7 +92,15 @@ def estimate_run(prepared: Prepared, model: Model, plan: Plan, missing: Sequence
     methods = {key: eraser.name for _, eraser, _, task in prepared.edits() if (key := eraser.key(model.identity, task))}
     wanted = [name for key, name in methods.items() if not store.edit_path(key).is_file()]
     seconds, size = _edit_costs(store, wanted, model)
-    return replace(images, edits=len(wanted), edit_seconds=seconds, edit_bytes=size)
+    searches = [plan.searches[job.hash].attack for job in attack_jobs(plan, missing) if not store.get_attack(job.hash)]
+    return replace(
+        images,
+        edits=len(wanted),
+        edit_seconds=seconds,
+        edit_bytes=size,
+        searches=len(searches),
+        search_seconds=_search_seconds(store, searches, model),
+    )
 
 
 def _edit_costs(store: Store, methods: Sequence[str], model: Model) -> tuple[float | None, float | None]:
@@ -99,6 +120,22 @@ def _edit_costs(store: Store, methods: Sequence[str], model: Model) -> tuple[flo
         sum(median(seconds[name]) for name in methods) if set(methods) <= set(seconds) else None,
         sum(median(sizes[name]) for name in methods) if set(methods) <= set(sizes) else None,
     )
+
+
+def _search_seconds(store: Store, attacks: Sequence[Attack], model: Model) -> float | None:
+    """Seconds of searches, from the median of those that the same attacks have done here."""
+    here = machine(model)
+    seconds: dict[str, list[float]] = {}
+    for path in islice((store.root / "attacks").glob("*/*.safetensors"), SAMPLE if attacks else 0):
+        result = store.get_attack(path.stem)
+        if result is not None and result.info.get("machine") == here:
+            seconds.setdefault(_same(result.info["attack"], result.info["settings"]), []).append(result.info["seconds"])
+    names = [_same(attack.name, attack.settings) for attack in attacks]
+    return sum(median(seconds[name]) for name in names) if set(names) <= set(seconds) else None
+
+
+def _same(name: str, settings: Mapping[str, Any]) -> str:
+    return json.dumps([name, settings], sort_keys=True)
 
 
 def estimate(store: Store, missing: Iterable[Recipe], device: str) -> Cost:
@@ -146,5 +183,9 @@ def images_without_a_model(prepared: Prepared) -> int:
         _, prompts = prepared.groups[kind]
         edit = eraser.key("?", task)
         name = f"{label} {kind} {task.label}" if edit else ""
-        rows.setdefault(name, []).append(drawn(prompts.for_task(task), prepared.protocol)[decides])
+        wanted = drawn(prompts.for_task(task), prepared.protocol)
+        rows.setdefault(name, []).append(wanted[decides])
+        for attack in prepared.attacks:
+            attacked = wanted[wanted.role == ATTACKED_ROLE]
+            rows.setdefault(f"{name} {attack} {task.label}", []).append(attacked[decides])
     return sum(len(pd.concat(parts).drop_duplicates()) for parts in rows.values())

@@ -1,6 +1,6 @@
 """The work of a run as jobs, which any number of processes share: N identical commands do it once, not N times.
 
-A job is an edit, some images of one edit, or some scores of one metric. Its id is the same in every process that was
+A job is an edit, a search of an attack, some images of one edit, or some scores of one metric. Its id is the same in every process that was
 given the same command, so a process that claims it in the store keeps the others from it. Whoever finds nothing left to
 claim waits for the others' jobs, and takes over those of processes that were killed.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from erasebench.runs.plan import Plan, Share
 from erasebench.scores.scoring import Chunk
 from erasebench.store import Store
 
-EDIT, IMAGES, SCORES = "edit", "images", "scores"
+EDIT, ATTACK, IMAGES, SCORES = "edit", "attack", "images", "scores"
 
 IMAGES_A_JOB = 64
 """Images that one process makes at a time. Not a setting: processes that share a run must agree on it."""
@@ -34,9 +34,9 @@ class Job:
     """A piece of work that one process does at a time.
 
     Attributes:
-        kind: what it makes: :data:`EDIT`, :data:`IMAGES`, :data:`SCORES`.
-        hash: of what it is made of, the same in every process.
-        edit: key of the edit that is made, or that the images are made with; ``""`` is the unedited model.
+        kind: what it makes: :data:`EDIT`, :data:`ATTACK`, :data:`IMAGES`, :data:`SCORES`.
+        hash: of what it is made of, the same in every process; of an attack its key.
+        edit: key of the edit that is made, attacked, or that the images are made with; ``""`` is the unedited model.
         keys: of the images that are made or scored.
     """
 
@@ -72,6 +72,15 @@ def jobs(plan: Plan, share: Share = Share()) -> list[Job]:  # noqa: B008 (frozen
             work.append(Job(EDIT, edit, edit))
         work += images
     return work
+
+
+def attack_jobs(plan: Plan, missing: Collection[str], share: Share = Share()) -> list[Job]:  # noqa: B008 (frozen)
+    """What has to be found before the missing images of a share can be made; searches on one edit together."""
+    keys = [key for job in jobs(plan, share) for key in job.keys if key in missing]
+    needed = dict.fromkeys(plan.recipes[key].attack for key in keys)
+    work = [Job(ATTACK, key, plan.searches[key].edit) for key in needed if key]
+    edits = list(dict.fromkeys(job.edit for job in work))
+    return sorted(work, key=lambda job: edits.index(job.edit))
 
 
 def score_job(chunk: Chunk) -> Job:

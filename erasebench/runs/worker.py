@@ -1,4 +1,4 @@
-"""One process at work on a run: it makes edits, images and scores, one job after the other, in one loaded model."""
+"""One process at work on a run: it makes edits, attacks, images and scores, one job after the other, in one loaded model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from erasebench.edits.eraser import Edit, Eraser, Work
 from erasebench.images.generate import generate
 from erasebench.models.load import Model
 from erasebench.models.targets import named_weight
+from erasebench.runs.attacks import attack_hooks
 from erasebench.runs.environment import machine
-from erasebench.runs.jobs import EDIT, IMAGES, Job, score_job
+from erasebench.runs.jobs import ATTACK, EDIT, IMAGES, Job, score_job
 from erasebench.runs.plan import Plan, Prepared
 from erasebench.runs.training import means_of
 from erasebench.scores.scoring import Chunk, Unscored, score_chunk
@@ -31,7 +32,7 @@ class Worker:
         model: as loaded.
         plan: of the run.
         chunks: of scores to make.
-        advance: called with the number of images that were made or scored.
+        advance: called with the number of images that were made or scored, or of steps of an attack.
 
     Attributes:
         unscored: what could not be scored.
@@ -65,6 +66,8 @@ class Worker:
         """Whether there is nothing left to do."""
         if job.kind == EDIT:
             return self._store.edit_path(job.edit).is_file()
+        if job.kind == ATTACK:
+            return self._store.get_attack(job.hash) is not None
         if job.kind == IMAGES:
             return all(map(self._store.has_image, job.keys))
         chunk = self._chunks[job.id]
@@ -78,15 +81,26 @@ class Worker:
         """
         if job.kind == EDIT:
             return self._edit(job.edit) is not None
+        if job.kind in (ATTACK, IMAGES) and not self._put_on(job.edit):
+            return False
+        if job.kind == ATTACK:
+            self._attack(job.hash)
+            return True
         if job.kind == IMAGES:
-            if not self._put_on(job.edit):
-                return False
-            recipes = [self.plan.recipes[key] for key in job.keys]
+            recipes = [self.plan.recipes[key] for key in self._store.missing(job.keys)]
             about = {"protocol": self.prepared.protocol.identity}
-            generate(self.model, recipes, self._store, self.prepared.batch_size, self.advance, about)
+            hooks = attack_hooks(recipes, self.plan.searches, self._store)
+            generate(self.model, recipes, self._store, self.prepared.batch_size, self.advance, about, hooks)
             return True
         self.advance(score_chunk(self._chunks[job.id], self._store, self.unscored))
         return True
+
+    def _attack(self, key: str) -> None:
+        """Look for what an attack is to find, on the model as it is, and save it with notes of the machine."""
+        search = self.plan.searches[key]
+        result = search.attack.find(self.model.pipe, search.concepts, search.recipe, self.advance)
+        notes = {"device": self.model.device, "machine": machine(self.model)}
+        self._store.put_attack(key, replace(result, info=result.info | notes))
 
     def _put_on(self, key: str) -> bool:
         """Bring the model to an edit (``""``: to none); returns whether the edit could be had."""

@@ -29,6 +29,8 @@ QUICK = [
     "attack.ring_a_bell.generations=3", "attack.ring_a_bell.length=4",
 ]  # fmt: skip
 
+ERASEBENCH = [sys.executable, "-m", "erasebench"]
+
 LOOKS = ["+attack.looks._target_=attack_plugins.Looks", "plugins=[attack_plugins]"]
 
 
@@ -123,8 +125,7 @@ def test_no_attack_is_the_same_run_as_before_there_were_attacks(model_folder: Pa
     from erasebench.runs.plan import prepare
 
     hashes = {
-        prepare(compose(overrides(model_folder, tmp_path, *more))).hash
-        for more in ([], ["attack=none"], ["attack=[]"])
+        prepare(compose(overrides(model_folder, tmp_path, *more))).hash for more in ([], ["attack=none"], ["attack=[]"])
     }
     assert len(hashes) == 1
     assert prepare(compose(overrides(model_folder, tmp_path, *QUICK))).hash not in hashes
@@ -152,7 +153,7 @@ def test_kill_9_while_it_looks_and_the_same_command_goes_on(model_folder: Path, 
     """What was found before the kill is kept; the end is that of a run that was left alone."""
     slow = [*overrides(model_folder, tmp_path, "method=cure", *LOOKS), "+attack.looks.seconds=0.3"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "erasebench", "run", *slow],
+        [*ERASEBENCH, "run", *slow],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**_environment()},
     )  # fmt: skip
     deadline = time.monotonic() + 240
@@ -168,6 +169,21 @@ def test_kill_9_while_it_looks_and_the_same_command_goes_on(model_folder: Path, 
     assert len(after) == 6 and before.items() <= after.items()
     plan = plan_of(done)
     assert set(plan.key) <= set(pixels(tmp_path))
+
+
+def test_two_processes_look_for_each_thing_once(model_folder: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    options = [f"+attack.looks.log={log}", "+attack.looks.seconds=0.5"]
+    command = [*ERASEBENCH, "run", *overrides(model_folder, tmp_path / "r", "method=cure", *LOOKS, *options)]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=_environment())
+        for _ in range(2)
+    ]
+    for process in processes:
+        _, error = process.communicate(timeout=400)
+        assert process.returncode == 0, error
+    searches = log.read_text().split()
+    assert len(searches) == len(set(searches)) == len(found_in(tmp_path / "r")) == 6
 
 
 def test_what_was_found_and_damaged_since_is_looked_for_again(model_folder: Path, tmp_path: Path) -> None:
@@ -201,7 +217,10 @@ def test_what_cannot_be_is_refused_before_any_work(override, message, model_fold
 
 
 def test_an_attack_by_the_name_of_another_is_refused(model_folder: Path, tmp_path: Path) -> None:
-    twice = ["attack=random_tokens", "+attack.random_tokens__2={_target_: erasebench.methods.attacks.random_tokens.RandomTokens}"]
+    twice = [
+        "attack=random_tokens",
+        "+attack.random_tokens__2={_target_: erasebench.methods.attacks.random_tokens.RandomTokens}",
+    ]
     with pytest.raises(UserError, match="second attack called"):
         run(compose(overrides(model_folder, tmp_path, *twice)))
 
