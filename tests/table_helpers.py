@@ -97,7 +97,8 @@ def make_plan(
                             "role": "erase" if label == task else "retain" if label else "general",
                             "prompt_id": f"{label}-{i}", "prompt": prompt, "label": label, "seed": seed,
                             "key": recipe(prompt, seed, edit).key, "original_key": recipe(prompt, seed, "").key,
-                            "guidance": 7.5, "edit_key": edit,
+                            "guidance": 7.5, "edit_key": edit, "attack": "", "attack_key": "",
+                            "clean_key": recipe(prompt, seed, edit).key,
                         }
                     )  # fmt: skip
     return pd.DataFrame(rows)
@@ -208,7 +209,7 @@ def table(points: dict[str, tuple[float, float]] = POINTS, kind: str = "object",
                     "task_kind": kind, "eraser": eraser, "task": "all", "role": role, "metric": metric, "unit": unit,
                     "direction": direction, "value": value, "low": value - half, "high": value + half, "n": 20,
                     "how": "wilson", "difference": math.nan, "difference_low": math.nan, "difference_high": math.nan,
-                    "reason": "",
+                    "reason": "", "attack": "",
                 }
             )  # fmt: skip
     return pd.DataFrame(rows, columns=list(MEASURED_COLUMNS))

@@ -28,3 +28,8 @@ def _shown(value: Any) -> Any:
     if isinstance(value, Mapping) and all(isinstance(entry, Eraser) for entry in value.values()):
         return " + ".join(eraser_label(entry.name, entry) for entry in value.values())
     return value
+
+
+def row_text(eraser: str, attack: str) -> str:
+    """What a row is called: its eraser, and the attack it is under if it is under one."""
+    return f"{eraser} + {attack}" if attack else eraser

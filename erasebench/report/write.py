@@ -17,6 +17,7 @@ from erasebench.report.outcomes import outcomes, seen
 from erasebench.report.runs import Run, check_scored, find_runs
 from erasebench.report.thumbnails import write_thumbnails
 from erasebench.store import Store
+from erasebench.tables import attacks
 from erasebench.tables import pairs as paired
 from erasebench.tables.layout import print_tables, write_tables
 from erasebench.tables.tabulate import Joint, join_runs, joint_name
@@ -152,5 +153,6 @@ def _tables(folder: Path, joint: Joint, pairs: pd.DataFrame) -> None:
     """The tables as CSV, Markdown and LaTeX, and a document that puts the latter together."""
     written = write_tables(joint.measured, folder, joint.about)
     paired.write_pairs(pairs, folder)
+    attacks.write_attacks(attacks.compare_attacks(joint.plan, joint.scores, joint.metrics, joint.not_run), folder)
     inputs = "\n".join(rf"\input{{{path.stem}}}\clearpage" for path in written if path.suffix == ".tex")
     (folder / "all.tex").write_text(WRAPPER.replace("INPUTS", inputs), encoding="utf-8")

@@ -11,6 +11,7 @@ import pandas as pd
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.edits.attack import Attack, Found, attacked_concepts
 from erasebench.edits.hook import Hook
+from erasebench.edits.label import row_text
 from erasebench.errors import UserError
 from erasebench.recipe import Recipe
 from erasebench.store import Store
@@ -69,7 +70,11 @@ def attacked_rows(
             attack_keys.append(attack_key)
         frames.append(
             clean.assign(
-                eraser=clean.eraser + f" + {label}", attack=label, attack_key=attack_keys, key=keys, clean_key=clean.key
+                eraser=[row_text(eraser, label) for eraser in clean.eraser],
+                attack=label,
+                attack_key=attack_keys,
+                key=keys,
+                clean_key=clean.key,
             )
         )
     return frames

@@ -27,7 +27,7 @@ from erasebench.store import Store
 PLAN = (
     "eraser", "task", "task_kind", "role", "prompt_id", "prompt", "seed", "label", "kind", "key", "original_key", "edit_key",
 )  # fmt: skip
-"""Columns that every plan has had; ``targets`` came later and can be told from the rest."""
+"""Columns that every plan has had; ``targets`` and what is said of attacks came later and can be told from the rest."""
 
 
 METRICS = "metrics.json"
@@ -69,7 +69,9 @@ def read_plan(folder: Path) -> pd.DataFrame:
             f"run {folder.name}: its plan was written by another version (no column {', '.join(lacking)}); give its "
             f"command again, images are kept: {command_line(read_manifest(folder))}"
         )
-    return plan if "targets" in plan else plan.assign(targets=plan.task.str.split(" + ", regex=False))
+    if "targets" not in plan:
+        plan = plan.assign(targets=plan.task.str.split(" + ", regex=False))
+    return plan if "attack" in plan else plan.assign(attack="", attack_key="", clean_key=plan.key)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

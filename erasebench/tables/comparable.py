@@ -137,7 +137,7 @@ def _check_comparable(plan: pd.DataFrame) -> None:
                 f"{eraser} drew prompt {part.prompt_id[part.duplicated('prompt_id')].iloc[0]} with {task} erased in two "
                 "ways (another size, negative prompt or scheduler setting); tabulate these runs apart"
             )
-    for kind, part in plan.groupby("task_kind", sort=False):
+    for (kind, _), part in plan.groupby(["task_kind", "attack"], sort=False):
         by_eraser = {
             eraser: set(zip(rows.task, rows.prompt_id, rows.role, rows.original_key, strict=True))
             for eraser, rows in part.groupby("eraser", sort=False)

@@ -38,6 +38,14 @@ REMARKS = {
 
 EMPTY = "not run"
 DIFFERENCES = "Difference to the unedited model on the same prompts and seeds (rates in percentage points)"
+DIFFERENCES_ATTACKED = (
+    "Difference to the unedited model, and under an attack to the same edit without it, on the same prompts and seeds "
+    "(rates in percentage points)"
+)
+ATTACKED = (
+    "a row with + is the edit before it under the attack behind it, on the prompts that ask for what was erased: "
+    "rates there are attack success rates"
+)
 ERASER_WIDTH = 24
 """Characters of an eraser's label on one line in the terminal."""
 
@@ -141,10 +149,15 @@ def caption(measured: pd.DataFrame, kind: str, about: About) -> str:
         f"95 % intervals ({', '.join(intervals)})" if intervals else "no intervals",
         *(words for mark, words in REMARKS.items() if any(mark in way for way in ways)),
         "bold: best of the erasers, and all that its interval does not tell apart",
+        *([ATTACKED] if part.attack.any() else []),
         f"metrics {', '.join(metrics)}",
         *(f"not run: {name} ({reason})" for name, reason in _reasons(part)),
     ]
     return f"{'. '.join(sentences)}. {about.note}".rstrip()
+
+
+def _differences(measured: pd.DataFrame) -> str:
+    return DIFFERENCES_ATTACKED if measured.attack.any() else DIFFERENCES
 
 
 def _reasons(measured: pd.DataFrame) -> list[tuple[str, str]]:
@@ -158,7 +171,7 @@ def markdown(measured: pd.DataFrame, kind: str, about: About) -> str:
     parts = [_markdown_rows(layout(measured, kind)), _markdown_escaped(caption(measured, kind, about))]
     differences = layout(measured, kind, of="difference")
     if differences[1]:
-        parts += [f"**{DIFFERENCES}**", _markdown_rows(differences)]
+        parts += [f"**{_differences(measured)}**", _markdown_rows(differences)]
     tasks = [task for task in dict.fromkeys(measured.task[measured.task_kind == kind]) if task != tables.POOLED]
     if len(tasks) > 1:
         for task in tasks:
@@ -187,7 +200,7 @@ def latex(measured: pd.DataFrame, kind: str, about: About) -> str:
     text = _latex_table(layout(measured, kind), caption(measured, kind, about))
     differences = layout(measured, kind, of="difference")
     if differences[1]:
-        text += "\n" + _latex_table(differences, f"Erasing concepts of kind {kind}. {DIFFERENCES}.")
+        text += "\n" + _latex_table(differences, f"Erasing concepts of kind {kind}. {_differences(measured)}.")
     return text
 
 
@@ -223,7 +236,7 @@ def write_tables(measured: pd.DataFrame, folder: Path, about: About) -> list[Pat
         The files written.
     """
     written = [folder / "measured.csv"]
-    write_text(written[0], measured.to_csv(index=False))
+    write_text(written[0], (measured if measured.attack.any() else measured.drop(columns="attack")).to_csv(index=False))
     for kind in dict.fromkeys(measured.task_kind):
         for suffix, text in ((".md", markdown(measured, kind, about)), (".tex", latex(measured, kind, about))):
             written.append(folder / f"{re.sub(r'[^a-z0-9]+', '-', kind.lower())}{suffix}")

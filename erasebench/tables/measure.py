@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from erasebench.concepts import ROLES
-from erasebench.edits.label import UNEDITED
+from erasebench.edits.label import UNEDITED, row_text
 from erasebench.errors import UserError
 from erasebench.scores.estimate import Estimate, not_run
 from erasebench.scores.means import mean_estimate
@@ -33,11 +33,12 @@ NO_NUMBER = (
 )
 
 Slice = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, str]
-"""What a number is of, its scored rows, the unedited model's rows of the same prompts, why there is no number."""
+"""What a number is of, its scored rows, the rows of the same prompts that it is compared with (of the unedited model;
+under an attack, of the same edit without it), why there is no number."""
 
 MEASURED_COLUMNS = (
     "task_kind", "eraser", "task", "role", "metric", "unit", "direction", "value", "low", "high", "n", "how",
-    "difference", "difference_low", "difference_high", "reason",
+    "difference", "difference_low", "difference_high", "reason", "attack",
 )  # fmt: skip
 
 
@@ -53,8 +54,8 @@ def measure(
     """The tidy table of everything measured, in full precision.
 
     Args:
-        plan: one row an (eraser, task, prompt): ``eraser, task, task_kind, role, prompt_id, prompt, label, kind, key,
-            original_key``.
+        plan: one row an (eraser, attack, task, prompt): ``eraser, task, task_kind, role, prompt_id, prompt, label, kind,
+            key, original_key, edit_key, attack, clean_key``.
         scores: by ``metric.records_id``, stored scores with ``key`` and the metric's inputs.
         metrics: which numbers to make.
         not_run_because: by ``metric.id``, why a metric has no scores.
@@ -166,24 +167,28 @@ def _slices(asked: pd.DataFrame, joined: pd.DataFrame, metric: Metric, reason: s
         tasks = list(dict.fromkeys(part.task))
         for task in [POOLED, *tasks] if len(tasks) > 1 else [POOLED]:
             of_task = part if task == POOLED else part[part.task == task]
-            unedited = of_task.row[of_task.eraser == UNEDITED]
-            originals = joined[joined.row.isin(unedited)].set_index(["task", "prompt_id"])
-            for eraser, wanted in of_task.groupby("eraser", sort=False):
+            unedited = of_task[of_task.eraser == UNEDITED]
+            of_unedited = joined[joined.row.isin(unedited.row)].set_index(["task", "prompt_id"])
+            for (eraser, attack), wanted in of_task.groupby(["eraser", "attack"], sort=False):
                 rows = joined[joined.row.isin(wanted.row)].reset_index(drop=True)
+                base, originals = unedited, of_unedited
+                if attack:
+                    base = _clean_rows(of_task, wanted)
+                    originals = joined[joined.row.isin(base.row)].set_index(["task", "prompt_id"])
                 index = pd.MultiIndex.from_frame(rows[["task", "prompt_id"]])
                 paired = originals.loc[index[index.isin(originals.index)]].reset_index()
                 identity = {
                     "task_kind": kind, "eraser": eraser, "task": task, "role": role, "metric": metric.id,
-                    "unit": metric.unit, "direction": metric.directions[role],
+                    "unit": metric.unit, "direction": metric.directions[role], "attack": attack,
                 }  # fmt: skip
-                yield (
-                    identity,
-                    rows,
-                    paired,
-                    reason
-                    or _gap(wanted, rows, "rows")
-                    or _gap(of_task[of_task.row.isin(unedited)], originals, "rows of the unedited model"),
-                )
+                what = "rows without the attack" if attack else "rows of the unedited model"
+                yield identity, rows, paired, reason or _gap(wanted, rows, "rows") or _gap(base, originals, what)
+
+
+def _clean_rows(rows: pd.DataFrame, attacked: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the same edits and prompts as some attacked ones, without the attack."""
+    clean = rows[(rows.attack == "") & rows.key.isin(attacked.clean_key)]
+    return clean.drop_duplicates(["task", "prompt_id"])  # two erasers may have made the same edit
 
 
 def _gap(wanted: pd.DataFrame, scored: pd.DataFrame, what: str) -> str:
@@ -217,7 +222,7 @@ def _numbers(
         ours, theirs = metric.values(rows), metric.values(originals)
         if ours.notna().any() and theirs.notna().any():
             # Edits of several tasks redraw one original: these pairs hang together.
-            difference = paired_difference(ours, theirs, originals.key, metric.outcome)
+            difference = paired_difference(ours, theirs, originals.original_key, metric.outcome)
     return _cells(estimate, difference)
 
 
@@ -267,7 +272,7 @@ def _cost_rows(costs: pd.DataFrame) -> Iterator[dict[str, Any]]:
             if values.notna().any():
                 identity = {
                     "task_kind": kind, "eraser": eraser, "task": POOLED, "role": "cost", "metric": name,
-                    "unit": "", "direction": direction,
+                    "unit": "", "direction": direction, "attack": "",
                 }  # fmt: skip
                 if apart:  # seconds of two machines are no column; each edit's own are in its notes
                     yield identity | _cells(not_run(), reason=apart)
@@ -310,18 +315,21 @@ def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:
 def best(cells: Sequence[Mapping[str, Any] | None]) -> list[bool]:
     """Which cells of a column are best, as far as the intervals tell: the best value and all it overlaps.
 
-    The unedited model does not compete. Cells without a number or an interval are never best, nor is anything in a
-    column with fewer than two numbers.
+    Rows under one attack compete with each other, and those without an attack. The unedited model does not compete.
+    Cells without a number or an interval are never best, nor is any of fewer than two that compete.
     """
-    known = [
-        cell is not None and cell["eraser"] != UNEDITED and not np.isnan([cell["value"], cell["low"]]).any()
-        for cell in cells
-    ]
-    if sum(known) < 2:
-        return [False] * len(cells)
     sign = {"up": 1, "down": -1}
-    ours = [sign[cell["direction"]] * cell["value"] if ok else -np.inf for cell, ok in zip(cells, known, strict=True)]
-    top = cells[int(np.argmax(ours))]
-    return [
-        ok and cell["low"] <= top["high"] and top["low"] <= cell["high"] for cell, ok in zip(cells, known, strict=True)
-    ]
+    marks = [False] * len(cells)
+    competing: dict[str, list[int]] = {}
+    for number, cell in enumerate(cells):
+        if cell is None or np.isnan([cell["value"], cell["low"]]).any():
+            continue
+        if cell["eraser"] != row_text(UNEDITED, cell["attack"]):
+            competing.setdefault(cell["attack"], []).append(number)
+    for numbers in competing.values():
+        rivals = [cell for number in numbers if (cell := cells[number]) is not None]
+        top = max(rivals, key=lambda cell: sign[cell["direction"]] * cell["value"])
+        for number, cell in zip(numbers, rivals, strict=True):
+            overlaps = cell["low"] <= top["high"] and top["low"] <= cell["high"]
+            marks[number] = len(rivals) > 1 and bool(overlaps)
+    return marks

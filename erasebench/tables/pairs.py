@@ -54,7 +54,8 @@ def compare(
 ) -> pd.DataFrame:
     """Every two erasers in every column that has a number for each image.
 
-    The unedited model is left out: differences to it stand in the tables themselves. The arguments are those of
+    The unedited model is left out: differences to it stand in the tables themselves. So are attacked images
+    (:mod:`erasebench.tables.attacks`). The arguments are those of
     :func:`erasebench.tables.measure.measure`.
 
     Returns:
@@ -63,6 +64,7 @@ def compare(
         corrected over all rows of one ``task_kind``.
     """
     found: list[dict[str, Any]] = []
+    plan = plan[plan.attack == ""]
     erasers = plan[plan.eraser != UNEDITED].groupby("task_kind").eraser.nunique()
     for metric in metrics:
         columns: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
@@ -88,17 +90,30 @@ def compare(
                         for name in ("task_kind", "role", "metric", "unit", "direction")
                     }
                     found.append(
-                        identity | {"a": a, "b": b} | _pair(both.value, both.value_b, both.prompt, metric.outcome)
+                        identity | {"a": a, "b": b} | pair_of(both.value, both.value_b, both.prompt, metric.outcome)
                     )
-    pairs = pd.DataFrame(found, columns=list(FIELDS))
-    for _, rows in pairs.groupby("task_kind", sort=False).groups.items():
-        pairs.loc[rows, "p_holm"] = holm(pairs.p[rows])
+    pairs = holm_by_kind(pd.DataFrame(found, columns=list(FIELDS)))
     kinds = list(dict.fromkeys(plan.task_kind))
     order = [(kinds.index(row.task_kind), row.unit != "%", ROLES.index(row.role)) for row in pairs.itertuples()]
     return pairs.iloc[sorted(range(len(pairs)), key=order.__getitem__)].reset_index(drop=True)
 
 
-def _pair(a: pd.Series, b: pd.Series, prompts: pd.Series, outcome: str) -> dict[str, Any]:
+def holm_by_kind(tests: pd.DataFrame) -> pd.DataFrame:
+    """Tests with their ``p`` corrected in ``p_holm``, over all of one ``task_kind``."""
+    for _, rows in tests.groupby("task_kind", sort=False).groups.items():
+        tests.loc[rows, "p_holm"] = holm(tests.p[rows])
+    return tests
+
+
+def pair_of(a: pd.Series, b: pd.Series, prompts: pd.Series, outcome: str) -> dict[str, Any]:
+    """The difference of two numbers of the same prompts, its test, and how many prompts tell one from the other.
+
+    Args:
+        a: numbers, none of them NaN.
+        b: the same of the other side, in the same order.
+        prompts: what makes pairs hang together: the prompt and seed of each.
+        outcome: as :attr:`erasebench.scores.metric.Metric.outcome`.
+    """
     estimate = paired_difference(a, b, prompts, outcome)
     one_each = not prompts.duplicated().any()
     # Pairs of one prompt and seed are turned together; scaled so that the mean is the difference.
@@ -220,12 +235,12 @@ def pair_cells(pairs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         named = part.rename(columns={"low": "difference_low", "high": "difference_high"}).assign(reason="", how="")
         shown = column_text([row | {"low": row["difference_low"]} for row in named.to_dict("records")], "difference")
         for row, text in zip(part.itertuples(), shown, strict=True):
-            ps = (_p_text(row.p), _p_text(row.p_holm))
+            ps = (p_text(row.p), p_text(row.p_holm))
             rows.append([title(role, metric, direction, unit), row.a, row.b, text, str(row.n), row.test, *ps])
     return ["column", "A", "B", "difference", "n", "test", "p", "p Holm"], rows
 
 
-def _p_text(p: float) -> str:
+def p_text(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 

@@ -26,8 +26,8 @@ from erasebench.runs.state import check_finished
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.store import Store
+from erasebench.tables import attacks, figures, frontier, published
 from erasebench.tables import comparable as mixing
-from erasebench.tables import figures, frontier, published
 from erasebench.tables import measure as tables
 from erasebench.tables import pairs as paired
 from erasebench.tables.comparable import _check_comparable
@@ -54,11 +54,13 @@ def reduce_and_write(
     write_tables(measured, folder / "tables", about)
     pairs = paired.compare(plan, scores, metrics, not_run)
     paired.write_pairs(pairs, folder / "tables")
+    attacked = attacks.compare_attacks(plan, scores, metrics, not_run, view.rates)
+    attacks.write_attacks(attacked, folder / "tables")
     by, seen = tables.recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
     for kind in dict.fromkeys(plan.task_kind):
         path, blur = folder / "grids" / f"{kind}.png", kind == "unsafe" and not about.embedded
         figures.grid(plan, store, kind, path, blur=blur, seen=seen, seen_by=by)
-    view.show(measured, pairs, about, console)
+    view.show(measured, pairs, attacked, about, console)
     _published(measured, folder, about, console)
     return measured
 
@@ -223,12 +225,14 @@ def _together(
     write_tables(joint.measured, target, joint.about)
     pairs = paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run)
     paired.write_pairs(pairs, target)
+    attacked = attacks.compare_attacks(joint.plan, joint.scores, joint.metrics, joint.not_run, view.rates)
+    attacks.write_attacks(attacked, target)
     for kind in dict.fromkeys(joint.measured.task_kind):
         frontier.write(joint.measured, kind, target)
     if joint.option:
         for kind in dict.fromkeys(joint.measured.task_kind):
             figures.strength(joint.measured, kind, joint.option, target / f"{kind}-{joint.option}.png")
-    view.show(joint.measured, pairs, joint.about, console)
+    view.show(joint.measured, pairs, attacked, joint.about, console)
     console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
     return joint.measured
 
@@ -252,7 +256,17 @@ def _mixed(
         ignore_index=True,
     )
     paired.write_pairs(pairs, target)
-    view.show(measured, pairs, about, console)
+    attacked = pd.concat(
+        [
+            mixing.labelled(
+                attacks.compare_attacks(joint.plan, joint.scores, joint.metrics, joint.not_run, view.rates), name
+            )
+            for joint, name in zip(joints, names, strict=True)
+        ],
+        ignore_index=True,
+    )
+    attacks.write_attacks(attacked, target)
+    view.show(measured, pairs, attacked, about, console)
     console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
     return measured
 

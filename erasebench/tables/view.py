@@ -13,7 +13,7 @@ from erasebench.errors import UserError
 from erasebench.runs.about import About
 from erasebench.runs.sweep import command
 from erasebench.scores.rates import WILSON
-from erasebench.tables import columns, frontier, power
+from erasebench.tables import attacks, columns, frontier, power
 from erasebench.tables import pairs as paired
 from erasebench.tables.layout import print_tables
 
@@ -45,10 +45,13 @@ class View:
         if self.best:
             frontier.conditions(self.best, measured)
 
-    def show(self, measured: pd.DataFrame, pairs: pd.DataFrame, about: About, console: Console) -> None:
-        """Print a table and what its pairs say."""
+    def show(
+        self, measured: pd.DataFrame, pairs: pd.DataFrame, attacked: pd.DataFrame, about: About, console: Console
+    ) -> None:
+        """Print a table, what its pairs say, and what attacks brought back."""
         print_tables(columns.sort_rows(measured, self.sort) if self.sort else measured, about, console)
         paired.print_ranks(pairs, console)
+        attacks.print_attacks(attacked, console)
         if self.power:
             power.print_power(pairs, console)
 

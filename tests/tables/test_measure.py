@@ -217,7 +217,7 @@ def test_wide_has_the_unedited_model_first_and_roles_in_order(measured: pd.DataF
 
 
 def cell(eraser: str, value: float, low: float, high: float, direction: str = "down") -> dict:
-    return {"eraser": eraser, "value": value, "low": low, "high": high, "direction": direction}
+    return {"eraser": eraser, "value": value, "low": low, "high": high, "direction": direction, "attack": ""}
 
 
 def test_best_are_all_that_the_interval_does_not_tell_from_the_best() -> None:

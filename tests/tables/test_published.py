@@ -41,7 +41,7 @@ def config_of(*overrides: str):
 
 def cell(eraser: str, task: str, role: str, metric: str, value: float, **more) -> dict:
     row = dict.fromkeys(MEASURED, math.nan) | {
-        "task_kind": "object", "eraser": eraser, "task": task, "role": role, "metric": metric, "unit": "%",
+        "task_kind": "object", "eraser": eraser, "attack": "", "task": task, "role": role, "metric": metric, "unit": "%",
         "direction": "down", "value": value, "low": value - 0.01, "high": value + 0.01, "n": 500, "how": "wilson",
         "reason": "",
     }  # fmt: skip

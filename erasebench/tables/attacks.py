@@ -1,0 +1,141 @@
+"""What attacks brought back: for every edit and attack, how often the concept is seen without it and with it.
+
+The rate with the attack is the attack success rate (ASR), the one without it the papers' pre-ASR. Both are of the same
+prompts and seeds, so the test between them is a test of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from erasebench.files import write_text
+from erasebench.scores.metric import Metric
+from erasebench.scores.rates import WILSON
+from erasebench.tables.layout import column_text, markdown_table, title
+from erasebench.tables.measure import POOLED, slices_of
+from erasebench.tables.pairs import holm_by_kind, p_text, pair_of
+
+ATTACK_FIELDS = (
+    "task_kind", "eraser", "attack", "role", "metric", "unit", "direction", "clean", "clean_low", "clean_high",
+    "attacked", "attacked_low", "attacked_high", "difference", "low", "high", "n", "only_attacked", "only_clean",
+    "test", "p", "p_holm",
+)  # fmt: skip
+"""Columns of the table of attacks."""
+
+ATTACKS_EXPLAINED = (
+    "Clean: the edit without the attack (pre-ASR, where the column is a rate). Attacked: the same prompts and seeds under "
+    "the attack (ASR). Difference: attacked less clean, with its 95 % interval. n: prompts and seeds. p: exact McNemar "
+    "test of answers that are 0 or 1, else a sign-flip test of the differences. p Holm: corrected for all tests of this table."
+)
+
+
+def compare_attacks(
+    plan: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    metrics: Sequence[Metric],
+    not_run_because: Mapping[str, str] | None = None,
+    rates: str = WILSON,
+) -> pd.DataFrame:
+    """Every edit under every attack beside the same edit without it, the unedited model included.
+
+    The arguments are those of :func:`erasebench.tables.measure.measure`.
+
+    Returns:
+        Columns :data:`ATTACK_FIELDS`, pooled over tasks; no rows where nothing was attacked, or has no number for each
+        image. ``p_holm`` is corrected over all rows of one ``task_kind``.
+    """
+    rows: list[dict[str, Any]] = []
+    for metric in metrics if plan.attack.any() else ():
+        for identity, attacked, clean, reason in slices_of(
+            plan, scores, metric, (not_run_because or {}).get(metric.id, "")
+        ):
+            if reason or identity["task"] != POOLED or not identity["attack"] or len(clean) != len(attacked):
+                continue
+            with_it, without = metric.values(attacked), metric.values(clean)
+            both = with_it.notna() & without.notna()
+            if not both.any():
+                continue
+            pair = pair_of(with_it[both], without[both], attacked.original_key[both], metric.outcome)
+            rows.append(
+                {name: identity[name] for name in ("task_kind", "attack", "role", "metric", "unit", "direction")}
+                | {"eraser": clean.eraser.iloc[0]}
+                | _estimate("clean", metric, clean, rates)
+                | _estimate("attacked", metric, attacked, rates)
+                | {name: pair[name] for name in ("difference", "low", "high", "n", "test", "p")}
+                | {"only_attacked": pair["only_a"], "only_clean": pair["only_b"]}
+            )
+    return holm_by_kind(pd.DataFrame(rows, columns=list(ATTACK_FIELDS)))
+
+
+def _estimate(name: str, metric: Metric, rows: pd.DataFrame, rates: str) -> dict[str, float]:
+    estimate = metric.reduce(rows, rates=rates)
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def write_attacks(attacks: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write ``attacks.csv`` (full precision) and ``attacks.md``.
+
+    Returns:
+        The files written; none where nothing was attacked.
+    """
+    if not len(attacks):
+        return []
+    written = [folder / "attacks.csv", folder / "attacks.md"]
+    write_text(written[0], attacks.to_csv(index=False))
+    parts = []
+    for kind in dict.fromkeys(attacks.task_kind):
+        parts += [f"**Attacks, erasing concepts of kind {kind}**", markdown_table(*attack_cells(attacks, kind))]
+    write_text(written[1], "\n\n".join([*parts, ATTACKS_EXPLAINED]) + "\n")
+    return written
+
+
+def attack_cells(attacks: pd.DataFrame, kind: str) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of attacks of one kind: a row an edit, attack and column."""
+    rows = []
+    part = attacks[attacks.task_kind == kind]
+    for (role, metric, unit, direction), of_column in part.groupby(["role", "metric", "unit", "direction"], sort=False):
+        shown = [
+            column_text([_cell(row, name) for row in of_column.to_dict("records")], of)
+            for name, of in (("clean", "value"), ("attacked", "value"), ("", "difference"))
+        ]
+        for row, *texts in zip(of_column.itertuples(), *shown, strict=True):
+            ps = (p_text(row.p), p_text(row.p_holm))
+            rows.append(
+                [title(role, metric, direction, unit), row.eraser, row.attack, *texts, str(row.n), row.test, *ps]
+            )
+    return ["column", "eraser", "attack", "clean", "attacked", "difference", "n", "test", "p", "p Holm"], rows
+
+
+def _cell(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A row as the cell of a column: the estimate ``clean`` or ``attacked``, or the difference."""
+    ends = (row[f"{name}_low"], row[f"{name}_high"]) if name else (row["low"], row["high"])
+    return {
+        "value": row[name] if name else 0.0, "low": ends[0], "high": ends[1], "difference": row["difference"],
+        "difference_low": ends[0], "difference_high": ends[1], "unit": row["unit"], "role": row["role"],
+        "reason": "", "how": "",
+    }  # fmt: skip
+
+
+def print_attacks(attacks: pd.DataFrame, console: Console) -> None:
+    """Print what attacks brought back in rates, a line an edit and attack; the other columns are in the files."""
+    rates = attacks[attacks.unit == "%"]
+    if not len(rates):
+        return
+    console.print(
+        "attack success, clean to attacked, by paired tests with Holm's correction (more in attacks.md)", soft_wrap=True
+    )
+    for row in rates.itertuples():
+        head = (
+            f"  {row.task_kind}, {title(row.role, row.metric, row.direction, row.unit)}, {row.eraser} + {row.attack}: "
+        )
+        console.print(
+            f"{head}{100 * row.clean:.1f} to {100 * row.attacked:.1f} % of {row.n}, "
+            f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}], p Holm {p_text(row.p_holm)}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    console.print()
