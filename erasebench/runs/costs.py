@@ -24,7 +24,7 @@ def read_costs(folder: Path, plan: pd.DataFrame, store: Store) -> pd.DataFrame:
         Columns :data:`COST_COLUMNS`, one row an edit. ``machine`` says what the edit was made on: seconds of two
         machines are not to be compared.
     """
-    edits = plan[plan.edit_key != ""].drop_duplicates(["eraser", "task_kind", "task"])
+    edits = plan[(plan.edit_key != "") & (plan.attack == "")].drop_duplicates(["eraser", "task_kind", "task"])
     before = _written(folder / "costs.parquet")
     rows = []
     for edit in edits.itertuples():
