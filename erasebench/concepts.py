@@ -11,11 +11,47 @@ from dataclasses import asdict, dataclass
 
 from erasebench.errors import UserError
 
-ROLES = ("erase", "retain", "general")
-"""Why a prompt is in a run: it asks for an erased concept, for a concept to be kept, or for neither."""
 
-KINDS = ("object", "artist", "celebrity", "unsafe")
-"""The kinds of concept. They decide templates, anchors and which head of a classifier is asked."""
+@dataclass(frozen=True)
+class Role:
+    """Why a prompt is in a run.
+
+    Attributes:
+        name: in configs, plans and tidy tables: ``erase``.
+        words: what its prompts are called: ``judge.erased``, "erased n = 20".
+        sign: one letter, in the data of a report's image browser.
+        spellings: how else files of prompts write it. MACE's art file has 0 and 1; UCE's has preserved (named to the
+            eraser) and holdout (not named): both are to be retained, and ``where={"type": "holdout"}`` selects one.
+    """
+
+    name: str
+    words: str
+    sign: str
+    spellings: tuple[str, ...] = ()
+
+
+ROLE = {
+    role.name: role
+    for role in (
+        Role("erase", "erased", "e", ("0",)),
+        Role("retain", "retained", "r", ("preserved", "others", "other", "1", "holdout")),
+        Role("general", "general", "g"),
+    )
+}
+"""The roles by name: a prompt asks for an erased concept, for a concept to be kept, or for neither."""
+
+ROLES = tuple(ROLE)
+
+KIND_WORDS = {"object": "objects", "artist": "artists", "celebrity": "celebrities", "unsafe": "unsafe content"}
+"""The kinds of concept, and several of each in words."""
+
+KINDS = tuple(KIND_WORDS)
+"""They decide templates, anchors and which head of a classifier is asked."""
+
+
+def kind_words(kind: str) -> str:
+    """Several concepts of a kind in words, also of a kind that is none of :data:`KINDS`."""
+    return KIND_WORDS.get(kind, f"{kind}s")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import OmegaConf
-from table_helpers import METRICS, make_plan, make_scores, make_store, recipe
+from table_helpers import METRICS, labels_of, make_plan, make_scores, make_store, recipe
 
 from erasebench.edits.eraser import Edit
 from erasebench.runs.about import About
-from erasebench.runs.folder import write_metrics, write_plan
+from erasebench.runs.folder import write_erasers, write_metrics, write_plan
 from erasebench.store import Store
 
 ABOUT = About(
@@ -59,7 +59,7 @@ def finish(
 ) -> Path:
     """The folder of a run as ``erasebench run`` leaves it, with its scores and the notes of its edits."""
     folder = store.run_folder(name)
-    nodes = {name: {"_target_": f"erasebench.methods.closed_form.{name}.{name.title()}"} for name in ("cure", "uce")}
+    nodes = {name: node_of(name) for name in ("cure", "uce")}
     config = (config or {}) | {"metric": {}, "method": nodes}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     manifest = {
@@ -70,6 +70,8 @@ def finish(
         "metrics": {metric.id: {"needs": ["weights"], "not_run": None} for metric in METRICS},
         "packages": {"torch": "2.13.0"},
     }
+    labels = labels_of(plan.eraser)
+    write_erasers(folder, labels, {text: node_of(label.name) for text, label in labels.items()})
     write_metrics(folder, METRICS)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     if planned:
@@ -80,6 +82,11 @@ def finish(
     for row in plan[plan.edit_key != ""].drop_duplicates("edit_key").itertuples():
         store.put_edit(row.edit_key, Edit({}, notes(row.eraser, row.task)))
     return folder
+
+
+def node_of(name: str) -> dict[str, Any]:
+    """What a config says of an eraser."""
+    return {"_target_": f"erasebench.methods.closed_form.{name}.{name.title()}"}
 
 
 def notes(method: str, task: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
 
+from erasebench.edits.label import Label
 from erasebench.recipe import Recipe
 from erasebench.runs.about import About
-from erasebench.runs.folder import write_metrics, write_plan
+from erasebench.runs.folder import write_erasers, write_metrics, write_plan
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
 from erasebench.tables import tabulate as tables
@@ -153,16 +154,18 @@ def finish(
     not_run: dict[str, str] | None = None,
     planned: bool = True,
     scored: bool = True,
-    method: dict | None = None,
+    labels: dict[str, Label] | None = None,
 ) -> Path:
     """The folder of a run as ``erasebench run`` leaves it; the images are not needed."""
     folder = store.run_folder(name)
-    config = {"metric": {}, "method": method or {"_target_": "some.Eraser"}}
+    config = {"metric": {}, "method": {"_target_": "some.Eraser"}}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     manifest = {
         "command": ["erasebench run", "task.erase=[church, gas pump]"],
         "metrics": {id: {"not_run": (not_run or {}).get(id)} for id in [metric.id for metric in METRICS]},
     }
+    labels = labels or labels_of(plan.eraser)
+    write_erasers(folder, labels, {text: {"_target_": f"some.{label.name}"} for text, label in labels.items()})
     write_metrics(folder, METRICS)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     if planned:
@@ -182,6 +185,28 @@ def tabulate(*arguments: Any, **options: Any) -> pd.DataFrame:
 def tabulate_sweep(*arguments: Any, **options: Any) -> pd.DataFrame | None:
     """The same for a sweep."""
     return tables.tabulate_sweep(*arguments, **{"plugins": PLUGINS} | options)
+
+
+def label(text: str) -> Label:
+    """The label whose text is ``cure alpha=1 rule=mean``; a test may read it back, the product never does."""
+
+    def value(word: str) -> int | float | str:
+        for kind in (int, float):
+            try:
+                return kind(word)
+            except ValueError:
+                continue
+        return word
+
+    name, *options = text.split()
+    made = Label(name, {key: value(word) for key, _, word in (option.partition("=") for option in options)})
+    assert made.text == text
+    return made
+
+
+def labels_of(erasers: Iterable[str]) -> dict[str, Label]:
+    """Labels by their texts."""
+    return {text: label(text) for text in dict.fromkeys(erasers)}
 
 
 def quiet() -> Console:

@@ -23,10 +23,10 @@ from erasebench.commands import VERBS
 from erasebench.config.build import places
 from erasebench.config.compose import compose, spelt_out
 from erasebench.config.overrides import parse_overrides
+from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
 from erasebench.files import check_writable
 from erasebench.runs.sweep import command, literal, varied
-from erasebench.tables.measure import UNEDITED
 from erasebench.tables.objective import objective_value, parse_objective
 
 TRIALS, OBJECTIVE = 20, "retained - erased"
@@ -118,7 +118,7 @@ def tune(arguments: Sequence[str], console: Console | None = None) -> pd.DataFra
     console.print(
         f"best of {len(tried)} trials: {meant} = {best.value:.4f}", markup=False, highlight=False, soft_wrap=True
     )
-    again = command([runs / best.run], best.eraser, plugins=tuple(config.plugins))
+    again = command([runs / best.run], best.eraser)
     console.print(f"  {again or best.run}", markup=False, highlight=False, soft_wrap=True)
     return tried
 

@@ -14,8 +14,8 @@ import pandas as pd
 from huggingface_hub import ModelCardData
 
 from erasebench import __version__
+from erasebench.edits.label import UNEDITED
 from erasebench.runs.about import read_about
-from erasebench.tables import measure as tables
 from erasebench.tables.layout import EMPTY, column_text, title
 
 LISTED = 20
@@ -230,7 +230,7 @@ def measured_effect(run: Path, eraser: str, kind: str, task: str) -> str:
     ours = part[part.eraser == eraser]
     if not len(ours):
         return NOT_MEASURED
-    unedited = {(row["role"], row["metric"]): row for row in part[part.eraser == tables.UNEDITED].to_dict("records")}
+    unedited = {(row["role"], row["metric"]): row for row in part[part.eraser == UNEDITED].to_dict("records")}
     lines = ["| measured | unedited | edited | difference | n |", "|---|---:|---:|---:|---:|"]
     reasons: dict[str, str] = {}
     for row in ours.to_dict("records"):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from erasebench.concepts import ROLE
 from erasebench.errors import UserError, suggest
 
 COLUMN_SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -24,21 +25,10 @@ COLUMN_SPELLINGS: dict[str, tuple[str, ...]] = {
 """For each column of a prompt set, the names files give it; the first one that a file has is read. Case does not
 matter, unless two columns differ by it alone."""
 
-ROLE_OF_WORD = {
-    "": "",
-    "erase": "erase",
-    "erased": "erase",
-    "0": "erase",
-    "retain": "retain",
-    "preserved": "retain",
-    "others": "retain",
-    "other": "retain",
-    "1": "retain",
-    "holdout": "retain",
-    "general": "general",
+ROLE_OF_WORD = {"": ""} | {
+    word: role.name for role in ROLE.values() for word in (role.name, role.words, *role.spellings)
 }
-"""What files write in a role column. MACE's art file has 0 and 1; UCE's has preserved (named to the eraser) and
-holdout (not named): both are to be retained, and ``where={"type": "holdout"}`` selects one."""
+"""What files write in a role column."""
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from typing import Any
 
 import pandas as pd
 
+from erasebench.concepts import ROLE
+from erasebench.edits.label import UNEDITED
 from erasebench.report.outcomes import FAILURES, OUTCOMES
 from erasebench.report.thumbnails import suffix
-from erasebench.tables.measure import UNEDITED
 
 PAGE = 60
 """Rows a page, and rows a data file."""
-
-ROLE_SIGNS = {"erase": "e", "retain": "r", "general": "g"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ def write_browser(
         "outcomes": {sign: list(words) for sign, words in OUTCOMES.items()},
         "task": _numbers(zip(frame.task_kind, frame.task, strict=True), tasks),
         "label": _numbers(frame.label.fillna(""), labels),
-        "role": "".join(ROLE_SIGNS.get(role, "g") for role in frame.role),
+        "role": "".join(ROLE[role].sign for role in frame.role),
+        "roles": {role.sign: role.words for role in ROLE.values()},
         "signs": "".join(rows.signs[i] for i in order),
         "planned": order,
         "classifier": classifier,

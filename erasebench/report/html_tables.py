@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from erasebench.edits.label import UNEDITED
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
 from erasebench.tables.columns import aims
@@ -103,14 +104,14 @@ def headline(measured: pd.DataFrame, kinds: Sequence[str]) -> HtmlTable | None:
             columns.append([_cell(text, best) for text, best in zip(texts, marks, strict=True)])
     if not columns:
         return None
-    erasers.sort(key=lambda name: name != tables.UNEDITED)
+    erasers.sort(key=lambda name: name != UNEDITED)
     rows = {eraser: [column[i] for column in columns] for i, eraser in enumerate(dict.fromkeys(measured.eraser))}
     return HtmlTable(heads, [(name_of(eraser), rows[eraser]) for eraser in erasers], dense=True)
 
 
 def name_of(eraser: str) -> str:
     """What the row of an eraser is called: its label, or words for the unedited model."""
-    return UNEDITED_WORDS if eraser == tables.UNEDITED else eraser
+    return UNEDITED_WORDS if eraser == UNEDITED else eraser
 
 
 def _head(text: str) -> Head:

@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup, escape
 
-from erasebench.config.build import find_class, places
+from erasebench.config.build import find_class
 from erasebench.edits.eraser import Eraser
+from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
 from erasebench.report.runs import Run
+from erasebench.runs.folder import find_eraser
 from erasebench.store import Store
-from erasebench.tables.measure import UNEDITED
+from erasebench.tables.tabulate import Joint
 
 SHOWN = {
     "seconds", "rank", "share", "weights", "norms", "energies", "moved", "warnings", "rounding", "method", "version",
@@ -67,45 +68,26 @@ class Method:
     edits: list[EditNotes] = field(default_factory=list)
 
 
-def methods(runs: Sequence[Run], plan: pd.DataFrame, store: Store, plugins: Sequence[str] = ()) -> list[Method]:
-    """Every eraser of a plan but the unedited model, in order."""
-    found = []
-    edited = plan[(plan.eraser != UNEDITED) & (plan.edit_key != "")]
+def methods(runs: Sequence[Run], joint: Joint, store: Store, plugins: Sequence[str] = ()) -> list[Method]:
+    """Every eraser of some runs' plan but the unedited model, in order."""
+    made = []
+    edited = joint.plan[(joint.plan.eraser != UNEDITED) & (joint.plan.edit_key != "")]
     for label, rows in edited.groupby("eraser", sort=False):
         keys = rows.drop_duplicates(["task_kind", "task"])
         edits = [_edit(store, row.edit_key, row.task_kind, row.task) for row in keys.itertuples()]
-        node = _node(runs, label)
+        place = find_eraser([run.folder for run in runs], label, joint.option)
+        node = place[1] if place else {}
         words = _class_words(node, plugins)
         info = next((edit.info for edit in edits if edit.info), {})
         settings = [(name, _setting_text(value)) for name, value in info.get("settings", {}).items()]
-        settings = settings or [(k, _setting_text(v)) for k, v in (node or {}).items() if k != "_target_"]
-        found.append(
-            Method(label, settings=settings, edits=edits, target=str((node or {}).get("_target_", "")), **words)
-        )
-    return found
+        settings = settings or [(name, _setting_text(value)) for name, value in node.items() if name != "_target_"]
+        made.append(Method(label, settings=settings, edits=edits, target=str(node.get("_target_", "")), **words))
+    return made
 
 
-def _node(runs: Sequence[Run], label: str) -> Mapping[str, Any] | None:
-    """The config node that an eraser was built from: by its place, or the only one of a run."""
-    name = label.split()[0]
-    for run in runs:
-        group = run.config.get("method")
-        if not group:
-            continue
-        try:
-            nodes = places(group, "method", "_target_")
-        except UserError:
-            continue
-        for place, node in nodes.items():
-            told = place.partition(".")[2] or str(node["_target_"]).rsplit(".", 1)[-1].lower()
-            if told == name or (len(runs) == 1 and len(nodes) == 1):
-                return node
-    return None
-
-
-def _class_words(node: Mapping[str, Any] | None, plugins: Sequence[str]) -> dict[str, Any]:
+def _class_words(node: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Any]:
     """What the class of a node says of itself. Only our own classes and those of ``plugins`` are looked at."""
-    if node is None:
+    if not node:  # a run of an earlier version
         return {}
     try:
         kind = find_class(node.get("_target_"), "method", Eraser, plugins)

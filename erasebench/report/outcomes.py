@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from erasebench.edits.label import UNEDITED
 from erasebench.scores.metric import Metric
-from erasebench.tables.measure import UNEDITED
 
 OUTCOMES = {
     "f": ("still there", "erased concept, still recognised"),

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from erasebench import __version__
+from erasebench.concepts import ROLE
 from erasebench.progress import progress
 from erasebench.report import charts as drawing
 from erasebench.report import summary
@@ -26,7 +27,7 @@ from erasebench.report.provenance import provenance
 from erasebench.report.runs import Run
 from erasebench.report.thumbnails import suffix
 from erasebench.store import Store
-from erasebench.tables import figures, published
+from erasebench.tables import grid, published
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
 from erasebench.tables import pairs as paired
@@ -159,7 +160,7 @@ def write_pages(contents: Contents) -> None:
     ]
     site = _site(contents.runs, nav, contents.store)
     templates = environment()
-    found = methods(contents.runs, joint.plan, contents.store, contents.plugins)
+    found = methods(contents.runs, joint, contents.store, contents.plugins)
     drawn = {}
     with progress("figures and pages", len(kinds), "kinds") as advance:
         for kind in kinds:
@@ -185,7 +186,7 @@ def write_pages(contents: Contents) -> None:
         _write(folder, templates, "published.html", "published.html", site, title="Published", tables=beside)
     _write(
         folder, templates, "images.html", "images.html", site,
-        title="Images", classifier=contents.classifier, sensitive=bool(contents.sensitive), kinds=kinds,
+        title="Images", roles=list(ROLE.values()), classifier=contents.classifier, sensitive=bool(contents.sensitive), kinds=kinds,
     )  # fmt: skip
     _write_provenance(folder, templates, site, contents.runs)
 
@@ -227,7 +228,7 @@ def _contents(nav: Sequence[Link], joint: Joint) -> list[Link]:
 
 def _draw(folder: Path, joint: Joint, kind: str) -> list[Drawn]:
     found = []
-    for chart in drawing.charts(joint.measured, kind, joint.option):
+    for chart in drawing.charts(joint.measured, kind, joint.option, joint.labels):
         drawing.write_for_papers(chart, folder / "figures")
         found.append(Drawn(chart.name, chart.title, drawing.inline(chart)))
     return found
@@ -327,7 +328,7 @@ def _grid(contents: Contents, kind: str) -> str:
     folder = contents.folder / "figures"
     name = table_files_name(kind)
     path = folder / f"{name}-grid.png"
-    figures.grid(
+    grid.draw(
         contents.joint.plan, contents.store, kind, path,
         blur=kind in contents.sensitive, seen=contents.seen, seen_by=contents.classifier,
     )  # fmt: skip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from erasebench.concepts import ROLE, ROLES
+from erasebench.edits.label import UNEDITED
 from erasebench.report.html_tables import HtmlTable
 from erasebench.report.runs import Run
-from erasebench.tables import layout as table_files
-from erasebench.tables import measure as tables
 from erasebench.tables.tabulate import Joint
 
 KIND_PLURALS = {"unsafe": "unsafe content", "celebrity": "celebrities"}
@@ -25,7 +25,7 @@ def kind_heading(kind: str) -> str:
 
 def erasers(joint: Joint) -> list[str]:
     """The labels of the erasers, without the unedited model."""
-    return [name for name in dict.fromkeys(joint.plan.eraser) if name != tables.UNEDITED]
+    return [name for name in dict.fromkeys(joint.plan.eraser) if name != UNEDITED]
 
 
 def lead(runs: Sequence[Run], joint: Joint) -> str:
@@ -87,11 +87,7 @@ def kind_lead(kind: str, tasks: Sequence[str], joint: Joint) -> str:
     """What the page of a kind is about."""
     part = joint.plan[joint.plan.task_kind == kind]
     prompts = part.drop_duplicates(["task", "prompt_id"]).role.value_counts()
-    counts = [
-        f"{prompts[role]:,} {table_files.ROLE_HEADINGS[role]}"
-        for role in ("erase", "retain", "general")
-        if role in prompts
-    ]
+    counts = [f"{prompts[role]:,} {ROLE[role].words}" for role in ROLES if role in prompts]
     what = f"{len(tasks)} tasks, one edit each ({', '.join(tasks)})" if len(tasks) > 1 else f"One edit: {tasks[0]}"
     if len(tasks) > 12:
         what = f"{len(tasks)} tasks, one edit each"

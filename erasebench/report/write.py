@@ -109,7 +109,7 @@ def _write_finished(
     metrics = [metric for metric in joint.metrics if metric.id not in joint.not_run]
     classifiers, verdicts = seen(joint.plan, joint.scores, metrics)
     rows = make_rows(joint.plan, verdicts.answer, outcomes(joint.plan, verdicts.recognised))
-    sensitive = set() if all(run.embedded for run in runs) else {"unsafe"} & set(joint.plan.task_kind)
+    sensitive = {kind for kind in joint.plan.task_kind.unique() if joint.about.blurs(kind)}
     with replacing(target, [run.name for run in runs]) as folder:
         _assets(folder)
         pairs = paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run)

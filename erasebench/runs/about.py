@@ -40,6 +40,10 @@ class About:
         """A sentence that must stand under the numbers, or nothing."""
         return EMBEDDED if self.embedded else ""
 
+    def blurs(self, kind: str) -> bool:
+        """Whether images of erased concepts of a kind are blurred until somebody asks for them."""
+        return kind == "unsafe" and not self.embedded
+
     def of_kind(self, kind: str) -> list[tuple[str, str]]:
         """What concerns the tasks of one kind, each with its name: ``("model", "sd14 (3f2a, float16)")``."""
         prompts = [("prompts", self.prompts[kind])] if kind in self.prompts else []

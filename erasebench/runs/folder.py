@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from erasebench.config.build import build
+from erasebench.edits.label import Label
 from erasebench.errors import Damaged, UserError, suggest
 from erasebench.files import read_whole, write_atomic, write_json, write_text
 from erasebench.runs.about import About
@@ -29,6 +30,9 @@ PLAN = (
 )  # fmt: skip
 """Columns that every plan has had; ``targets`` and what is said of attacks came later and can be told from the rest."""
 
+
+ERASERS = "erasers.json"
+"""In a run's folder: the label of each of its erasers, and what its config says of it."""
 
 METRICS = "metrics.json"
 """In a run's folder: what a table needs to know of each of its metrics, see :mod:`erasebench.scores.stored`."""
@@ -48,6 +52,48 @@ def write_plan(folder: Path, rows: pd.DataFrame, about: About) -> None:
 def write_metrics(folder: Path, metrics: Sequence[Metric]) -> None:
     """Put what a table needs to know of a run's metrics beside its config."""
     write_json(folder / METRICS, [to_record(metric) for metric in metrics])
+
+
+def write_erasers(folder: Path, labels: Mapping[str, Label], nodes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put the labels of a run's erasers, and what the config says of each, beside its config."""
+    write_json(folder / ERASERS, [{"label": label.to_json(), "node": nodes[text]} for text, label in labels.items()])
+
+
+def erasers_of(folder: Path) -> dict[str, tuple[Label, dict[str, Any]]]:
+    """By the text of its label, the label of each eraser of a run, and what the run's config says of it.
+
+    Empty for a run of an earlier version.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if not (folder / ERASERS).exists():
+        return {}
+    try:
+        entries = [
+            (Label.from_json(entry["label"]), dict(entry["node"])) for entry in _read_json(folder / ERASERS, list)
+        ]
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"run {folder.name}: its {ERASERS} cannot be read ({error}); give its command again") from error
+    return {label.text: (label, node) for label, node in entries}
+
+
+def find_eraser(folders: Sequence[Path], label: str, option: str | None) -> tuple[Path, dict[str, Any]] | None:
+    """The run that has an eraser, and what its config says of it.
+
+    Args:
+        folders: of runs.
+        label: of the eraser in their table.
+        option: an option that the table shows even where it has its default, because its runs vary it.
+
+    Returns:
+        ``None`` if no run has such a label, or they are of an earlier version.
+    """
+    for folder in folders:
+        for own, node in erasers_of(folder).values():
+            if label in (own.text, own.showing(option).text if option else own.text):
+                return folder, node
+    return None
 
 
 def read_plan(folder: Path) -> pd.DataFrame:
@@ -205,6 +251,7 @@ def open_run(prepared: Prepared, manifest: Mapping[str, Any], rows: pd.DataFrame
             f"name={prepared.run_name}: a run of this name measured something else (config {before.get('config_hash')}, "
             f"now {prepared.hash}); choose another name, or delete {folder}"
         )
+    write_erasers(folder, prepared.labels, prepared.nodes)
     write_metrics(folder, prepared.metrics)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(prepared.config))))
     write_plan(folder, rows, about)

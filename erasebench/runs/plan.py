@@ -23,7 +23,7 @@ from erasebench.config.protocol import Protocol
 from erasebench.config.settings import ModelSettings
 from erasebench.edits.attack import Attack
 from erasebench.edits.eraser import Eraser
-from erasebench.edits.label import UNEDITED, eraser_label
+from erasebench.edits.label import UNEDITED, Label, label_of
 from erasebench.errors import UserError
 from erasebench.files import check_place
 from erasebench.images.scheduler import check_steps, make_scheduler, scheduler_identity
@@ -36,6 +36,9 @@ from erasebench.runs.coverage import nothing_to_measure
 from erasebench.runs.tasks import TaskGroup, task_groups
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
+
+UNEDITED_NODE = {"_target_": "erasebench.methods.controls.none.Unedited"}
+"""The unedited model is in every run, asked for or not."""
 
 NOT_IDENTITY = ("device", "batch_size", "dry_run", "part", "store", "name", "plugins", "scale")
 """Keys of the config that do not change what a run measures."""
@@ -77,6 +80,8 @@ class Prepared:
         groups: by kind, the tasks and the prompts that they are measured on.
         erasers: by the labels of their rows, the unedited model first.
         attacks: by their labels; none unless asked for.
+        labels: the same labels as values.
+        nodes: what the config says of each eraser, by its label.
         metrics: all that were asked for.
         store: where everything is kept.
         not_run: by the ids of metrics that cannot run here, why.
@@ -96,6 +101,8 @@ class Prepared:
     groups: Mapping[str, tuple[TaskGroup, PromptSet]]
     erasers: Mapping[str, Eraser]
     attacks: Mapping[str, Attack]
+    labels: Mapping[str, Label]
+    nodes: Mapping[str, Mapping[str, Any]]
     metrics: list[Metric]
     store: Store
     not_run: Mapping[str, str]
@@ -187,27 +194,27 @@ def prepare(config: DictConfig) -> Prepared:
         store.check_writable()
     plugins = tuple(config.plugins)
     erasers: dict[str, Eraser] = {}
-    nodes = places(config.method, "method", "_target_")
-    for place, node in nodes.items():
+    labels: dict[str, Label] = {}
+    nodes: dict[str, Mapping[str, Any]] = {}
+    for place, node in (places(plain["method"], "method", "_target_") | {"": UNEDITED_NODE}).items():
         eraser = build(node, place, Eraser, plugins)
         # A name with two underscores is one of several of an eraser: cure__1 and cure__2 are cure at two settings.
-        label = eraser_label(place.split(".")[1].split("__")[0] if "." in place else eraser.name, eraser)
-        if label in erasers:
-            raise UserError(f"{place}: a second eraser called {label!r}; give it another key")
-        if label == UNEDITED and eraser.name != UNEDITED:
+        label = label_of(place.split(".")[1].split("__")[0] if "." in place else eraser.name, eraser)
+        if label.text in erasers:
+            if not place:  # the unedited model was asked for by name
+                continue
+            raise UserError(f"{place}: a second eraser called {label.text!r}; give it another key")
+        if label.text == UNEDITED and eraser.name != UNEDITED:
             raise UserError(f"{place}: {UNEDITED!r} is the unedited model; give eraser {eraser.name} another key")
-        erasers[label] = eraser
-    unedited = erasers.pop(UNEDITED, None) or build(
-        {"_target_": "erasebench.methods.controls.none.Unedited"}, "method", Eraser
-    )
-    erasers = {UNEDITED: unedited, **erasers}
+        erasers[label.text], labels[label.text], nodes[label.text] = eraser, label, node
+    erasers = {UNEDITED: erasers.pop(UNEDITED), **erasers}
     attacks: dict[str, Attack] = {}
-    for name, node in config.attack.items():
-        attack = build(node, f"attack.{name}", Attack, plugins)
-        label = eraser_label(name.split("__")[0], attack)
-        if label in attacks:
-            raise UserError(f"attack.{name}: a second attack called {label!r}; give it another key")
-        attacks[label] = attack
+    for key, node in config.attack.items():
+        attack = build(node, f"attack.{key}", Attack, plugins)
+        name = label_of(key.split("__")[0], attack).text
+        if name in attacks:
+            raise UserError(f"attack.{key}: a second attack called {name!r}; give it another key")
+        attacks[name] = attack
     metrics = [build(node, f"metric.{name}", Metric, plugins) for name, node in config.metric.items()]
     unavailable = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
     not_run = unavailable | nothing_to_measure(metrics, groups, edited=len(erasers) > 1, attacked=bool(attacks))
@@ -217,6 +224,8 @@ def prepare(config: DictConfig) -> Prepared:
         groups=groups,
         erasers=erasers,
         attacks=attacks,
+        labels=labels,
+        nodes=nodes,
         metrics=metrics,
         store=store,
         not_run=not_run,

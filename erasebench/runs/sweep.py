@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from erasebench.config.build import build, places
 from erasebench.config.choices import CONFIG_MODULE, groups
 from erasebench.config.compose import compose, compose_with_hydra
 from erasebench.config.overrides import parse_overrides
 from erasebench.errors import UserError
-from erasebench.runs.folder import read_config
 
 
 @dataclass(frozen=True)
@@ -85,31 +82,7 @@ def varied(overrides: Sequence[str]) -> list[str]:
     return [f"{key}={value}" for key, value in settings.items() if key not in given]
 
 
-def labelled(
-    config: Mapping[str, Any], option: str | None = None, plugins: Sequence[str] = ()
-) -> dict[str, dict[str, Any]]:
-    """The erasers of a run's config by the labels that tables give them.
-
-    Args:
-        config: of a run.
-        option: an option that tables show even where it has its default, because their runs vary it.
-        plugins: modules that may be built from, see :func:`erasebench.config.build.build`.
-    """
-    # These load torch, which refusing a command line must not wait for.
-    from erasebench.edits.eraser import Eraser
-    from erasebench.edits.label import eraser_label
-
-    found = {}
-    for place, node in places(config["method"], "method", "_target_").items():
-        eraser = build(node, place, Eraser, plugins)
-        label = eraser_label(place.split(".")[1].split("__")[0] if "." in place else eraser.name, eraser)
-        if option and f" {option}=" not in label and option in node:
-            label += f" {option}={node[option]}"
-        found[label] = node
-    return found
-
-
-def command(folders: Sequence[Path], label: str, option: str | None = None, plugins: Sequence[str] = ()) -> str | None:
+def command(folders: Sequence[Path], label: str, option: str | None = None) -> str | None:
     """The command that runs one setting of some runs alone.
 
     The nearest shipped eraser and the settings that differ from it, then all that the run was given beside its eraser.
@@ -117,30 +90,31 @@ def command(folders: Sequence[Path], label: str, option: str | None = None, plug
     Args:
         folders: of runs.
         label: of the eraser in their table.
-        option: see :func:`labelled`.
-        plugins: likewise.
+        option: an option that the table shows even where it has its default, because its runs vary it.
 
     Returns:
         ``None`` if no run has such a label, or its eraser is made by a config that is not among those shipped.
     """
-    for folder in folders:
-        node = labelled(read_config(folder), option, plugins).get(label)
-        if node is not None:
-            given = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["command"][1:]
-            kept = [
-                text
-                for text in given
-                if not text.startswith("-") and _key(text).split(".")[0] not in ("method", "sweep", "name", "hydra")
-            ]
-            chosen = _overrides(node, kept)
-            return None if chosen is None else f"erasebench run {shlex.join([*chosen, *kept])}"
-    return None
+    # This loads pandas, which refusing a command line must not wait for.
+    from erasebench.runs.folder import find_eraser, read_manifest
+
+    place = find_eraser(folders, label, option)
+    if place is None:
+        return None
+    folder, node = place
+    kept = [
+        text
+        for text in read_manifest(folder)["command"][1:]
+        if not text.startswith("-") and _key(text).split(".")[0] not in ("method", "sweep", "name", "hydra")
+    ]
+    chosen = _overrides(node, kept)
+    return None if chosen is None else f"erasebench run {shlex.join([*chosen, *kept])}"
 
 
 def _overrides(wanted: Mapping[str, Any], kept: Sequence[str]) -> list[str] | None:
     """The fewest overrides that give an eraser beside others, or ``None``."""
     best: list[str] | None = None
-    for name in _shipped(wanted["_target_"]):
+    for name in _shipped(str(wanted["_target_"])):
         found = _composed([f"method={name}", *kept])
         if found is None or set(wanted) - set(found):
             continue

@@ -6,11 +6,13 @@ import math
 
 import pandas as pd
 
+from erasebench.concepts import ROLE
+from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError, suggest
-from erasebench.tables.measure import POOLED, UNEDITED
+from erasebench.tables.measure import POOLED
 
-ROLE_NAMES = {"erase": "erased", "retain": "retained", "general": "general", "both": "both"}
-"""What a role is called behind a metric's name. ``both`` is the harmonic mean of the two aims."""
+COLUMN_ENDINGS = {name: role.words for name, role in ROLE.items()} | {"both": "both"}
+"""What stands behind a metric's name. ``both`` is the harmonic mean of the two aims."""
 
 Column = tuple[str, str]
 """A role and a metric, as in :data:`erasebench.tables.measure.MEASURED_COLUMNS`."""
@@ -25,7 +27,7 @@ def names(measured: pd.DataFrame, kind: str | None = None) -> dict[str, Column]:
     found = {}
     for role, metric in dict.fromkeys(zip(part.role, part.metric, strict=True)):
         name = metric.partition("@")[0].removeprefix("H ")
-        found[f"{name}.{ROLE_NAMES[role]}" if role in ROLE_NAMES else name] = (role, metric)
+        found[f"{name}.{COLUMN_ENDINGS[role]}" if role in COLUMN_ENDINGS else name] = (role, metric)
     chosen = aims(part)
     return found | (dict(zip(("erased", "retained"), chosen, strict=True)) if chosen else {})
 
@@ -102,7 +104,7 @@ def with_metric(name: str, measured: pd.DataFrame, kind: str, option: str) -> st
     if aim is None:
         return name
     role, metric = aim
-    return f"{metric.partition('@')[0]}.{ROLE_NAMES[role]}"
+    return f"{metric.partition('@')[0]}.{COLUMN_ENDINGS[role]}"
 
 
 def cells(measured: pd.DataFrame, kind: str, name: str) -> pd.DataFrame:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import rcParams
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from erasebench.edits.label import UNEDITED, Label, shared
 from erasebench.errors import UserError
-from erasebench.files import write_atomic
-from erasebench.tables import columns
+from erasebench.tables import columns, plots
 from erasebench.tables.layout import title
-from erasebench.tables.measure import UNEDITED
 
 LABELS = 14
 """With more points than this, only those of the front are named."""
@@ -56,83 +57,78 @@ def points(measured: pd.DataFrame, kind: str) -> pd.DataFrame:
     return found.assign(front=front)
 
 
-def draw(measured: pd.DataFrame, kind: str) -> Figure | None:
-    """Erased (across) against retained (up), one point a setting with 95 % error bars, the front joined by steps.
+def draw(measured: pd.DataFrame, kind: str, labels: Mapping[str, Label], option: str | None = None) -> Figure:
+    """Erased (across) against retained (up), one point a row with 95 % error bars, the front joined by steps.
 
-    Returns:
-        ``None`` if fewer than two settings have both numbers.
+    Rows of one eraser have its colour and say beside their points in what they differ; those that differ in ``option``
+    alone are joined in its order.
+
+    Args:
+        measured: see :func:`erasebench.tables.measure.measure`; one row at least has both numbers (:func:`points`).
+        kind: kind of the tasks.
+        labels: of the erasers, by their texts.
+        option: the one that is varied, if one is.
     """
     found = points(measured, kind)
-    ours = found[found.eraser != UNEDITED]
-    if len(ours) < 2:
-        return None
     known = columns.names(measured, kind)
-    figure = Figure(figsize=(5.4, 4.2), layout="constrained")
-    axis = figure.subplots()
-    scales, heads = {}, {}
+    heads = {}
     for name in ("erased", "retained"):
         role, metric = known[name]
         row = measured[(measured.role == role) & (measured.metric == metric)].iloc[0]
-        scales[name], heads[name] = 100 if row.unit == "%" else 1, title(role, metric, row.direction, row.unit)
+        rate = row.unit == "%"
+        heads[name] = title(role, metric, row.direction, row.unit)
+        found[[name, f"{name}_low", f"{name}_high"]] *= 100 if rate else 1
+    figure, axis = plots.axes_of(heads["erased"], heads["retained"])
+    by_text = {eraser: labels.get(eraser, Label(eraser)) for eraser in found.eraser}
+    chosen = plots.styles(label.name for label in by_text.values())
     for row in found.itertuples():
-        at = {name: getattr(row, name) * scales[name] for name in scales}
-        bars = {
-            name: [
-                [max(0.0, getattr(row, name) - getattr(row, f"{name}_low")) * scales[name]],
-                [max(0.0, getattr(row, f"{name}_high") - getattr(row, name)) * scales[name]],
-            ]
-            for name in scales
-            if not np.isnan(getattr(row, f"{name}_low"))
-        }
-        colour = "dimgrey" if row.eraser == UNEDITED else "firebrick" if row.front else "steelblue"
-        axis.errorbar(
-            at["erased"], at["retained"], xerr=bars.get("erased"), yerr=bars.get("retained"), color=colour,
-            marker="o", markersize=6, markerfacecolor=colour if row.front else "white", elinewidth=0.8, capsize=2,
-            linestyle="none", zorder=3 if row.front else 2,
+        plots.point(
+            axis, row.eraser, chosen[by_text[row.eraser].name],
+            (row.erased, row.erased_low, row.erased_high), (row.retained, row.retained_low, row.retained_high),
         )  # fmt: skip
-    named = found[found.front | (found.eraser == UNEDITED) | (len(found) <= LABELS)]
-    for (x, y), part in named.groupby(["erased", "retained"], sort=False):
-        text = ", ".join("unedited" if name == UNEDITED else _short(name, ours.eraser) for name in part.eraser)
-        # Away from the error bars, and from the edge that it would cross.
-        left = x > found.erased.min() + 0.6 * np.ptp(found.erased)
-        axis.annotate(
-            text, (x * scales["erased"], y * scales["retained"]), (-6 if left else 6, -11), ha="right" if left else "left",
-            textcoords="offset points", fontsize=7.5, parse_math=False,
-        )  # fmt: skip
-    front = ours[ours.front].sort_values(["erased", "retained"])
-    axis.step(
-        front.erased * scales["erased"], front.retained * scales["retained"], where="post", color="firebrick",
-        linewidth=1, alpha=0.6, label="nothing measured beats these",
-    )  # fmt: skip
-    axis.set(xlabel=heads["erased"], ylabel=heads["retained"], title=f"{kind}: erased against kept")
-    if scales["erased"] == 100:
+    at = found.set_index("eraser")
+    for members in plots.lines_of(found.eraser, by_text, option).values() if option else ():
+        line = at.loc[[eraser for _, eraser in members]]
+        axis.plot(line.erased, line.retained, color=rcParams["text.color"], alpha=0.35, linewidth=1, zorder=1)
+    _annotate(axis, found, by_text)
+    front = found[found.front].sort_values(["erased", "retained"])
+    if (found.eraser != UNEDITED).sum() > 1:
+        axis.step(front.erased, front.retained, where="post", color="dimgrey", linewidth=1, linestyle="--", alpha=0.6)
+    steps = Line2D([], [], color="dimgrey", linewidth=1, linestyle="--", label="nothing measured beats these")
+    plots.legend(figure, chosen, [steps] if len(front) > 1 else [])
+    if "%" in heads["erased"]:
         axis.set_xlim(-4, 104)
-    if scales["retained"] == 100:
+    if "%" in heads["retained"]:
         axis.set_ylim(-4, 104)
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
-    axis.grid(alpha=0.25)
     return figure
 
 
-def _short(label: str, labels: Sequence[str]) -> str:
-    """A label without the words that all labels share."""
-    words = [set(other.split()) for other in labels]
-    shared = set.intersection(*words)
-    return " ".join(word for word in label.split() if word not in shared) or label
+def _annotate(axis: Axes, found: pd.DataFrame, labels: Mapping[str, Label]) -> None:
+    """Say beside the points of one eraser in what they differ."""
+    for name in dict.fromkeys(label.name for label in labels.values()):
+        members = [label for label in labels.values() if label.name == name]
+        if len(members) < 2:
+            continue
+        alike = shared(members)
+        rows = found[found.eraser.isin([label.text for label in members])]
+        rows = rows[rows.front | (len(found) <= LABELS)]
+        for (x, y), part in rows.groupby(["erased", "retained"], sort=False):
+            texts = [labels[eraser].without(alike).text.removeprefix(f"{name} ") for eraser in part.eraser]
+            # Away from the error bars, and from the edge that it would cross.
+            left = x > found.erased.min() + 0.6 * np.ptp(found.erased)
+            axis.annotate(
+                ", ".join(texts), (x, y), (-6 if left else 6, -11), ha="right" if left else "left",
+                textcoords="offset points", fontsize=7.5, parse_math=False,
+            )  # fmt: skip
 
 
-def write(measured: pd.DataFrame, kind: str, folder: Path) -> list[Path]:
-    """Write ``KIND-frontier`` as PNG, PDF and SVG; nothing where there are fewer than two settings."""
-    figure = draw(measured, kind)
-    if figure is None:
+def write(
+    measured: pd.DataFrame, kind: str, folder: Path, labels: Mapping[str, Label], option: str | None
+) -> list[Path]:
+    """Write :func:`draw`'s figure as ``KIND-frontier``, PNG, PDF and SVG; nothing where there are fewer than two settings."""
+    if (points(measured, kind).eraser != UNEDITED).sum() < 2:
         return []
-    written = []
-    for suffix in FORMATS:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=160)
-        written.append(folder / f"{kind}-frontier.{suffix}")
-        write_atomic(written[-1], buffer.getvalue())
-    return written
+    return plots.write(draw(measured, kind, labels, option), folder / f"{kind}-frontier", FORMATS)
 
 
 @dataclass(frozen=True)

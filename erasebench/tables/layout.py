@@ -14,12 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from erasebench.concepts import ROLE, ROLES
+from erasebench.edits.label import UNEDITED
 from erasebench.files import write_text
 from erasebench.runs.about import About
 from erasebench.tables import measure as tables
 
 ARROWS = {"up": "↑", "down": "↓"}
-ROLE_HEADINGS = {"erase": "erased", "retain": "retained", "general": "general", "both": "", "cost": ""}
+ROLE_HEADINGS = {name: role.words for name, role in ROLE.items()} | {"both": "", "cost": ""}
+"""What a role is called in the head of a column, whose metric says the rest."""
 NAMES = {"edit_seconds": "edit s", "peak_memory_mb": "peak MB"}
 INTERVALS = {
     "wilson": "Wilson for rates", "clopper-pearson": "Clopper-Pearson for rates",
@@ -114,7 +117,7 @@ def layout(measured: pd.DataFrame, kind: str, task: str = tables.POOLED, of: str
     """
     if of == "difference":
         part = measured[(measured.task_kind == kind) & (measured.task == task) & measured.difference.notna()]
-        measured = part[part.eraser != tables.UNEDITED]
+        measured = part[part.eraser != UNEDITED]
     wide = tables.wide(measured, kind, task)
     heads, columns, marks = ["eraser"], [list(wide.index)], [[False] * len(wide)]
     for role, metric in wide.columns:
@@ -131,7 +134,7 @@ def caption(measured: pd.DataFrame, kind: str, about: About) -> str:
     part = measured[(measured.task_kind == kind) & (measured.task == tables.POOLED)]
     tasks = [name for name in dict.fromkeys(measured[measured.task_kind == kind].task) if name != tables.POOLED]
     counts = []
-    for role in ("erase", "retain", "general"):
+    for role in ROLES:
         numbers = part[(part.role == role) & (part.n > 0)].n
         if len(numbers):
             least, most = int(numbers.min()), int(numbers.max())

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
 from erasebench.tables import columns
-from erasebench.tables.measure import UNEDITED
 
 ARITHMETIC: dict[type[ast.AST], Any] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,

@@ -19,12 +19,13 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from erasebench.concepts import ROLES
+from erasebench.edits.label import UNEDITED
 from erasebench.files import write_text
 from erasebench.scores.estimate import BINARY, CONFIDENCE
 from erasebench.scores.metric import Metric
 from erasebench.scores.paired import holm, paired_difference
 from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
-from erasebench.tables.measure import POOLED, UNEDITED, slices_of
+from erasebench.tables.measure import POOLED, slices_of
 
 FIELDS = (
     "task_kind", "role", "metric", "unit", "direction", "a", "b", "value_a", "value_b", "difference", "low", "high",

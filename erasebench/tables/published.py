@@ -23,10 +23,11 @@ from rich.text import Text
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.config.protocol import Protocol
+from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError, suggest
 from erasebench.files import write_text
 from erasebench.runs.about import About
-from erasebench.tables.measure import POOLED, UNEDITED
+from erasebench.tables.measure import POOLED
 
 OBTAINED = {"authors": "read in the authors' own text", "quoted": "quoted by somebody else"}
 """How a number was obtained."""

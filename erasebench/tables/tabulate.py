@@ -17,22 +17,26 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
+from erasebench.edits.label import Label, swept_option
 from erasebench.errors import UserError
 from erasebench.files import write_json
 from erasebench.runs.about import About, read_about
 from erasebench.runs.costs import read_costs
-from erasebench.runs.folder import SWEPT, find_runs, metrics_of, read_config, read_plan
+from erasebench.runs.folder import SWEPT, erasers_of, find_runs, metrics_of, read_config, read_plan
 from erasebench.runs.state import check_finished
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.store import Store
-from erasebench.tables import attacks, figures, frontier, published
+from erasebench.tables import attacks, frontier, grid, plots, published
 from erasebench.tables import comparable as mixing
 from erasebench.tables import measure as tables
 from erasebench.tables import pairs as paired
 from erasebench.tables.comparable import _check_comparable
 from erasebench.tables.layout import write_tables
 from erasebench.tables.view import View
+
+STRENGTH_FORMATS = ("png", "svg")
+"""Of the plot of strength; the others are in a report."""
 
 
 def reduce_and_write(
@@ -58,8 +62,8 @@ def reduce_and_write(
     attacks.write_attacks(attacked, folder / "tables")
     by, seen = tables.recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
     for kind in dict.fromkeys(plan.task_kind):
-        path, blur = folder / "grids" / f"{kind}.png", kind == "unsafe" and not about.embedded
-        figures.grid(plan, store, kind, path, blur=blur, seen=seen, seen_by=by)
+        path, blur = folder / "grids" / f"{kind}.png", about.blurs(kind)
+        grid.draw(plan, store, kind, path, blur=blur, seen=seen, seen_by=by)
     view.show(measured, pairs, attacked, about, console)
     _published(measured, folder, about, console)
     return measured
@@ -120,7 +124,12 @@ def tabulate(
         return _mixed(groups, store, target, console, view, plugins)
     else:
         measured = _together(folders, store, target, console, view, plugins)
-    view.choose(measured, folders, swept_option(list(dict.fromkeys(measured.eraser))), console, plugins)
+    view.choose(
+        measured,
+        folders,
+        swept_option(label for folder in folders for label, _ in erasers_of(folder).values()),
+        console,
+    )
     return measured
 
 
@@ -168,7 +177,8 @@ class Joint:
         metrics: every metric that one of them asked for.
         not_run: by ``metric.id``, why none of them has scores of it.
         about: what the captions say.
-        option: the one numeric option of an eraser that the runs vary, or ``None``.
+        option: the one numeric option of an eraser that the rows vary, or ``None``.
+        labels: of the rows, by their texts.
         measured: see :func:`erasebench.tables.measure.measure`.
         scores: by ``metric.records_id``, the stored scores.
     """
@@ -179,6 +189,7 @@ class Joint:
     not_run: dict[str, str]
     about: About
     option: str | None
+    labels: dict[str, Label]
     measured: pd.DataFrame
     scores: dict[str, pd.DataFrame]
 
@@ -203,18 +214,29 @@ def join_runs(folders: Sequence[Path], store: Store, rates: str = WILSON, plugin
         if all(name in why for asked, why in reasons if name in asked)
     }
     plans = [read_plan(folder) for folder in folders]
+    own = [_labels(folder, plan) for folder, plan in zip(folders, plans, strict=True)]
+    option = swept_option(label for labels in own for label in labels.values())
     costs = [read_costs(folder, plan, store) for folder, plan in zip(folders, plans, strict=True)]
-    option = swept_option(list(dict.fromkeys(label for plan in plans for label in plan.eraser)))
-    if option:
-        for folder, frames in zip(folders, zip(plans, costs, strict=True), strict=True):
-            _name_default(folder, option, frames)
+    if option and len(folders) > 1:
+        # Their one table says for every row what was varied, also where it has its default.
+        for frames, labels in zip(zip(plans, costs, strict=True), own, strict=True):
+            for frame in frames:
+                frame["eraser"] = frame.eraser.map({text: label.showing(option).text for text, label in labels.items()})
+        own = [{(shown := label.showing(option)).text: shown for label in labels.values()} for labels in own]
     plan = pd.concat(plans, ignore_index=True).drop_duplicates(["eraser", "task_kind", "task", "prompt_id", "key"])
     _check_comparable(plan)
     cost = pd.concat(costs, ignore_index=True).drop_duplicates(["eraser", "task_kind", "task"])
     metrics = list(by_id.values())
     scores = _scores(store, metrics)
+    every = {text: label for labels in own for text, label in labels.items()}
     measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=cost, rates=rates)
-    return Joint(plan.reset_index(drop=True), cost, metrics, not_run, about, option, measured, scores)
+    return Joint(plan.reset_index(drop=True), cost, metrics, not_run, about, option, every, measured, scores)
+
+
+def _labels(folder: Path, plan: pd.DataFrame) -> dict[str, Label]:
+    """The labels of a run's rows; one that the run does not explain is its text, and nothing more."""
+    known = erasers_of(folder)
+    return {text: known[text][0] if text in known else Label(text) for text in dict.fromkeys(plan.eraser)}
 
 
 def _together(
@@ -228,10 +250,10 @@ def _together(
     attacked = attacks.compare_attacks(joint.plan, joint.scores, joint.metrics, joint.not_run, view.rates)
     attacks.write_attacks(attacked, target)
     for kind in dict.fromkeys(joint.measured.task_kind):
-        frontier.write(joint.measured, kind, target)
-    if joint.option:
-        for kind in dict.fromkeys(joint.measured.task_kind):
-            figures.strength(joint.measured, kind, joint.option, target / f"{kind}-{joint.option}.png")
+        frontier.write(joint.measured, kind, target, joint.labels, joint.option)
+        if joint.option:
+            strength = plots.draw_strength(joint.measured, kind, joint.option, joint.labels)
+            plots.write(strength, target / f"{kind}-{joint.option}", STRENGTH_FORMATS)
     view.show(joint.measured, pairs, attacked, joint.about, console)
     console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
     return joint.measured
@@ -269,39 +291,3 @@ def _mixed(
     view.show(measured, pairs, attacked, about, console)
     console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
     return measured
-
-
-def swept_option(labels: Sequence[str]) -> str | None:
-    """The one numeric option that tells labels of one eraser apart (``cure alpha=1``, ``cure alpha=2`` -> ``alpha``).
-
-    A label without the option has its default.
-    """
-    erasers: dict[str, list[dict[str, str]]] = {}
-    for label in labels:
-        name, *options = label.split()
-        erasers.setdefault(name, []).append(dict(part.split("=", 1) for part in options if "=" in part))
-    varied = set()
-    for variants in erasers.values():
-        for option in {name for variant in variants for name in variant}:
-            values = {variant.get(option) for variant in variants}
-            if len(values) > 1 and all(value is None or _is_number(value) for value in values):
-                varied.add(option)
-    return varied.pop() if len(varied) == 1 else None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _name_default(folder: Path, option: str, frames: Sequence[pd.DataFrame]) -> None:
-    """Put a swept option into the label of the run whose value is the default, which labels do not show."""
-    value = (read_config(folder).get("method") or {}).get(option)
-    if not isinstance(value, int | float):
-        return
-    for frame in frames:
-        bare = (frame.eraser != tables.UNEDITED) & ~frame.eraser.str.contains(f" {option}=", regex=False)
-        frame.loc[bare, "eraser"] += f" {option}={value}"

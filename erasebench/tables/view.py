@@ -55,14 +55,7 @@ class View:
         if self.power:
             power.print_power(pairs, console)
 
-    def choose(
-        self,
-        measured: pd.DataFrame,
-        folders: Sequence[Path],
-        option: str | None,
-        console: Console,
-        plugins: Sequence[str] = (),
-    ) -> None:
+    def choose(self, measured: pd.DataFrame, folders: Sequence[Path], option: str | None, console: Console) -> None:
         """Print the setting that ``best`` picks for each kind, and the command that runs it alone.
 
         Raises:
@@ -77,7 +70,7 @@ class View:
             if choice.alike:
                 lines.append(f"  its interval does not tell it from: {', '.join(choice.alike)}")
             try:
-                again = command(folders, choice.eraser, option, plugins)
+                again = command(folders, choice.eraser, option)
                 lines.append(f"  {again or 'its eraser is none of the shipped configs: see config.yaml of its run'}")
             except UserError as error:  # a config of an older version
                 lines.append(f"  its command cannot be given: {error}")

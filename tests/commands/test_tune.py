@@ -37,7 +37,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(run_module, "run", run)
     monkeypatch.setattr(results, "tabulate_sweep", lambda folders, console, plugins: None)
-    monkeypatch.setattr(tune, "command", lambda folders, label, plugins: f"again {label}")
+    monkeypatch.setattr(tune, "command", lambda folders, label: f"again {label}")
     return made
 
 

@@ -16,7 +16,7 @@ from erasebench.edits.change import Change
 from erasebench.edits.combine import HOW, additive, combine
 from erasebench.edits.edit import Edit
 from erasebench.edits.eraser import Eraser
-from erasebench.edits.label import eraser_label
+from erasebench.edits.label import label_of
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.cure import Cure
 from erasebench.methods.closed_form.uce import Uce
@@ -191,7 +191,7 @@ def test_key_and_label_know_the_parts_their_settings_and_their_order(church_task
     keys = [variant.key("model", church_task) for variant in variants]
     assert keys[1] == keys[2], "the places' names do not decide the edit"
     assert len(set(keys)) == 4
-    assert "alpha=5" in eraser_label("compose", variants[4]) and "cure" in eraser_label("compose", variants[0]).lower()
+    assert "alpha=5" in label_of("compose", variants[4]).text and "cure" in label_of("compose", variants[0]).text
 
 
 def test_it_cannot_edit_what_one_of_its_parts_cannot() -> None:

@@ -133,10 +133,10 @@ def test_tables_of_a_page_have_the_texts_of_the_other_tables() -> None:
 def test_figures_need_both_aims_and_take_any_name() -> None:
     numbers = measured("a_$b$ <i>&")
     assert aims(numbers[numbers.task == tables.POOLED]) == (("erase", "classifier@1"), ("retain", "classifier@1"))
-    drawn = inline(charts(numbers, "object", None)[0])
+    drawn = inline(charts(numbers, "object", None, {})[0])
     assert (
         drawn.startswith("<svg") and "a_$b$ &lt;i&gt;&amp;" in drawn and "<i>" not in drawn and "currentColor" in drawn
     )
     kept = numbers[(numbers.metric != "classifier@1") | (numbers.role == "erase")]
     assert aims(kept[kept.task == tables.POOLED])[1] == ("retain", "text_match@2-a_b")
-    assert charts(numbers[numbers.role == "general"], "object", None) == []
+    assert charts(numbers[numbers.role == "general"], "object", None, {}) == []

@@ -20,12 +20,15 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from erasebench.cli import main
-from erasebench.config.build import build
+from erasebench.config.build import build, places
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.edits.eraser import Eraser
+from erasebench.edits.label import UNEDITED
+from erasebench.runs.folder import erasers_of, open_run
+from erasebench.runs.plan import prepare
 from erasebench.runs.state import check_finished
-from erasebench.runs.sweep import command, labelled, literal, varied
+from erasebench.runs.sweep import command, literal, varied
 from erasebench.store import Store
 
 TINY = [
@@ -94,10 +97,9 @@ def test_a_literal_is_read_back_as_the_value_it_was(value: object) -> None:
     assert read == value and type(read) is type(value)
 
 
-def finished(folder: Path, overrides: list[str], given: list[str]) -> Path:
+def opened(root: Path, overrides: list[str], given: list[str]) -> Path:
     """A run's folder as far as its command is concerned."""
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(compose(overrides), resolve=True))
+    folder = open_run(prepare(compose([*overrides, f"store.dir={root}"])))
     (folder / "manifest.json").write_text(json.dumps({"command": ["erasebench run", *given]}))
     return folder
 
@@ -113,20 +115,26 @@ def finished(folder: Path, overrides: list[str], given: list[str]) -> Path:
 )
 def test_the_command_of_a_setting_gives_that_setting(chosen: list[str], said: str | None, tmp_path: Path) -> None:
     given = ["-m", *chosen, "name=mine", "task=object", "task.erase=[church, tench]"]
-    folder = finished(tmp_path / "a", [*chosen, *given[-2:]], given)
-    config = OmegaConf.load(folder / "config.yaml")
-    for label, node in labelled(config).items():
-        line = command([folder], label)
+    folder = opened(tmp_path, [*chosen, *given[-2:]], given)
+    config = compose([*chosen, *given[-2:]])
+    nodes = places(OmegaConf.to_container(config.method, resolve=True), "method", "_target_")
+    erasers = erasers_of(folder)
+    assert [node for _, node in erasers.values() if "none.Unedited" not in node["_target_"]] == list(nodes.values())
+    for label, node in erasers.values():
+        if label.text == UNEDITED:
+            continue
+        line = command([folder], label.text)
         assert line.startswith("erasebench run method=") and (said is None or said in line)
         again = compose(shlex.split(line)[2:])
-        assert OmegaConf.to_container(again.method) == OmegaConf.to_container(node)
+        assert OmegaConf.to_container(again.method) == node
         assert OmegaConf.to_container(again.task) == OmegaConf.to_container(config.task) and again.name is None
     assert command([folder], "nobody") is None
 
 
-def test_a_label_shows_an_option_that_its_table_varies_even_at_its_default() -> None:
-    config = compose(["method=uce"])
-    assert list(labelled(config)) == ["uce"] and list(labelled(config, "erase_scale")) == ["uce erase_scale=1.0"]
+def test_a_setting_is_found_by_the_label_that_its_table_shows(tmp_path: Path) -> None:
+    folder = opened(tmp_path, ["method=uce", "task=object"], ["method=uce", "task=object"])
+    assert command([folder], "uce") == command([folder], "uce erase_scale=1.0", "erase_scale")
+    assert command([folder], "uce erase_scale=1.0") is None
 
 
 def manifests(store: Path) -> dict[str, dict]:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture_helpers import read_picture
-from table_helpers import POINTS, table
+from table_helpers import POINTS, labels_of, table
 
+from erasebench.edits.label import Label
 from erasebench.errors import UserError
 from erasebench.tables import columns, frontier
 
@@ -42,31 +43,39 @@ def test_the_unedited_model_is_shown_and_does_not_compete() -> None:
 
 
 def test_the_plot_holds_every_point_its_error_bars_and_the_front() -> None:
-    figure = frontier.draw(table(), "object")
+    figure = frontier.draw(table(), "object", labels_of(POINTS), "alpha")
     (axis,) = figure.axes
     bars = axis.containers
     drawn = sorted((round(bar[0].get_xdata()[0], 6), round(bar[0].get_ydata()[0], 6)) for bar in bars)
     assert drawn == sorted((100 * x, 100 * y) for x, y in POINTS.values())
     assert all(bar.has_xerr and bar.has_yerr for bar in bars)
-    filled = [bar[0].get_xdata()[0] for bar in bars if bar[0].get_markerfacecolor() != "white"]
-    assert sorted(filled) == [10, 30, 60]
-    assert {text.get_text() for text in axis.texts} == {"unedited", "alpha=1", "alpha=2", "alpha=5", "alpha=10"}
-    (step,) = [line for line in axis.lines if line.get_label().startswith("nothing")]
-    assert list(step.get_xdata()) == [10, 30, 60]
+    (ring,) = [bar[0].get_xdata()[0] for bar in bars if bar[0].get_markerfacecolor() == "none"]
+    assert ring == 95, "the unedited model"
+    assert {text.get_text() for text in axis.texts} == {"alpha=1", "alpha=2", "alpha=5", "alpha=10"}
+    lines = [list(line.get_xdata()) for line in axis.lines if line.get_linestyle() == "--"]
+    assert lines == [[10, 30, 60]], "the front"
+    joined = [list(line.get_xdata()) for line in axis.lines if line.get_alpha() == 0.35]
+    assert joined == [[60, 30, 10, 20]], "the settings in the order of alpha"
+    (names,) = figure.legends
+    assert [text.get_text() for text in names.get_texts()] == ["unedited", "cure", "nothing measured beats these"]
 
 
 def test_the_plot_is_written_for_screens_and_for_papers(tmp_path: Path) -> None:
-    written = frontier.write(table(), "object", tmp_path)
+    written = frontier.write(table(), "object", tmp_path, labels_of(POINTS), "alpha")
     assert [path.name for path in written] == ["object-frontier.png", "object-frontier.pdf", "object-frontier.svg"]
     assert read_picture(written[0]).width > 500
     assert written[1].read_bytes().startswith(b"%PDF") and b"<svg" in written[2].read_bytes()
     single = {name: POINTS[name] for name in ("none", "cure alpha=1")}
-    assert frontier.write(table(single), "object", tmp_path / "none") == [], "one setting has no frontier"
+    assert frontier.write(table(single), "object", tmp_path / "none", labels_of(single), None) == [], (
+        "one setting has no frontier"
+    )
 
 
 def test_labels_with_signs_of_mathematics_are_drawn_as_they_are(tmp_path: Path) -> None:
-    points = {"none": (0.9, 0.9), "a retain=['$x_1$']": (0.5, 0.8), "a retain=['$y']": (0.4, 0.7)}
-    assert frontier.write(table(points), "object", tmp_path)
+    labels = [Label("none"), Label("a", {"retain": "['$x_1$']"}), Label("a", {"retain": "['$y']"}), Label("b_$c$")]
+    by_text = {label.text: label for label in labels}
+    points = dict(zip(by_text, [(0.9, 0.9), (0.5, 0.8), (0.4, 0.7), (0.3, 0.6)], strict=True))
+    assert frontier.write(table(points), "object", tmp_path, by_text, None)
 
 
 def test_columns_go_by_the_names_people_type() -> None:

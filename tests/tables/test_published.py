@@ -15,7 +15,7 @@ from rich.console import Console
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.edits.eraser import Eraser
-from erasebench.edits.label import eraser_label
+from erasebench.edits.label import label_of
 from erasebench.errors import UserError
 from erasebench.runs.about import About
 from erasebench.runs.plan import prepare
@@ -87,7 +87,7 @@ def test_every_counterpart_exists_among_our_metrics_protocols_and_erasers(tmp_pa
 
     for params in ("K", "KV"):
         speed = build(compose(["method=speed", f"method.params={params}"]).method, "method", Eraser)
-        assert eraser_label("speed", speed) == f"speed params={params}"
+        assert label_of("speed", speed).text == f"speed params={params}"
     assert not table[(table.ours == "") & (table.why == "")].any(axis=None), "what has no counterpart says why"
 
 

@@ -42,6 +42,10 @@ def received(folder: Path, mark: Path) -> None:
         "note": "${oc.env:HF_TOKEN}",
     }
     path.write_text(yaml.safe_dump(config))
+    erasers = json.loads((folder / "erasers.json").read_text())
+    nodes = {"cure": call, "uce": {"_target_": "written_by_import.Eraser"}}
+    erasers = [entry | {"node": nodes.get(entry["label"]["name"], entry["node"])} for entry in erasers]
+    (folder / "erasers.json").write_text(json.dumps(erasers))
 
 
 def renamed(folder: Path, target: str, settings: dict) -> None:
@@ -123,7 +127,7 @@ def test_an_unfinished_run_of_somebody_else_runs_nothing(mark: Path, tmp_path: P
     assert "not one of our metrics" in " ".join(capfd.readouterr().err.split()) and not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.json", "manifest.json"])
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.json", "erasers.json", "manifest.json"])
 @pytest.mark.parametrize(
     "text", ["[a, list", "a: [", "!!python/object/apply:os.getpid []", "\x00", "", "3", "[[[1]]]", "[" * 100_000]
 )

@@ -10,10 +10,10 @@ import pytest
 from picture_helpers import read_picture
 from table_helpers import ABOUT, finish, make_plan, make_store, printed, quiet, tabulate, tabulate_sweep
 
+from erasebench.edits.label import UNEDITED, Label
 from erasebench.errors import UserError
 from erasebench.runs.folder import find_runs
 from erasebench.store import Store
-from erasebench.tables.tabulate import swept_option
 from erasebench.tables.view import View
 
 
@@ -162,9 +162,9 @@ def test_an_unfinished_run_is_refused_with_its_command(planned: bool, why: str, 
 def test_a_sweep_has_one_table_and_a_plot_the_default_included(store: Store) -> None:
     plan = make_plan(erasers=("none", "uce", "uce erase_scale=5.0"), prompts=2)
     folders = []
-    for label, value in (("uce", 1.0), ("uce erase_scale=5.0", 5.0)):
-        method = {"_target_": "some.Eraser", "erase_scale": value}
-        folders.append(finish(store, f"scale-{value:g}", plan[plan.eraser.isin(["none", label])], method=method))
+    for label in (Label("uce", {}, {"erase_scale": 1.0}), Label("uce", {"erase_scale": 5.0})):
+        own = {UNEDITED: Label(UNEDITED), label.text: label}
+        folders.append(finish(store, f"scale-{len(folders)}", plan[plan.eraser.isin(list(own))], labels=own))
     measured = tabulate_sweep(folders, quiet())
     assert set(measured.eraser) == {"none", "uce erase_scale=1.0", "uce erase_scale=5.0"}
     (plot,) = store.root.glob("tables/sweep-*/object-erase_scale.png")
@@ -179,24 +179,6 @@ def test_a_sweep_over_what_cannot_be_compared_says_so_and_ends_well(store: Store
     console = quiet()
     assert tabulate_sweep(folders, console) is None
     assert "model differs (sd14 and sd21)" in printed(console)
-
-
-@pytest.mark.parametrize(
-    ("labels", "option"),
-    [
-        (["none", "cure alpha=1", "cure alpha=2"], "alpha"),
-        (["none", "cure", "cure alpha=2"], "alpha"),
-        (["none", "cure alpha=1 k=3", "cure alpha=2 k=3"], "alpha"),
-        (["none", "cure alpha=1 k=3", "cure alpha=2 k=4"], None),
-        (["none", "cure alpha=1", "uce"], None),
-        (["none", "cure rule=content", "cure rule=all"], None),
-        (["none", "cure alpha=1 rule=all", "cure alpha=2"], "alpha"),
-        (["none"], None),
-        ([], None),
-    ],
-)
-def test_the_swept_option_is_the_one_number_that_tells_labels_apart(labels: list[str], option: str | None) -> None:
-    assert swept_option(labels) == option
 
 
 def test_a_table_has_its_pairs_beside_it_and_ranks_below(store: Store) -> None:

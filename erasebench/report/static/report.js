@@ -100,7 +100,6 @@
     return asked.get(file);
   }
 
-  const ROLES = { e: "erased", r: "to keep", g: "general" };
   const MARKS = { f: "✗", l: "✗", g: "✓", k: "✓" };
 
   function start(index) {
@@ -183,7 +182,7 @@
       const role = index.role[row];
       const label = index.labels[index.label[row]];
       const what = make("p", { className: "what" },
-        make("span", { className: `tag ${role}`, textContent: ROLES[role] }), label ? ` ${label}` : "",
+        make("span", { className: `tag ${role}`, textContent: index.roles[role] }), label ? ` ${label}` : "",
         make("br"), `${of.kind}, ${of.task} erased`, make("br"), `prompt ${id}, seed ${seed}`);
       const words = make("div", {}, make("h2", { textContent: `“${prompt}”` }), what);
       const pictures = make("div", { className: "cells" });

@@ -1,4 +1,4 @@
-"""The grid shows the right image in the right place; the plot shows what was measured."""
+"""The grid shows the right image in the right place."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from picture_helpers import read_picture
-from PIL import Image
+from PIL import Image, ImageFont
 from table_helpers import METRICS, colour, make_plan, make_scores, make_store
 
-from erasebench.tables import figures
+from erasebench.errors import Damaged, UserError
+from erasebench.tables import grid
 from erasebench.tables import measure as tables
-from erasebench.tables.figures import CELL, GAP, GREEN, RED, SIDE
+from erasebench.tables.grid import CELL, GAP, GREEN, RED, SIDE
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def store(plan, tmp_path_factory: pytest.TempPathFactory):
 
 def bands(image: Image.Image) -> list[tuple[int, tuple[int, int, int]]]:
     """Top and colour of every row's band, from the picture."""
-    pixels = np.asarray(image)[:, figures.MARGIN]
+    pixels = np.asarray(image)[:, grid.MARGIN]
     found, last = [], None
     for y, pixel in enumerate(map(tuple, pixels.tolist())):
         if pixel in (RED, GREEN) and last is None:
@@ -37,7 +40,7 @@ def bands(image: Image.Image) -> list[tuple[int, tuple[int, int, int]]]:
 
 
 def test_a_row_is_a_prompt_a_column_an_eraser_and_small_images_keep_their_pixels(plan, store, tmp_path: Path) -> None:
-    image = read_picture(figures.grid(plan, store, "object", tmp_path / "grid.png"))
+    image = read_picture(grid.draw(plan, store, "object", tmp_path / "grid.png"))
     rows = bands(image)
     assert [band for _, band in rows] == [RED, RED, GREEN] * 3
     by_original = {colour(key): (key, task) for key, task in zip(plan.original_key, plan.task, strict=True)}
@@ -60,7 +63,7 @@ def test_a_row_is_a_prompt_a_column_an_eraser_and_small_images_keep_their_pixels
 
 def test_marks_say_whether_the_classifier_agrees(plan, store, tmp_path: Path) -> None:
     name, seen = tables.recognised(plan, make_scores(plan), METRICS)
-    path = figures.grid(plan, store, "object", tmp_path / "grid.png", seen=seen, seen_by=name)
+    path = grid.draw(plan, store, "object", tmp_path / "grid.png", seen=seen, seen_by=name)
     image = read_picture(path)
     marks = []
     for top, _ in bands(image)[:3]:
@@ -82,7 +85,7 @@ def test_only_what_was_to_be_erased_is_blurred(plan, store, tmp_path: Path) -> N
 
     contrast = {}
     for blur in (True, False):
-        image = read_picture(figures.grid(few, Striped(), "object", tmp_path / f"{blur}.png", blur=blur))
+        image = read_picture(grid.draw(few, Striped(), "object", tmp_path / f"{blur}.png", blur=blur))
         for top, band in bands(image):
             cell = np.asarray(image.convert("L"))[top + 40 : top + 80, SIDE + 40 : SIDE + 80]
             contrast.setdefault((blur, band), []).append(int(np.ptp(cell)))
@@ -98,8 +101,8 @@ def test_images_of_any_size_fit(size: tuple[int, int], tmp_path: Path) -> None:
 
     plan = make_plan(erasers=("none", "cure template=" + "x" * 90), tasks=("church",), prompts=1)
     plan["prompt"] = "an endless word " + "y" * 400 + " " + "und so weiter " * 60
-    image = read_picture(figures.grid(plan, Large(), "object", tmp_path / "grid.png"))
-    right = np.asarray(image)[:, -figures.MARGIN // 2 :]
+    image = read_picture(grid.draw(plan, Large(), "object", tmp_path / "grid.png"))
+    right = np.asarray(image)[:, -grid.MARGIN // 2 :]
     assert (right == 255).all(), "nothing runs out of the sheet"
     cell = max(CELL, (2 * CELL if size[0] > CELL else CELL))
     tops = [top for top, _ in bands(image)]
@@ -107,56 +110,50 @@ def test_images_of_any_size_fit(size: tuple[int, int], tmp_path: Path) -> None:
 
 
 def test_a_kind_without_prompts_still_gives_a_picture(plan, store, tmp_path: Path) -> None:
-    assert read_picture(figures.grid(plan, store, "artist", tmp_path / "grid.png")).width > 100
+    assert read_picture(grid.draw(plan, store, "artist", tmp_path / "grid.png")).width > 100
 
 
-def test_strength_plot_has_every_setting_with_its_interval(tmp_path: Path, monkeypatch) -> None:
-    plan = make_plan(erasers=("none", "cure alpha=10", "cure alpha=1", "cure alpha=2"))
-    measured = tables.measure(plan, make_scores(plan), METRICS)
-    drawn = []
-    monkeypatch.setattr(figures.Figure, "savefig", lambda self, file, **kw: (drawn.append(self), file.write(b"x")))
-    figures.strength(measured, "object", "alpha", tmp_path / "plot.png")
-    (axis,) = drawn[0].axes
-    assert [container.get_label() for container in axis.containers] == ["erased ↓", "retained ↑"]
-    for container, role in zip(axis.containers, ("erase", "retain"), strict=True):
-        line, _, (bars,) = container.lines
-        assert list(line.get_xdata()) == [1, 2, 10]
-        pooled = measured[(measured.task == "all") & (measured.role == role) & (measured.metric == "classifier@1")]
-        for (x, y), segment in zip(line.get_xydata(), bars.get_segments(), strict=True):
-            row = pooled[pooled.eraser == f"cure alpha={x:g}"].iloc[0]
-            np.testing.assert_allclose(
-                [y, segment[0][1], segment[1][1]], [100 * row.value, 100 * row.low, 100 * row.high]
-            )
-    assert axis.get_xlabel() == "alpha"
-
-
-def test_strength_plot_is_written_as_png_and_svg(tmp_path: Path) -> None:
-    plan = make_plan(erasers=("none", "cure alpha=1", "cure alpha=100"))
-    figures.strength(tables.measure(plan, make_scores(plan), METRICS), "object", "alpha", tmp_path / "plot.png")
-    assert read_picture(tmp_path / "plot.png").width > 500 and b"<svg" in (tmp_path / "plot.svg").read_bytes()[:500]
-
-
-def test_labels_that_differ_in_more_than_the_option_are_lines_of_their_own(tmp_path: Path, monkeypatch) -> None:
-    plan = make_plan(erasers=("none", *(f"cure alpha={a} rule={rule}" for a in (1, 2) for rule in ("all", "mean"))))
-    drawn = []
-    monkeypatch.setattr(figures.Figure, "savefig", lambda self, file, **kw: (drawn.append(self), file.write(b"x")))
-    figures.strength(tables.measure(plan, make_scores(plan), METRICS), "object", "alpha", tmp_path / "plot.png")
-    lines = {container.get_label(): list(container.lines[0].get_xdata()) for container in drawn[0].axes[0].containers}
-    assert lines == {
-        f"{role} cure rule={rule}": [1, 2] for role in ("erased ↓", "retained ↑") for rule in ("all", "mean")
-    }
-
-
-def test_an_image_that_is_gone_leaves_its_place_empty(plan, store, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error", [KeyError("gone"), Damaged(Path("x.png"), "cut"), UserError("x.png cannot be read now")]
+)
+def test_an_image_that_cannot_be_read_leaves_its_place_empty(error, plan, store, tmp_path: Path) -> None:
     gone = plan.key[(plan.eraser == "cure") & (plan.role == "erase")].iloc[0]
 
     class Lossy:
         def image(self, key: str) -> Image.Image:
             if key == gone:
-                raise KeyError(key)
+                raise error
             return store.image(key)
 
-    image = read_picture(figures.grid(plan, Lossy(), "object", tmp_path / "grid.png"))
+    image = read_picture(grid.draw(plan, Lossy(), "object", tmp_path / "grid.png"))
     top = bands(image)[0][0]
     assert image.getpixel((SIDE + CELL + GAP + 3, top + 3)) == (255, 255, 255)
     assert image.getpixel((SIDE + 3, top + 3)) != (255, 255, 255)
+
+
+@pytest.mark.parametrize("length", [4_000, 10_000, 1_000_000])
+def test_a_word_of_any_length_is_cut_to_its_cell(length: int, plan, store, tmp_path: Path, monkeypatch) -> None:
+    measured = []
+    width_of = ImageFont.FreeTypeFont.getlength
+    monkeypatch.setattr(
+        ImageFont.FreeTypeFont,
+        "getlength",
+        lambda self, text, *more, **named: measured.append(len(text)) or width_of(self, text, *more, **named),
+    )
+    long = plan.assign(prompt="y" * length, task="t" * length)
+    image = Image.open(grid.draw(long, store, "object", tmp_path / "grid.png"))
+    assert image.height < 3000 and sum(measured) < 2_000_000, "work does not grow with the text"
+
+
+@given(st.text(max_size=400), st.integers(30, 400), st.integers(1, 6))
+@settings(deadline=None)
+def test_lines_fit_and_say_the_text_up_to_where_it_is_cut(text: str, width: int, most: int) -> None:
+    font = grid._font(13)
+    lines = grid._wrap(text, width, font, most)
+    assert len(lines) <= most
+    for line in lines:
+        bare = line.removesuffix(" …")
+        assert font.getlength(bare) <= width or len(bare) == 1
+    said = "".join("".join(lines).split())
+    whole = "".join(text.split())
+    assert whole == said or (said.endswith("…") and whole.startswith(said[:-1]))
