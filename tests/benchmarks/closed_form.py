@@ -3,7 +3,7 @@
     python tests/benchmarks/closed_form.py --names artists.csv
 
 Builds a pipeline of the shape of SD 1.4 with random weights (tokenizer, text encoder, UNet), runs the suite
-``bench_closed_form.py`` by pytest-benchmark and writes closed_form.md, .csv and .json, and README's speed table. The whole run takes about half
+``bench_closed_form.py`` by pytest-benchmark and writes closed_form.md, .csv and .json, and the speed table of results/README.md. The whole run takes about half
 an hour on two cores, nearly all of it in the plain ways. Nothing else should run on the machine meanwhile.
 """
 
@@ -118,8 +118,8 @@ def main() -> int:
         print(path.name, "written to", chosen.out)
     if chosen.out == TABLES and status == 0:
         block = readme_block(rows(list(made.values()), session.records), about)
-        if put_into(TESTS.parent / "README.md", block):
-            print("README.md: speed table replaced")
+        if put_into(TESTS.parent / "results" / "README.md", block):
+            print("results/README.md: speed table replaced")
     return int(status)
 
 

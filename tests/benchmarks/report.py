@@ -183,7 +183,7 @@ def markdown(
 
 
 def readme_block(table: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
-    """The short table for README."""
+    """The short table for results/README.md."""
     head = ["Whole job", "ours, s", "of it text, s", "plain way, s", "times", "as the release loops, s", "times"]
     body = [
         [row["case"], _three_figures(row["ours_s"]), _three_figures(row["text_s"]), _three_figures(row["plain_s"]),
