@@ -124,10 +124,23 @@ def _separated(file: str, text: str, usual: str) -> Table:
     if separator is None and (listed := _sentences(file, text, usual)):
         return listed
     separator = separator or usual
-    notes = () if separator == usual else (f"columns are separated by {_SEPARATORS[separator]}",)
+    notes: tuple[str, ...] = () if separator == usual else (f"columns are separated by {_SEPARATORS[separator]}",)
+    try:
+        header, records = _records(file, text, separator)
+    except UserError:
+        # Tabs are also written without any quoting, and a text may then begin with a quote of its own.
+        rows = [line.split("\t") for line in _LINE_END.split(text) if line] if separator == "\t" else [[]]
+        if len(rows[0]) < 2 or {len(row) for row in rows} != {len(rows[0])}:
+            raise
+        header, records = _header(file, rows[0]), rows[1:]
+        notes += ("quotes are part of the texts, as no cell is quoted",)
+    return Table(file, pd.DataFrame(records, columns=header, dtype=str), notes)
+
+
+def _records(file: str, text: str, separator: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table whose cells may be quoted."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     records: list[list[str]] = []
-    header: list[str] = []
     try:
         header = _header(file, next(filter(None, reader), []))
         for fields in reader:
@@ -145,7 +158,7 @@ def _separated(file: str, text: str, usual: str) -> Table:
             f"{file} row {row} (spreadsheet row {row + 1}), line {reader.line_num}: {error}; "
             'close every quote, and write "" for one inside a text'
         ) from error
-    return Table(file, pd.DataFrame(records, columns=header, dtype=str), notes)
+    return header, records
 
 
 def _first_record(text: str, separator: str) -> list[str]:

@@ -163,7 +163,11 @@ SCHEMAS: tuple[Schema, ...] = (
         "SPEED style.csv and instance.csv",
         not_prompts="it is a list of names for a retain set; it has no column prompt",
     ),
-    Schema("plain", ("prompt",), "any file with a column prompt; every other column of a prompt set may be there"),
+    Schema(
+        "plain",
+        ("prompt",),
+        "any file with a column prompt (every other column of a prompt set may be there), and lists of one prompt a line",
+    ),
 )
 """Every known schema. A file is of the one with most required columns that it has; of two, the first."""
 

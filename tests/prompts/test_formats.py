@@ -89,6 +89,15 @@ def test_semicolons_and_tabs_separate_columns_too(tmp_path: Path) -> None:
         load_prompts(write(tmp_path, "promt;seed\na;1"))
 
 
+def test_tabs_without_quoting_keep_their_quotes(tmp_path: Path) -> None:
+    lines = ["Prompt\tCategory", '"Fly an airplane" on a wall\tArts', 'a sign that says "stop\tArts', "a cat\t"]
+    found = load_prompts(write(tmp_path, "\n".join(lines), "file.tsv"))
+    assert found.rows.prompt.tolist() == ['"Fly an airplane" on a wall', 'a sign that says "stop', "a cat"]
+    assert said(found, "quotes are part of the texts")
+    with pytest.raises(UserError, match="row 2 .*3 cells under 2 columns"):
+        load_prompts(write(tmp_path, "prompt\tseed\na\t1\nb\t2\t3\n", "file.tsv"))
+
+
 def test_case_in_the_name_of_a_column_does_not_matter(tmp_path: Path) -> None:
     """PartiPrompts.tsv: Prompt, Category, Challenge, Note."""
     found = load_prompts(
