@@ -87,7 +87,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
-            object.__setattr__(self, entry.name, _CHECKS[entry.type](entry.name, value))
+            object.__setattr__(self, entry.name, _CHECKS[str(entry.type)](entry.name, value))
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UserError(f"seed: {self.seed} is out of range; use 0 to {LARGEST_SEED}")
         if self.steps < 1:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from erasebench.config.values import plain_values
 from erasebench.errors import UserError, suggest
 
 T = TypeVar("T")
@@ -34,8 +35,7 @@ def build(node: Mapping[str, Any] | DictConfig, place: str, base: type[T], plugi
     Raises:
         UserError: no target, one that :func:`find_class` refuses, or arguments that its class does not take.
     """
-    values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
-    assert isinstance(values, dict)
+    values = plain_values(node)
     if "_target_" not in values:
         raise UserError(f"{place}: has no _target_; name the class it builds")
     return _constructed(values, place, base, plugins)
@@ -140,7 +140,7 @@ def places(group: Mapping[str, Any] | DictConfig, place: str, marker: str) -> di
         return {place: group}
     if not group:
         raise UserError(f"{place}: nothing chosen; choose one, e.g. {place}=main")
-    nodes = {f"{place}.{name}": node for name, node in group.items()}
+    nodes = {f"{place}.{name!s}": node for name, node in group.items()}
     for name, node in nodes.items():
         if not isinstance(node, Mapping | DictConfig):
             raise UserError(f"{name}={node}: no node with {marker}; choose one, e.g. {place}=main")

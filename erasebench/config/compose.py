@@ -122,7 +122,7 @@ def _check_keys(config: DictConfig) -> None:
         node = config.get(section) if section else config
         for key in node or ():
             if key not in known:
-                place = f"{section}.{key}".lstrip(".")
+                place = f"{section}.{key!s}".lstrip(".")
                 raise UserError(f"{place}: no such key.{suggest(str(key), known)} Keys: {', '.join(known)}")
 
 

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.config.settings import ProtocolSettings
+from erasebench.config.values import plain_values
 from erasebench.errors import UserError, suggest
 from erasebench.recipe import LARGEST_SEED
 
@@ -94,7 +95,7 @@ class Protocol:
         Raises:
             UserError: a key that is unknown or lacking, or a value of another type.
         """
-        values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+        values = plain_values(node)
         try:
             full = OmegaConf.to_container(
                 OmegaConf.merge(OmegaConf.structured(ProtocolSettings), values), throw_on_missing=True

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from erasebench.errors import UserError
 
 if TYPE_CHECKING:
+    from erasebench.edits.attack import Attack
     from erasebench.edits.eraser import Eraser
 
 UNEDITED = "none"
@@ -82,15 +83,17 @@ class Label:
             raise UserError(f"no label of an eraser ({type(error).__name__}: {error})") from error
 
 
-def label_of(name: str, eraser: Eraser) -> Label:
-    """The label of an eraser.
+def label_of(name: str, eraser: Eraser | Attack) -> Label:
+    """The label of an eraser, or of an attack.
 
     Args:
         name: what its config calls it: its own name, or a key of one's choice (``uce2025``).
         eraser: a dataclass, whose fields are its settings.
     """
-    options, defaults = {}, {}
-    for entry in fields(eraser):
+    options: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    settings: Any = eraser
+    for entry in fields(settings):
         value = getattr(eraser, entry.name)
         default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
         # A name such as uce2025 says which variant it is.

@@ -107,8 +107,9 @@ def _factors(change: Change, weight: Tensor, whole: Tensor, rank: int | None) ->
     The factors are the singular vectors, each scaled by the root of its singular value: no number is far from the
     others, so that they also survive a loader that casts them to float16.
     """
-    low = change.right is not None and change.rank < min(whole.shape)
-    u, s, vh = _thin_svd(*change.factors(weight)) if low else _gram_svd(whole)
+    factors = change.factors(weight) if change.rank < min(whole.shape) else None
+    low = factors is not None
+    u, s, vh = _gram_svd(whole) if factors is None else _thin_svd(*factors)
     # energy beyond the first r singular values, for r = 0 ... len(s)
     tail = torch.cat([s.square().flip(0).cumsum(0).flip(0), s.new_zeros(1)]).sqrt()
     own = _least(tail, EXACT)

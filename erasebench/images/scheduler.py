@@ -112,7 +112,7 @@ def scheduler_identity(pipe: Any, name: str, config: Mapping[str, Any]) -> tuple
     return type(scheduler).__name__, canonical_json(_json_value(effective))
 
 
-def _settings(kind: type) -> list[str]:
+def _settings(kind: Any) -> list[str]:
     return [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "kwargs")]
 
 

@@ -157,7 +157,7 @@ def inline(chart: Chart) -> Markup:
     text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{prefix}-", text)
     text = text.replace(INK, "currentColor")
     # Sizes come from the page's style: the picture's own would keep it from shrinking on a phone.
-    head = re.match(r"<svg[^>]*>", text)[0]
+    head = text[: text.index(">") + 1]
     bare = re.sub(r'\s(width|height|version)="[^"]*"', "", head)
     words = (
         f'<title id="{prefix}-t">{escape(chart.title)}</title><desc id="{prefix}-d">{escape(chart.description)}</desc>'

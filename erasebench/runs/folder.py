@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from erasebench.config.build import build
+from erasebench.config.values import plain_values
 from erasebench.edits.label import Label
 from erasebench.errors import Damaged, UserError, suggest
 from erasebench.files import read_whole, write_atomic, write_json, write_text
@@ -130,12 +131,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         UserError: the file cannot be read.
     """
     try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
+        config = OmegaConf.load(folder / "config.yaml")
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"run {folder.name}: its config.yaml cannot be read ({error})") from error
-    if not isinstance(config, dict) or not config:
+    if not isinstance(config, DictConfig) or not config:
         raise UserError(f"run {folder.name}: its config.yaml holds no config")
-    return config
+    return plain_values(config, resolve=False)
 
 
 def metrics_of(folder: Path, plugins: Sequence[str] = ()) -> tuple[list[Metric], dict[str, str]]:

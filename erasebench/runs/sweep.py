@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from erasebench.config.choices import CONFIG_MODULE, groups
 from erasebench.config.compose import compose, compose_with_hydra
 from erasebench.config.overrides import parse_overrides
+from erasebench.config.values import plain_values
 from erasebench.errors import UserError
 
 
@@ -138,7 +138,7 @@ def _shipped(target: str) -> list[str]:
 def _composed(overrides: Sequence[str]) -> dict[str, Any] | None:
     """The eraser's node that overrides give."""
     try:
-        return OmegaConf.to_container(compose(overrides).method, resolve=True)
+        return plain_values(compose(overrides).method)
     except (UserError, HydraException, OmegaConfBaseException):
         return None
 

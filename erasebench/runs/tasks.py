@@ -148,7 +148,7 @@ def _is_lists(value: Any) -> bool:
 def task_groups(config: DictConfig) -> dict[str, TaskGroup]:
     """The tasks of a config by kind, checked. See :func:`task_group`."""
     try:
-        chosen = config.task
+        chosen: Any = config.task
         chosen = OmegaConf.to_container(chosen, resolve=True) if OmegaConf.is_config(chosen) else chosen
     except OmegaConfBaseException as error:
         raise UserError(f"task: {str(error).splitlines()[0]}; give the value itself") from error
@@ -175,7 +175,7 @@ def _named_by_file(node: Mapping[str, Any], place: str, prompts: DictConfig) -> 
 
     if prompts.get("source") == "builtin":
         raise UserError(f"{place}.erase=prompts: needs a prompt file; choose one, e.g. prompts=uce_artists")
-    rows = from_config(prompts, node.get("kind"), ()).rows
+    rows = from_config(prompts, str(node.get("kind")), ()).rows
     names = list(dict.fromkeys(rows.label[rows.label != ""]))
     erased = list(dict.fromkeys(rows.label[rows.role == "erase"]))
     if not erased or "" in erased:

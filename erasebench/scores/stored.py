@@ -23,7 +23,7 @@ from erasebench.scores.rates import WILSON
 def to_record(metric: Metric) -> dict[str, Any]:
     """What a table needs to know of a metric, as JSON values: its class and settings, and what they made of it here."""
     kind = type(metric)
-    names = [entry.name for entry in fields(metric)] if is_dataclass(metric) else []
+    names: list[str] = [entry.name for entry in fields(metric)] if is_dataclass(metric) else []
     return {
         "class": f"{kind.__module__}.{kind.__qualname__}",
         "settings": {name: _jsonable(getattr(metric, name)) for name in names if name not in metric.for_scoring},
@@ -63,7 +63,7 @@ def from_record(record: Mapping[str, Any], place: str, plugins: Sequence[str] = 
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{place}: no record of a metric ({type(error).__name__}: {error})") from error
     metric = build(node, f"{place} {known['name']}", Metric, plugins)
-    rule = known["version"].partition("-")[0]
+    rule = str(known["version"]).partition("-")[0]
     if rule != metric.rule_version:
         raise UserError(
             f"{place} {known['name']}: its records were counted by version {rule} of the metric and would be by version "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -158,7 +159,7 @@ def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont, most: int) -> lis
         elif font.getlength(word) <= width:
             lines.append(word)
         else:
-            fits = bisect_right(range(1, len(word)), width, key=lambda n: font.getlength(word[:n])) or 1
+            fits = bisect_right(range(1, len(word)), width, key=lambda n: math.ceil(font.getlength(word[:n]))) or 1
             lines.append(word[:fits])
             words.append(word[fits:])
     if not (cut or words or len(lines) > most):

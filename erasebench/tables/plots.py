@@ -58,7 +58,7 @@ def point(axis: Axes, name: str, style: Style, x: Sequence[float], y: Sequence[f
         y: the same.
     """
     colour, marker = style
-    bars = {
+    bars: dict[str, Any] = {
         f"{axis_name}err": [[max(0.0, value - low)], [max(0.0, high - value)]]
         for axis_name, (value, low, high) in (("x", x), ("y", y))
         if low == low
