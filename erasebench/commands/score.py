@@ -240,7 +240,7 @@ def score_folder(
     task = " + ".join(erase) or kind
     plan = images.drop(columns="file").assign(
         eraser=f"{name} (folder)" if name == UNEDITED else name, task=task, task_kind=kind, key=keys, original_key=keys,
-        edit_key="", clean_key="", targets=[list(erase) or [task]] * len(images),
+        edit_key="", attack="", attack_key="", clean_key=keys, targets=[list(erase) or [task]] * len(images),
     )  # fmt: skip
     for note in [*prompts.notes, *_lacking(images, prompts)]:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)

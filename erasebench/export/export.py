@@ -161,6 +161,8 @@ def _check_ours(path: Path) -> None:
     try:
         with open(path, "rb") as file:
             start = file.read(2**20)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such edit") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     if b"erasebench edit " not in start:  # the header comes first, also of a file that was cut
