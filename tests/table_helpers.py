@@ -198,6 +198,8 @@ def label(text: str) -> Label:
                 continue
         return word
 
+    if " + " in text:  # an eraser under an attack
+        return Label(text)
     name, *options = text.split()
     made = Label(name, {key: value(word) for key, _, word in (option.partition("=") for option in options)})
     assert made.text == text

@@ -258,12 +258,18 @@ def texts(table: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]:
                 "" if math.isnan(row["published"]) else f"{_figure(row['published'])}{mark}",
                 "" if math.isnan(row["difference"]) else f"{row['difference']:+.4g}",
                 str(sources.index(row["source"]) + 1) if row["source"] else "",
-                "abcdefghijklmnopqrstuvwxyz"[notes.index(row["note"]) % 26] if row["note"] else "",
+                _letters(notes.index(row["note"])) if row["note"] else "",
             ]
         )
     below = [f"{number}: {text}" for number, text in enumerate(sources, start=1)]
-    below += [f"{'abcdefghijklmnopqrstuvwxyz'[i % 26]}: no difference: {text}" for i, text in enumerate(notes)]
+    below += [f"{_letters(i)}: no difference: {text}" for i, text in enumerate(notes)]
     return heads, rows, below
+
+
+def _letters(number: int) -> str:
+    """The mark of a note: a to z, then aa, ab, ..."""
+    before, last = divmod(number, 26)
+    return (_letters(before - 1) if before else "") + chr(ord("a") + last)
 
 
 def _figure(value: float) -> str:

@@ -25,7 +25,7 @@ from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import UNEDITED
-from erasebench.runs.folder import erasers_of, open_run
+from erasebench.runs.folder import erasers_of, write_erasers
 from erasebench.runs.plan import prepare
 from erasebench.runs.state import check_finished
 from erasebench.runs.sweep import command, literal, varied
@@ -99,7 +99,9 @@ def test_a_literal_is_read_back_as_the_value_it_was(value: object) -> None:
 
 def opened(root: Path, overrides: list[str], given: list[str]) -> Path:
     """A run's folder as far as its command is concerned."""
-    folder = open_run(prepare(compose([*overrides, f"store.dir={root}"])))
+    prepared = prepare(compose([*overrides, f"store.dir={root}"]))
+    folder = prepared.store.run_folder(prepared.run_name)
+    write_erasers(folder, prepared.labels, prepared.nodes)
     (folder / "manifest.json").write_text(json.dumps({"command": ["erasebench run", *given]}))
     return folder
 

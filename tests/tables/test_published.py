@@ -23,6 +23,7 @@ from erasebench.scores.metric import Metric
 from erasebench.tables.measure import MEASURED_COLUMNS as MEASURED
 from erasebench.tables.published import (
     PUBLISHED_COLUMNS,
+    _letters,
     beside,
     load_published,
     of_experiment,
@@ -232,3 +233,8 @@ def test_a_long_table_is_cut_in_the_terminal_only(tmp_path: Path) -> None:
 
 def test_the_columns_are_documented() -> None:
     assert set(PUBLISHED_COLUMNS) <= set(load_published().columns) | {"value"}
+
+
+def test_no_two_notes_share_letters() -> None:
+    marks = [_letters(number) for number in range(800)]
+    assert marks[:2] == ["a", "b"] and marks[25:28] == ["z", "aa", "ab"] and len(set(marks)) == 800

@@ -124,6 +124,7 @@ def test_one_label_for_two_things_is_refused(column: str, message: str, store: S
 
 def test_what_one_run_could_not_measure_is_not_run_for_its_erasers_only(store: Store) -> None:
     plan = make_plan(prompts=2)
+    make_store(store.root, plan)  # what was not scored must be there as an image
     absent = {"classifier@1": "weights are absent"}
     finish(store, "without", plan[plan.eraser.isin(["none", "uce"])], not_run=absent)
     assert tabulate(["without"], str(store.root), console=quiet()).query("metric == 'classifier@1'").value.isna().all()
