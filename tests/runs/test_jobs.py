@@ -237,7 +237,7 @@ def plan_of(edits: dict[str, int]) -> Plan:
         return Recipe("m", "r", edit, "p", "", seed, 2, 7.5, 64, 64, "DDIMScheduler", "{}", "float32")
 
     recipes = [recipe(edit, seed) for edit, count in edits.items() for seed in range(count)]
-    return Plan(pd.DataFrame(), {recipe.key: recipe for recipe in recipes})
+    return Plan(pd.DataFrame(), {recipe.key: recipe for recipe in recipes}, {})
 
 
 EDITS = {"": 130, "aa" * 16: 64, "bb" * 16: 1}
