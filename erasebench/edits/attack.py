@@ -22,6 +22,8 @@ from torch import Tensor
 from erasebench.concepts import Concept
 from erasebench.edits.eraser import settings_of
 from erasebench.edits.hook import Hook
+from erasebench.edits.unaltered import unaltered
+from erasebench.errors import UserError
 from erasebench.recipe import Recipe, canonical_json
 
 if TYPE_CHECKING:
@@ -210,10 +212,23 @@ class Attack(ABC):
         recipe: Recipe,
         advance: Callable[[int], None] = lambda steps: None,
     ) -> Found:
-        """:meth:`look`, with notes of who looked for what and how long it took."""
-        began = time.perf_counter()
-        with torch.no_grad():
-            result = self.look(pipe, concepts, recipe, advance)
+        """:meth:`look`, with notes of who looked for what and how long it took.
+
+        Raises:
+            UserError: it failed (the error is named), or altered the pipeline.
+        """
+        names = ", ".join(concept.name for concept in concepts)
+        try:
+            with unaltered(pipe, f"attack {self.name}", f"a search for {names}"):
+                began = time.perf_counter()
+                result = self.look(pipe, concepts, recipe, advance)
+                seconds = time.perf_counter() - began
+        except UserError:
+            raise
+        except Exception as error:  # any: what an attack does inside is its own; the cause stays attached
+            raise UserError(
+                f"attack {self.name} failed on prompt {recipe.prompt!r} ({names}): {type(error).__name__}: {error}"
+            ) from error
         notes = {
             "attack": self.name,
             "version": self.version,
@@ -222,7 +237,7 @@ class Attack(ABC):
             "settings": self.settings,
             "concepts": [concept.name for concept in concepts],
             "for": {name: recipe.to_dict()[name] for name in self.inputs} if self.inputs else recipe.to_dict(),
-            "seconds": time.perf_counter() - began,
+            "seconds": seconds,
             **result.info,
         }
         return replace(result, info=json.loads(json.dumps(notes)))

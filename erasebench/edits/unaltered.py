@@ -1,4 +1,4 @@
-"""Seeing that an eraser leaves the pipeline as it was: its images would else be those of no known model."""
+"""Seeing that an eraser or an attack leaves the pipeline as it was: its images would else be those of no known model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def unaltered(pipe: Any, who: str, doing: str) -> Iterator[None]:
             if cause is not None and not isinstance(cause, Exception):
                 raise cause  # a Ctrl-C stays one
             raise UserError(
-                f"{who} altered {first} of the pipeline while it made {doing}, and an eraser must leave it as it is; no "
+                f"{who} altered {first} of the pipeline while it made {doing}, and must leave it as it is; no "
                 "image is made with what is left. It should change a copy (copy.deepcopy), or put everything back"
             ) from cause
 

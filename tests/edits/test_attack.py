@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from erasebench.concepts import Concept
 from erasebench.edits.attack import Attack, Found, attacked_concepts, padded
+from erasebench.errors import UserError
 from erasebench.images.generate import generate
 from erasebench.images.scheduler import scheduler_identity
 from erasebench.recipe import Recipe
@@ -150,11 +151,31 @@ def test_the_prompts_own_concept_is_attacked_or_all_where_it_names_none() -> Non
     assert attacked_concepts((CHURCH, TENCH), "sexual") == attacked_concepts((CHURCH, TENCH), "") == (CHURCH, TENCH)
 
 
-def test_what_was_found_says_who_looked_for_what() -> None:
-    info = Fixed().find(None, (CHURCH,), recipe()).info
+def test_what_was_found_says_who_looked_for_what(tiny_random_pipe) -> None:
+    info = Fixed().find(tiny_random_pipe, (CHURCH,), recipe()).info
     assert info["attack"] == "fixed" and info["settings"] == {"text": "two dogs"} and info["concepts"] == ["church"]
     assert info["for"]["prompt"] == "a church" and info["tried"] == 1 and info["seconds"] >= 0
-    assert Transferred().find(None, (CHURCH,), recipe()).info["for"] == {"prompt": "a church"}
+    assert Transferred().find(tiny_random_pipe, (CHURCH,), recipe()).info["for"] == {"prompt": "a church"}
+
+
+def test_an_attack_that_fails_is_named_with_its_prompt(tiny_random_pipe) -> None:
+    class Fails(Fixed):
+        def look(self, pipe, concepts, recipe, advance):
+            raise IndexError("inside")
+
+    with pytest.raises(UserError, match="attack fixed failed on prompt 'a church' .church.: IndexError: inside"):
+        Fails().find(tiny_random_pipe, (CHURCH,), recipe())
+
+
+def test_an_attack_that_alters_the_model_is_caught(small_pipe) -> None:
+    class Alters(Fixed):
+        def look(self, pipe, concepts, recipe, advance):
+            with torch.no_grad():
+                next(pipe.text_encoder.parameters()).add_(1)
+            return super().look(pipe, concepts, recipe, advance)
+
+    with pytest.raises(UserError, match="attack fixed altered text_encoder"):
+        Alters().find(small_pipe(), (CHURCH,), recipe())
 
 
 # Images
