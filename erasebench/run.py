@@ -1,4 +1,4 @@
-"""One run, in one walk: check, plan, attack, erase, generate, score, tabulate.
+"""One run, in one walk: check, plan, erase, attack, generate, score, tabulate.
 
 A second call with the same config does only what is missing, so a killed run is finished by giving its command again,
 and several calls at once share the work (:mod:`erasebench.runs.jobs`).
