@@ -296,6 +296,22 @@ def test_only_missing_images_are_made_and_each_once(model, store):
     assert records["device"].str.startswith("cpu").all()
 
 
+def test_what_another_process_makes_meanwhile_is_not_made_again(model, store, tmp_path, monkeypatch):
+    asked, sampled = recipes(model, 6), []
+
+    def sample(pipe, texts, batch, hooks):
+        if not sampled:  # beside the first batch, another process makes the third and one of the second
+            sampled.append([])
+            generate(model, asked[2:5], Store(store.root))
+        sampled.append([recipe.seed - 2**40 for recipe in batch])
+        return real(pipe, texts, batch, hooks)
+
+    real = generate_module._sample
+    monkeypatch.setattr(generate_module, "_sample", sample)
+    assert generate(model, asked, store, batch_size=2) == 3
+    assert sampled == [[], [2, 3, 4], [0, 5], [1]], "0 and 5 are of one prompt"
+
+
 def test_each_text_is_encoded_once(model, store, monkeypatch):
     calls = count_calls(monkeypatch, model.pipe, "encode_prompt")
     generate(model, recipes(model, 12, negative_prompt="bad"), store, batch_size=2)
