@@ -9,6 +9,7 @@ examples:
   erasebench table                                  the latest run again
   erasebench table RUN RUN                          two runs of one protocol in one table
   erasebench table SWEEP --best "retained>=0.9"     the setting that erases most, and the command that runs it
+  erasebench table RUN --by-concept                 which concept it leaves in place, and which it takes along
   erasebench table RUN --power                      how many prompts it takes to tell two erasers apart
 Nothing is generated or scored. Below each number stands its 95 % interval; "not run" says why there is none.
 """
@@ -34,6 +35,11 @@ def main(arguments: list[str]) -> int:
         "--power", action="store_true", help="how many prompts it takes to tell every two erasers apart"
     )
     parser.add_argument(
+        "--by-concept",
+        action="store_true",
+        help="print the rates of each concept alone, those furthest from the aim first (always written: by_concept.csv)",
+    )
+    parser.add_argument(
         "--best",
         metavar="CONDITION",
         help='the setting with the least of "erased" that fulfils it, e.g. "retained>=0.9", and the command that runs it',
@@ -49,6 +55,6 @@ def main(arguments: list[str]) -> int:
     from erasebench.tables.tabulate import tabulate
     from erasebench.tables.view import View
 
-    view = View(options.sort, options.power, options.best, options.rates)
+    view = View(options.sort, options.power, options.best, options.rates, options.by_concept)
     tabulate(options.runs, options.store, options.out, None, options.allow_mixed, view, options.plugins)
     return 0

@@ -16,10 +16,10 @@ from erasebench.report.folder import check_target, replacing
 from erasebench.report.outcomes import outcomes, seen
 from erasebench.report.runs import Run, check_scored, find_runs
 from erasebench.report.thumbnails import write_thumbnails
+from erasebench.runs.about import About
 from erasebench.store import Store
-from erasebench.tables import attacks
-from erasebench.tables import pairs as paired
-from erasebench.tables.layout import print_tables, write_tables
+from erasebench.tables.layout import print_tables
+from erasebench.tables.numbers import Numbers, numbers_of
 from erasebench.tables.tabulate import Joint, join_runs, joint_name
 
 WRAPPER = r"""% All tables of this folder in one document: pdflatex all.tex
@@ -112,8 +112,8 @@ def _write_finished(
     sensitive = {kind for kind in joint.plan.task_kind.unique() if joint.about.blurs(kind)}
     with replacing(target, [run.name for run in runs]) as folder:
         _assets(folder)
-        pairs = paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run)
-        _tables(folder / "tables", joint, pairs)
+        numbers = numbers_of(joint.measured, joint.plan, joint.scores, joint.metrics, joint.not_run)
+        _tables(folder / "tables", numbers, joint.about)
         made = write_thumbnails(store, joint.plan.key, folder, before=target, full=full)
         classifier = " and ".join(classifiers)
         write_browser(
@@ -125,7 +125,7 @@ def _write_finished(
                 folder,
                 runs,
                 joint,
-                pairs,
+                numbers.pairs,
                 store,
                 classifier,
                 sensitive,
@@ -149,10 +149,8 @@ def _assets(folder: Path) -> None:
             (folder / "assets" / entry.name).write_bytes(entry.read_bytes())
 
 
-def _tables(folder: Path, joint: Joint, pairs: pd.DataFrame) -> None:
+def _tables(folder: Path, numbers: Numbers, about: About) -> None:
     """The tables as CSV, Markdown and LaTeX, and a document that puts the latter together."""
-    written = write_tables(joint.measured, folder, joint.about)
-    paired.write_pairs(pairs, folder)
-    attacks.write_attacks(attacks.compare_attacks(joint.plan, joint.scores, joint.metrics, joint.not_run), folder)
+    written = numbers.write(folder, about)
     inputs = "\n".join(rf"\input{{{path.stem}}}\clearpage" for path in written if path.suffix == ".tex")
     (folder / "all.tex").write_text(WRAPPER.replace("INPUTS", inputs), encoding="utf-8")

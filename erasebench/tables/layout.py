@@ -256,26 +256,39 @@ def print_tables(measured: pd.DataFrame, about: About, console: Console) -> None
     for kind in dict.fromkeys(measured.task_kind):
         heads, rows, marks = layout(measured[measured.metric != "peak_memory_mb"], kind)
         shown = [i for i in range(1, len(heads)) if any(row[i] not in (EMPTY, ABSENT) for row in rows)]
-        cells = [[row[0], *(_below(cell) for cell in row[1:])] for row in rows]
-        for number, part in enumerate(_fitting(heads, cells, shown, console.width)):
-            table = Table(
-                title=f"{kind}, more columns" if number else kind,
-                title_justify="left",
-                title_style="bold",
-                box=SIMPLE_HEAD,
-                pad_edge=False,
-                padding=(0, 1, 0, 0),
-            )
-            table.add_column("eraser", max_width=ERASER_WIDTH, overflow="fold")
-            for i in part:
-                table.add_column(_stacked(heads[i]), justify="right", no_wrap=True)
-            for row, mark in zip(cells, marks, strict=True):
-                table.add_row(Text(row[0]), *[Text(row[i], style="bold" if mark[i] else "") for i in part])
-            console.print(table)
+        print_columns(kind, (heads, rows, marks), shown, console)
         console.print(caption(measured, kind, about), style="dim", markup=False, highlight=False)
         console.print()
     for metric, reason in _reasons(measured):
         console.print(f"not run: {metric}: {reason}", markup=False, highlight=False)
+
+
+def print_columns(name: str, table: Layout, shown: Sequence[int], console: Console) -> None:
+    """Print a table with its intervals below its numbers, in as many tables as the terminal's width asks for.
+
+    Args:
+        name: what stands above it.
+        table: its first column is in each of them.
+        shown: which of the other columns, by number.
+        console: where to print.
+    """
+    heads, rows, marks = table
+    cells = [[row[0], *(_below(cell) for cell in row[1:])] for row in rows]
+    for number, part in enumerate(_fitting(heads, cells, shown, console.width)):
+        drawn = Table(
+            title=Text(f"{name}, more columns" if number else name),
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        drawn.add_column(heads[0], max_width=ERASER_WIDTH, overflow="fold")
+        for i in part:
+            drawn.add_column(_stacked(heads[i]), justify="right", no_wrap=True)
+        for row, mark in zip(cells, marks, strict=True):
+            drawn.add_row(Text(row[0]), *[Text(row[i], style="bold" if mark[i] else "") for i in part])
+        console.print(drawn)
 
 
 def _below(cell: str) -> str:
@@ -286,7 +299,7 @@ def _below(cell: str) -> str:
 
 def _fitting(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int], room: int) -> list[list[int]]:
     """The columns in parts that each fit into a width beside the eraser's."""
-    first = min(ERASER_WIDTH, max(len(text) for text in ("eraser", *(row[0] for row in rows)))) + 2
+    first = min(ERASER_WIDTH, max(len(text) for text in (heads[0], *(row[0] for row in rows)))) + 2
     parts: list[list[int]] = []
     left = 0
     for i in columns:

@@ -136,6 +136,40 @@ def slices_of(
     return _slices(asked, _joined(asked, scores.get(metric.records_id), metric), metric, reason)
 
 
+def measure_concepts(
+    plan: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    metrics: Sequence[Metric],
+    not_run_because: Mapping[str, str] | None = None,
+    rates: str = WILSON,
+) -> pd.DataFrame:
+    """The rates of each concept alone, so that one concept that is lost does not hide behind many that are kept.
+
+    The arguments are those of :func:`measure`.
+
+    Returns:
+        The columns of :func:`measure`, of rates and pooled over tasks, with ``concept`` behind ``role``: what the prompts
+        ask for. Prompts that ask for no concept are left out.
+    """
+    rows = []
+    for metric in metrics:
+        if metric.unit != "%":
+            continue
+        asked = _asked(plan[plan.label != ""], metric)
+        joined = _joined(asked, scores.get(metric.records_id), metric)
+        of_concept = dict(iter(joined.groupby("label", sort=False)))
+        for concept, part in asked.groupby("label", sort=False):
+            scored = of_concept.get(concept, joined.iloc[:0])
+            for identity, images, originals, reason in _slices(
+                part, scored, metric, (not_run_because or {}).get(metric.id, ""), tasks=False
+            ):
+                rows.append(identity | {"concept": concept} | _numbers(metric, images, originals, None, reason, rates))
+    columns = list(MEASURED_COLUMNS)
+    columns.insert(columns.index("role") + 1, "concept")
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values("role", key=lambda roles: roles.map(_role_rank), kind="stable").reset_index(drop=True)
+
+
 def _role_rank(role: str) -> int:
     return ROLES.index(role) if role in ROLES else len(ROLES)
 
@@ -157,15 +191,17 @@ def _joined(asked: pd.DataFrame, scores: pd.DataFrame | None, metric: Metric) ->
     return asked.merge(scores, on=by, how="inner", validate="many_to_one")
 
 
-def _slices(asked: pd.DataFrame, joined: pd.DataFrame, metric: Metric, reason: str) -> Iterator[Slice]:
-    """Every (eraser, task or pooled, role) a metric is reported on.
+def _slices(
+    asked: pd.DataFrame, joined: pd.DataFrame, metric: Metric, reason: str, tasks: bool = True
+) -> Iterator[Slice]:
+    """Every (eraser, task or pooled, role) a metric is reported on; without ``tasks`` the pooled ones alone.
 
     Rows and originals are of the same prompts in the same order. A slice of which any row has no score gets a reason
     instead of a number: a mean over the images that happen to be scored is not the number that was asked for.
     """
     for (kind, role), part in asked.groupby(["task_kind", "role"], sort=False):
-        tasks = list(dict.fromkeys(part.task))
-        for task in [POOLED, *tasks] if len(tasks) > 1 else [POOLED]:
+        single = list(dict.fromkeys(part.task)) if tasks else []
+        for task in [POOLED, *single] if len(single) > 1 else [POOLED]:
             of_task = part if task == POOLED else part[part.task == task]
             unedited = of_task[of_task.eraser == UNEDITED]
             of_unedited = joined[joined.row.isin(unedited.row)].set_index(["task", "prompt_id"])

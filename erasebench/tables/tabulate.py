@@ -27,12 +27,11 @@ from erasebench.runs.state import check_finished
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.store import Store
-from erasebench.tables import attacks, frontier, grid, plots, published
 from erasebench.tables import comparable as mixing
+from erasebench.tables import frontier, grid, plots, published
 from erasebench.tables import measure as tables
-from erasebench.tables import pairs as paired
 from erasebench.tables.comparable import _check_comparable
-from erasebench.tables.layout import write_tables
+from erasebench.tables.numbers import Numbers, numbers_of, side_by_side
 from erasebench.tables.view import View
 
 STRENGTH_FORMATS = ("png", "svg")
@@ -55,16 +54,13 @@ def reduce_and_write(
     view = view or View()
     measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=costs, rates=view.rates)
     view.check(measured)
-    write_tables(measured, folder / "tables", about)
-    pairs = paired.compare(plan, scores, metrics, not_run)
-    paired.write_pairs(pairs, folder / "tables")
-    attacked = attacks.compare_attacks(plan, scores, metrics, not_run, view.rates)
-    attacks.write_attacks(attacked, folder / "tables")
+    numbers = numbers_of(measured, plan, scores, metrics, not_run, view.rates)
+    numbers.write(folder / "tables", about)
     by, seen = tables.recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
     for kind in dict.fromkeys(plan.task_kind):
         path, blur = folder / "grids" / f"{kind}.png", about.blurs(kind)
         grid.draw(plan, store, kind, path, blur=blur, seen=seen, seen_by=by)
-    view.show(measured, pairs, attacked, about, console)
+    view.show(numbers, about, console)
     _published(measured, folder, about, console)
     return measured
 
@@ -244,17 +240,14 @@ def _together(
 ) -> pd.DataFrame:
     joint = join_runs(folders, store, view.rates, plugins)
     view.check(joint.measured)
-    write_tables(joint.measured, target, joint.about)
-    pairs = paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run)
-    paired.write_pairs(pairs, target)
-    attacked = attacks.compare_attacks(joint.plan, joint.scores, joint.metrics, joint.not_run, view.rates)
-    attacks.write_attacks(attacked, target)
+    numbers = _numbers(joint, view)
+    numbers.write(target, joint.about)
     for kind in dict.fromkeys(joint.measured.task_kind):
         frontier.write(joint.measured, kind, target, joint.labels, joint.option)
         if joint.option:
             strength = plots.draw_strength(joint.measured, kind, joint.option, joint.labels)
             plots.write(strength, target / f"{kind}-{joint.option}", STRENGTH_FORMATS)
-    view.show(joint.measured, pairs, attacked, joint.about, console)
+    view.show(numbers, joint.about, console)
     console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
     return joint.measured
 
@@ -265,29 +258,14 @@ def _mixed(
     """Runs that were measured differently, in one table with labelled columns for each way."""
     names = mixing.labels(groups)
     joints = [join_runs(group, store, view.rates, plugins) for group in groups]
-    parts = [mixing.labelled(joint.measured, name) for joint, name in zip(joints, names, strict=True)]
-    measured = pd.concat(parts, ignore_index=True)
+    numbers = side_by_side([_numbers(joint, view) for joint in joints], names)
     about = mixing.captions([joint.about for joint in joints], names)
-    view.check(measured)
-    write_tables(measured, target, about)
-    pairs = pd.concat(
-        [
-            mixing.labelled(paired.compare(joint.plan, joint.scores, joint.metrics, joint.not_run), name)
-            for joint, name in zip(joints, names, strict=True)
-        ],
-        ignore_index=True,
-    )
-    paired.write_pairs(pairs, target)
-    attacked = pd.concat(
-        [
-            mixing.labelled(
-                attacks.compare_attacks(joint.plan, joint.scores, joint.metrics, joint.not_run, view.rates), name
-            )
-            for joint, name in zip(joints, names, strict=True)
-        ],
-        ignore_index=True,
-    )
-    attacks.write_attacks(attacked, target)
-    view.show(measured, pairs, attacked, about, console)
+    view.check(numbers.measured)
+    numbers.write(target, about)
+    view.show(numbers, about, console)
     console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
-    return measured
+    return numbers.measured
+
+
+def _numbers(joint: Joint, view: View) -> Numbers:
+    return numbers_of(joint.measured, joint.plan, joint.scores, joint.metrics, joint.not_run, view.rates)

@@ -13,9 +13,10 @@ from erasebench.errors import UserError
 from erasebench.runs.about import About
 from erasebench.runs.sweep import command
 from erasebench.scores.rates import WILSON
-from erasebench.tables import attacks, columns, frontier, power
+from erasebench.tables import attacks, by_concept, columns, frontier, power
 from erasebench.tables import pairs as paired
 from erasebench.tables.layout import print_tables
+from erasebench.tables.numbers import Numbers
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class View:
         power: also say how many prompts it takes to tell two erasers apart.
         best: conditions, e.g. ``retained>=0.9``: also say which setting to take.
         rates: the interval of rates, one of :data:`erasebench.scores.rates.RATE_INTERVALS`.
+        by_concept: also print the rates of each concept alone.
     """
 
     sort: str | None = None
     power: bool = False
     best: str | None = None
     rates: str = WILSON
+    by_concept: bool = False
 
     def check(self, measured: pd.DataFrame) -> None:
         """Refuse what does not fit a table, before anything is written.
@@ -45,15 +48,16 @@ class View:
         if self.best:
             frontier.conditions(self.best, measured)
 
-    def show(
-        self, measured: pd.DataFrame, pairs: pd.DataFrame, attacked: pd.DataFrame, about: About, console: Console
-    ) -> None:
-        """Print a table, what its pairs say, and what attacks brought back."""
+    def show(self, numbers: Numbers, about: About, console: Console) -> None:
+        """Print the tables of runs, and what the same scores tell besides."""
+        measured = numbers.measured
         print_tables(columns.sort_rows(measured, self.sort) if self.sort else measured, about, console)
-        paired.print_ranks(pairs, console)
-        attacks.print_attacks(attacked, console)
+        paired.print_ranks(numbers.pairs, console)
+        attacks.print_attacks(numbers.attacked, console)
+        if self.by_concept:
+            by_concept.print_concepts(numbers.concepts, console)
         if self.power:
-            power.print_power(pairs, console)
+            power.print_power(numbers.pairs, console)
 
     def choose(self, measured: pd.DataFrame, folders: Sequence[Path], option: str | None, console: Console) -> None:
         """Print the setting that ``best`` picks for each kind, and the command that runs it alone.

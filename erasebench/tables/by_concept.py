@@ -1,0 +1,91 @@
+"""The rates of each concept alone: which one an edit leaves in place, and which one it takes along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from erasebench.edits.label import UNEDITED
+from erasebench.files import write_text
+from erasebench.tables.layout import Layout, column_text, markdown_table, print_columns, title
+
+PRINTED_CONCEPTS = 40
+"""Concepts of one column that are printed in the terminal; files have all."""
+
+CONCEPTS_EXPLAINED = (
+    "Each concept by itself, pooled over the edits of a row: those furthest from the aim stand first. n: images, which are "
+    "fewer than in the other tables, so that intervals are wider; of many concepts some are far off by chance."
+)
+
+
+def concept_tables(concepts: pd.DataFrame, kind: str) -> list[tuple[str, Layout]]:
+    """One kind's tables of concepts, one for each role and rate, with what stands above each.
+
+    Args:
+        concepts: what :func:`erasebench.tables.measure.measure_concepts` returns.
+        kind: kind of the tasks.
+
+    Returns:
+        A row a concept, a column an eraser, the unedited model first; ``n`` last.
+    """
+    tables: list[tuple[str, Layout]] = []
+    part = concepts[concepts.task_kind == kind]
+    for (role, metric, unit, direction), rows in part.groupby(["role", "metric", "unit", "direction"], sort=False):
+        erasers = sorted(dict.fromkeys(rows.eraser), key=lambda name: name != UNEDITED)
+        names = _furthest_first(rows)
+        cells = {(row["eraser"], row["concept"]): row for row in rows.to_dict("records")}
+        columns = [column_text([cells.get((eraser, name)) for name in names]) for eraser in erasers]
+        counts = [_count(rows.n[(rows.concept == name) & (rows.n > 0)]) for name in names]
+        lines = [list(line) for line in zip(names, *columns, counts, strict=True)]
+        heads = ["concept", *erasers, "n"]
+        tables.append((title(role, metric, direction, unit), (heads, lines, [[False] * len(heads)] * len(lines))))
+    return tables
+
+
+def _furthest_first(rows: pd.DataFrame) -> list[str]:
+    """The concepts of one column, those that the edits bring furthest from their aim first."""
+    edited = rows[rows.eraser != UNEDITED]
+    ranked: pd.Series[Any] = (edited if len(edited) else rows).groupby("concept", sort=False).value.mean()
+    return list(ranked.sort_values(ascending=rows.direction.iloc[0] == "up", kind="stable", na_position="last").index)
+
+
+def _count(numbers: pd.Series[int]) -> str:
+    if not len(numbers):
+        return ""
+    least, most = int(numbers.min()), int(numbers.max())
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def write_concepts(concepts: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write ``by_concept.csv`` (full precision) and ``by_concept.md``.
+
+    Returns:
+        The files written; none where nothing was measured by a rate.
+    """
+    if not len(concepts):
+        return []
+    written = [folder / "by_concept.csv", folder / "by_concept.md"]
+    write_text(written[0], concepts.to_csv(index=False))
+    parts = []
+    for kind in dict.fromkeys(concepts.task_kind):
+        for name, (heads, rows, _) in concept_tables(concepts, kind):
+            parts += [f"**{name}, erasing concepts of kind {kind}**", markdown_table(heads, rows)]
+    write_text(written[1], "\n\n".join([*parts, CONCEPTS_EXPLAINED]) + "\n")
+    return written
+
+
+def print_concepts(concepts: pd.DataFrame, console: Console) -> None:
+    """Print the tables of concepts; of a long one its first rows."""
+    if not len(concepts):
+        console.print("nothing was measured by a rate: nothing to say of single concepts", highlight=False)
+        return
+    for kind in dict.fromkeys(concepts.task_kind):
+        for name, (heads, rows, marks) in concept_tables(concepts, kind):
+            cut = (heads, rows[:PRINTED_CONCEPTS], marks[:PRINTED_CONCEPTS])
+            print_columns(f"{kind}, by concept: {name}", cut, range(1, len(heads)), console)
+            if len(rows) > PRINTED_CONCEPTS:
+                console.print(f"{len(rows) - PRINTED_CONCEPTS} more concepts are in by_concept.md", highlight=False)
+    console.print(CONCEPTS_EXPLAINED, style="dim", markup=False, highlight=False)
