@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from erasebench.concepts import ErasureTask
 from erasebench.edits.combine import check_how, combine
 from erasebench.edits.eraser import Edit, Eraser, Work
 from erasebench.errors import UserError
+from erasebench.models.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from erasebench.models.load import Model
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,11 @@ class Compose(Eraser):
         parts = [part.key(model_identity, task) for part in self.parts.values()]
         return self.key_of(model_identity, task, {"parts": parts, "how": self.how})
 
-    def refuses(self, model: Any) -> str | None:
+    def refuses(self, model: Model) -> str | None:
         """Whatever a part refuses."""
         return next((reason for part in self.parts.values() if (reason := part.refuses(model))), None)
 
-    def make(self, pipe: Any, task: ErasureTask, work: Work | None) -> Edit:
+    def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """The changes of all parts as one, their hooks in order, and the notes of each part."""
         edits = []
         with ExitStack() as applied:

@@ -45,7 +45,7 @@ PLUGINS = {
 FACES = {
     "erasebench": {"__version__"},
     "erasebench.edits": {"Change", "Edit", "Eraser", "Hook"},
-    "erasebench.models": {"Model", "load_model", "text_inputs"},
+    "erasebench.models": {"Model", "Pipeline", "load_model", "text_inputs"},
     "erasebench.scores": {"Estimate", "Metric"},
 }
 """What may be relied upon from outside; everything else may move."""

@@ -24,6 +24,7 @@ from erasebench.edits.eraser import settings_of
 from erasebench.edits.hook import Hook
 from erasebench.edits.unaltered import unaltered
 from erasebench.errors import UserError
+from erasebench.models.pipeline import Pipeline
 from erasebench.recipe import Recipe, canonical_json
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Replace(Hook):
             return recipe
         return replace(recipe, **{found.form: getattr(found, found.form)})
 
-    def texts(self, pipe: Any, inputs: dict[str, Tensor], batch: Sequence[Recipe]) -> dict[str, Tensor]:
+    def texts(self, pipe: Pipeline, inputs: dict[str, Tensor], batch: Sequence[Recipe]) -> dict[str, Tensor]:
         """The rows of the tokens, or the embedding, that were found."""
         rows = inputs["prompt_embeds"].clone()
         for number, recipe in enumerate(batch):
@@ -147,7 +148,7 @@ class Replace(Hook):
                 rows[number] = pipe.text_encoder(ids).last_hidden_state[0].to(rows)
         return inputs | {"prompt_embeds": rows}
 
-    def start(self, pipe: Any, latents: Tensor, batch: Sequence[Recipe]) -> Tensor:
+    def start(self, pipe: Pipeline, latents: Tensor, batch: Sequence[Recipe]) -> Tensor:
         """The latents that were found."""
         latents = latents.clone()
         for number, recipe in enumerate(batch):
@@ -192,7 +193,9 @@ class Attack(ABC):
     unsupported: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
-    def look(self, pipe: Any, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]) -> Found:
+    def look(
+        self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]
+    ) -> Found:
         """Look for one prompt.
 
         Args:
@@ -207,7 +210,7 @@ class Attack(ABC):
 
     def find(
         self,
-        pipe: Any,
+        pipe: Pipeline,
         concepts: Sequence[Concept],
         recipe: Recipe,
         advance: Callable[[int], None] = lambda steps: None,

@@ -7,6 +7,7 @@ from typing import Any
 
 from erasebench.edits.change import Change
 from erasebench.errors import UserError, suggest
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import named_weight
 
 HOW = {
@@ -35,7 +36,7 @@ def additive(changes: Mapping[str, Change]) -> bool:
     return not any(change.reads_weight for change in changes.values())
 
 
-def combine(parts: Sequence[Mapping[str, Change]], how: str, pipe: Any) -> dict[str, Change]:
+def combine(parts: Sequence[Mapping[str, Change]], how: str, pipe: Pipeline) -> dict[str, Change]:
     """One set of changes of a pipeline's present weights from several.
 
     Args:

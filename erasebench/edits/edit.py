@@ -22,6 +22,7 @@ from erasebench.edits.change import Change
 from erasebench.edits.hook import Hook, put_on
 from erasebench.errors import UserError
 from erasebench.models.marks import edits_on, keys_on, mark_edited
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import named_weight
 
 
@@ -67,7 +68,7 @@ class Edit:
     def _method(self) -> str:
         return f"eraser {self.info['method']}" if "method" in self.info else "the eraser"
 
-    def check_fits(self, pipe: Any) -> dict[str, Tensor]:
+    def check_fits(self, pipe: Pipeline) -> dict[str, Tensor]:
         """The weights that the edit changes, by name.
 
         Raises:
@@ -86,7 +87,7 @@ class Edit:
         return weights
 
     @contextmanager
-    def applied(self, pipe: Any) -> Iterator[float]:
+    def applied(self, pipe: Pipeline) -> Iterator[float]:
         """Apply the edit to a pipeline inside a ``with`` block; afterwards the weights are as before, bit for bit.
 
         Weight plus change is computed in float64 on the CPU and rounded once to the weight's own type. The hooks are
@@ -111,7 +112,7 @@ class Edit:
                     weight.copy_(originals[name])
             mark_edited(pipe, *before)
 
-    def apply(self, pipe: Any) -> float:
+    def apply(self, pipe: Pipeline) -> float:
         """Apply the edit to a pipeline for good, and mark the pipeline as edited (:func:`edits_on`).
 
         Returns:
@@ -143,7 +144,7 @@ class Edit:
             )
 
     @torch.no_grad()
-    def _change(self, pipe: Any, weights: Mapping[str, Tensor]) -> float:
+    def _change(self, pipe: Pipeline, weights: Mapping[str, Tensor]) -> float:
         lost = size = 0.0
         for name, weight in weights.items():
             part = self.changes[name].add_to(weight)

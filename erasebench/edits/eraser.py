@@ -22,6 +22,7 @@ from erasebench.edits.unaltered import unaltered
 from erasebench.edits.work import Work
 from erasebench.errors import UserError
 from erasebench.models.marks import edits_on
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import named_weight
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Eraser(ABC):
     trains: ClassVar[bool] = False
     control: ClassVar[bool] = False
 
-    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+    def changes(self, pipe: Pipeline, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """Work out the changes of weights.
 
         Args:
@@ -73,7 +74,7 @@ class Eraser(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} implements neither changes nor make")
 
-    def make(self, pipe: Any, task: ErasureTask, work: Work | None) -> Edit:
+    def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Work out the edit: changes, hooks and notes. By default the changes alone.
 
         Args:
@@ -84,7 +85,7 @@ class Eraser(ABC):
         changes, notes = self.changes(pipe, task)
         return Edit(changes, {"method": self.name, **notes})
 
-    def edit(self, pipe: Any, task: ErasureTask, composing: bool = False, work: Work | None = None) -> Edit:
+    def edit(self, pipe: Pipeline, task: ErasureTask, composing: bool = False, work: Work | None = None) -> Edit:
         """Make the edit of a task and note how long it took.
 
         Args:
@@ -129,7 +130,7 @@ class Eraser(ABC):
             )
         return Edit(made.changes, info, made.hooks)
 
-    def _notes(self, pipe: Any, task: ErasureTask, made: Edit, seconds: float) -> dict[str, Any]:
+    def _notes(self, pipe: Pipeline, task: ErasureTask, made: Edit, seconds: float) -> dict[str, Any]:
         info = {
             "method": self.name,
             "version": self.version,
@@ -182,7 +183,7 @@ def _place(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "no place known"
 
 
-def _share(pipe: Any, changes: Mapping[str, Change]) -> float:
+def _share(pipe: Pipeline, changes: Mapping[str, Change]) -> float:
     """The changed weights as a share of the parameters of the parts that hold them (UNet, text encoder)."""
     parts = {name.partition(".")[0] for name in changes}
     total = sum(p.numel() for part in parts for p in getattr(pipe, part).parameters())

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from erasebench.models.pipeline import Pipeline
+
 if TYPE_CHECKING:
     from erasebench.recipe import Recipe
 
@@ -61,7 +63,7 @@ class Hook(ABC):
             raise TypeError(f"{cls.__qualname__}: a hook called {cls.name!r} is already in {other.__module__}")
         _KINDS[cls.name] = cls
 
-    def installed(self, pipe: Any) -> AbstractContextManager[None]:
+    def installed(self, pipe: Pipeline) -> AbstractContextManager[None]:
         """Put adapters, processors or forward hooks into a pipeline for a ``with`` block, and take them out again.
 
         Raises:
@@ -77,7 +79,7 @@ class Hook(ABC):
         """Whether it draws what was found under an attack's key; without such a hook no attacked image is made."""
         return False
 
-    def texts(self, pipe: Any, inputs: dict[str, Tensor], batch: Sequence[Recipe]) -> dict[str, Tensor]:
+    def texts(self, pipe: Pipeline, inputs: dict[str, Tensor], batch: Sequence[Recipe]) -> dict[str, Tensor]:
         """Change the texts that a batch is sampled with; called once before each batch, without gradients.
 
         Args:
@@ -89,11 +91,11 @@ class Hook(ABC):
         """
         return inputs
 
-    def start(self, pipe: Any, latents: Tensor, batch: Sequence[Recipe]) -> Tensor:
+    def start(self, pipe: Pipeline, latents: Tensor, batch: Sequence[Recipe]) -> Tensor:
         """Change the latents that a batch starts from, in the pipeline's own type and layout [n, ...]."""
         return latents
 
-    def on_step(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def on_step(self, pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Change the latents after a step; diffusers' ``callback_on_step_end``.
 
         Args:
@@ -119,13 +121,13 @@ def hook_class(name: str) -> type[Hook] | None:
     return _KINDS.get(name)
 
 
-def hooks_on(pipe: Any) -> tuple[Hook, ...]:
+def hooks_on(pipe: Pipeline) -> tuple[Hook, ...]:
     """The hooks that edits have put on a pipeline, the first one applied first."""
     return getattr(pipe, _HOOKS, ())
 
 
 @contextmanager
-def put_on(hooks: Sequence[Hook], pipe: Any) -> Iterator[None]:
+def put_on(hooks: Sequence[Hook], pipe: Pipeline) -> Iterator[None]:
     """Install hooks for a ``with`` block and let the pipeline remember them, so that whoever samples with it calls
     them (:func:`hooks_on`)."""
     before = hooks_on(pipe)
@@ -138,7 +140,7 @@ def put_on(hooks: Sequence[Hook], pipe: Any) -> Iterator[None]:
 
 
 @contextmanager
-def all_installed(hooks: Sequence[Hook], pipe: Any) -> Iterator[None]:
+def all_installed(hooks: Sequence[Hook], pipe: Pipeline) -> Iterator[None]:
     """Install hooks in order for a ``with`` block; they are taken out in the reverse order."""
     with ExitStack() as stack:
         for hook in hooks:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from erasebench.errors import UserError
 from erasebench.models.marks import mark_spoiled
+from erasebench.models.pipeline import Pipeline
 
 
 @contextmanager
-def unaltered(pipe: Any, who: str, doing: str) -> Iterator[None]:
+def unaltered(pipe: Pipeline, who: str, doing: str) -> Iterator[None]:
     """Refuse a block that alters a pipeline: its weights and buffers (added, taken away or changed), the training mode of
     its parts, or the hooks of its modules.
 
@@ -49,7 +50,7 @@ def unaltered(pipe: Any, who: str, doing: str) -> Iterator[None]:
             ) from cause
 
 
-def fingerprint(pipe: Any) -> dict[str, Any]:
+def fingerprint(pipe: Pipeline) -> dict[str, Any]:
     """What :func:`unaltered` compares: names to values that differ where the pipeline does."""
     prints: dict[str, Any] = {}
     for part, network in pipe.components.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from erasebench.edits.change import Change
 from erasebench.edits.edit import Edit
 from erasebench.errors import UserError
+from erasebench.models.pipeline import Pipeline
 from erasebench.progress import progress
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -57,7 +57,7 @@ class Lora:
         return max(self.errors.items(), key=lambda item: item[1])
 
 
-def lora(edit: Edit, pipe: Any, rank: int | None = None) -> Lora:
+def lora(edit: Edit, pipe: Pipeline, rank: int | None = None) -> Lora:
     """Write an edit of a pipeline's weights as a LoRA.
 
     Args:
@@ -148,7 +148,7 @@ def _gram_svd(whole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u, s, v.T
 
 
-def _module(pipe: Any, name: str) -> str:
+def _module(pipe: Pipeline, name: str) -> str:
     """The name that the loader knows a weight's layer by."""
     component, _, rest = name.removesuffix(".weight").partition(".")
     module = getattr(pipe, component).get_submodule(rest) if name.endswith(".weight") else None

@@ -26,6 +26,7 @@ from erasebench.edits.hook import Hook, all_installed, hooks_on
 from erasebench.errors import UserError
 from erasebench.models.encode import encode_prompts
 from erasebench.models.marks import keys_on
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
 from erasebench.recipe import Recipe
 from erasebench.store import Store, library_versions
@@ -51,7 +52,7 @@ OUT_OF_MEMORY = (
 class _Texts:
     """Encoded texts of one pipeline: each distinct text is encoded once while it is in use."""
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Pipeline) -> None:
         self.pipe = pipe
         self.kept: dict[tuple[str, bool], tuple[torch.Tensor, ...]] = {}
 
@@ -152,7 +153,7 @@ def generate(
     return done
 
 
-def device_name(pipe: Any) -> str:
+def device_name(pipe: Pipeline) -> str:
     """What the pipe runs on, for records: ``cuda NVIDIA A100``, ``mps arm64``, ``cpu x86_64``."""
     device = denoiser(pipe).device
     if device.type == "cuda":
@@ -241,21 +242,20 @@ def _scheduler(recipe: Recipe) -> Any:
     return getattr(diffusers, recipe.scheduler)(**json.loads(recipe.scheduler_config))
 
 
-def _pixels(pipe: Any) -> int:
+def _pixels(pipe: Pipeline) -> int:
     """Pixels in each direction that one token of a transformer stands for; of a latent for a UNet."""
-    if not hasattr(pipe, "transformer"):
-        return pipe.vae_scale_factor
-    patch = 2 if hasattr(pipe, "_pack_latents") else pipe.patch_size  # FLUX packs 2 x 2, whatever its config says
-    return pipe.vae_scale_factor * patch
+    if hasattr(pipe, "_pack_latents"):
+        return pipe.vae_scale_factor * 2  # FLUX packs 2 x 2, whatever its config says
+    return pipe.vae_scale_factor * (pipe.patch_size if hasattr(pipe, "patch_size") else 1)
 
 
-def _embeds_guidance(pipe: Any) -> bool:
+def _embeds_guidance(pipe: Pipeline) -> bool:
     """Whether guidance is an input of the network (FLUX.1-dev), not a second pass."""
     return bool(denoiser(pipe).config.get("guidance_embeds"))
 
 
 @contextlib.contextmanager
-def _quiet(pipe: Any) -> Iterator[None]:
+def _quiet(pipe: Pipeline) -> Iterator[None]:
     """No bar of the pipe's own inside, and its scheduler as it was afterwards."""
     scheduler, bar = pipe.scheduler, getattr(pipe, "_progress_bar_config", {})
     pipe.set_progress_bar_config(**{**bar, "disable": True})
@@ -266,18 +266,18 @@ def _quiet(pipe: Any) -> Iterator[None]:
         pipe.scheduler = scheduler
 
 
-def _second_pass(pipe: Any, recipe: Recipe) -> bool:
+def _second_pass(pipe: Pipeline, recipe: Recipe) -> bool:
     """Whether an image takes a second, unconditional row of the network. As in diffusers, at guidance 1 and below not."""
     return recipe.guidance > 1 and not _embeds_guidance(pipe)
 
 
-def _share_of_hooks(recipe: Recipe, hooks: Sequence[Hook], pipe: Any) -> Fraction:
+def _share_of_hooks(recipe: Recipe, hooks: Sequence[Hook], pipe: Pipeline) -> Fraction:
     """The share of a batch that is left for images where hooks send further rows through the network."""
     rows = 1 + _second_pass(pipe, recipe)
     return Fraction(rows, rows + sum(hook.passes for hook in hooks))
 
 
-def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[Hook]) -> np.ndarray:
+def _sample(pipe: Pipeline, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[Hook]) -> np.ndarray:
     """Images [n, height, width, 3] of a batch, 0 to 1, float32; NaN where the model broke down."""
     first = batch[0]
     on = pipe._execution_device if first.rng == "cuda" else "cpu"
@@ -298,7 +298,7 @@ def _sample(pipe: Any, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[H
             latents = hook.start(pipe, latents, drawn)
     if hooks:
 
-        def on_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        def on_step(pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             for hook in hooks:
                 tensors = hook.on_step(pipe, step, timestep, tensors)
             return tensors
@@ -324,7 +324,7 @@ def _drawn_as(recipe: Recipe, hooks: Sequence[Hook]) -> Recipe:
     return recipe
 
 
-def _noise(pipe: Any, recipe: Recipe, generators: Sequence[torch.Generator]) -> torch.Tensor:
+def _noise(pipe: Pipeline, recipe: Recipe, generators: Sequence[torch.Generator]) -> torch.Tensor:
     """The latents that a batch starts from, each from its own generator, in the pipe's type and layout."""
     network, factor = denoiser(pipe), pipe.vae_scale_factor
     packed = hasattr(pipe, "_pack_latents")  # FLUX: 2 x 2 latents are one token of four times the channels
@@ -332,7 +332,7 @@ def _noise(pipe: Any, recipe: Recipe, generators: Sequence[torch.Generator]) -> 
     noise = torch.cat(
         [torch.randn((1, *shape), generator=one, dtype=torch.float32, device=one.device) for one in generators]
     )
-    if packed:
+    if hasattr(pipe, "_pack_latents"):
         noise = pipe._pack_latents(noise, len(noise), *shape)
     return noise.to(device=pipe._execution_device, dtype=network.dtype)
 
@@ -355,7 +355,7 @@ def _save(store: Store, batch: Sequence[Recipe], images: np.ndarray, meta: Mappi
         )
 
 
-def _halved(size: int, recipe: Recipe, pipe: Any) -> int:
+def _halved(size: int, recipe: Recipe, pipe: Pipeline) -> int:
     """How many images to go on with after memory ran out at ``size``."""
     device = denoiser(pipe).device.type
     if device in ("cuda", "mps"):

@@ -12,6 +12,7 @@ import torch
 from diffusers.schedulers import KarrasDiffusionSchedulers
 
 from erasebench.errors import UserError, suggest
+from erasebench.models.pipeline import Pipeline, part_of
 from erasebench.recipe import canonical_json
 
 # The first draws its noise for a whole batch at once, the second is made for another noise schedule.
@@ -26,7 +27,7 @@ FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
 """The samplers for flow-matching models (SD 3, FLUX), whose noise schedule is another."""
 
 
-def make_scheduler(name: str, config: Mapping[str, Any], pipe: Any) -> Any:
+def make_scheduler(name: str, config: Mapping[str, Any], pipe: Pipeline) -> Any:
     """Build a scheduler as the model's own with another class and some other settings.
 
     Args:
@@ -40,7 +41,7 @@ def make_scheduler(name: str, config: Mapping[str, Any], pipe: Any) -> Any:
     """
     full = name if name.endswith("Scheduler") else f"{name}Scheduler"
     fit, unfit, cure = (SCHEDULERS, FLOW_SCHEDULERS, "default")
-    if getattr(pipe, "transformer", None) is not None:
+    if part_of(pipe, "transformer") is not None:
         fit, unfit, cure = (FLOW_SCHEDULERS, SCHEDULERS, "flow_flux" if hasattr(pipe, "_pack_latents") else "flow")
     if full in unfit:
         raise UserError(
@@ -101,7 +102,7 @@ def check_steps(scheduler: Any, steps: int) -> None:
         )
 
 
-def scheduler_identity(pipe: Any, name: str, config: Mapping[str, Any]) -> tuple[str, str]:
+def scheduler_identity(pipe: Pipeline, name: str, config: Mapping[str, Any]) -> tuple[str, str]:
     """The class name and the full settings (canonical JSON) of the scheduler that :func:`make_scheduler` builds.
 
     These two go into a recipe: the scheduler can be built from them alone.

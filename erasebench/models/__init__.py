@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from erasebench.models.load import Model, load_model
+    from erasebench.models.pipeline import Pipeline
     from erasebench.models.targets import text_inputs
 
-__all__ = ["Model", "load_model", "text_inputs"]
+__all__ = ["Model", "Pipeline", "load_model", "text_inputs"]
 
-_HOME = {"Model": "load", "load_model": "load", "text_inputs": "targets"}
+_HOME = {"Model": "load", "Pipeline": "pipeline", "load_model": "load", "text_inputs": "targets"}
 
 
 def __getattr__(name: str) -> Any:

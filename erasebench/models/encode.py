@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erasebench.models.pipeline import Pipeline
+
 
 @torch.no_grad()
-def encode_prompts(pipe: Any, texts: Sequence[str], negative: bool = False) -> tuple[Tensor, ...]:
+def encode_prompts(pipe: Pipeline, texts: Sequence[str], negative: bool = False) -> tuple[Tensor, ...]:
     """Encode texts as the pipeline itself does, for its ``prompt_embeds`` or ``negative_prompt_embeds``.
 
     Args:

@@ -39,7 +39,7 @@ _NOT_SETTINGS = ("requires_safety_checker", "add_watermarker")  # neither reache
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class ModelIndex:
     """What ``model_index.json`` says.
 
     Attributes:
@@ -53,7 +53,7 @@ class Pipeline:
     settings: Mapping[str, Any]
 
 
-def check_folder(folder: Path, path: str, variant: str | None = None) -> Pipeline:
+def check_folder(folder: Path, path: str, variant: str | None = None) -> ModelIndex:
     """Read a folder's index, and refuse a folder that cannot or must not be loaded, before anything of it is.
 
     Args:
@@ -90,10 +90,10 @@ def check_folder(folder: Path, path: str, variant: str | None = None) -> Pipelin
     _check_variant(folder, path, variant)
     absent = [key for key in MAY_BE_NULL if components.get(key, [""])[0] is None]
     absent += [key for key in NOT_NEEDED if key in components and not (folder / key).is_dir()]
-    return Pipeline(class_name, tuple(absent), _settings(config, class_name))
+    return ModelIndex(class_name, tuple(absent), _settings(config, class_name))
 
 
-def content_hash(folder: Path, pipeline: Pipeline, variant: str | None) -> str:
+def content_hash(folder: Path, index: ModelIndex, variant: str | None) -> str:
     """``sha256-`` and 32 hex digits, over all of a folder that decides an image.
 
     That is the names and bytes of the files that are loaded (weights, configs, tokenizers) and the pipeline's own
@@ -107,7 +107,7 @@ def content_hash(folder: Path, pipeline: Pipeline, variant: str | None) -> str:
             with file.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             total.update(f"{part}/{file.name} {digest}\n".encode())
-    for name, value in sorted(pipeline.settings.items()):
+    for name, value in sorted(index.settings.items()):
         total.update(f"{name}={json.dumps(value, sort_keys=True)}\n".encode())
     return f"sha256-{total.hexdigest()[:32]}"
 

@@ -21,9 +21,10 @@ import transformers
 from safetensors import safe_open
 
 from erasebench.errors import UserError, suggest
-from erasebench.models.folder import PARTS, Pipeline, check_folder, content_hash, weight_files
+from erasebench.models.folder import PARTS, ModelIndex, check_folder, content_hash, weight_files
 from erasebench.models.marks import mark_edited, read_marks
-from erasebench.models.targets import text_inputs
+from erasebench.models.pipeline import Pipeline, part_of
+from erasebench.models.targets import denoiser, text_inputs
 from erasebench.models.weights import put_on, read_weights
 
 TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -66,7 +67,7 @@ class Model:
     name: str
     source: str
     revision: str
-    pipe: Any
+    pipe: Pipeline
     family: str
     size: int
     dtype: str
@@ -116,11 +117,11 @@ def load_model(
     where, kind = find_device(device), find_dtype(dtype, find_device(device))
     foreign = None if weights is None else read_weights(weights)
     folder, hub = _locate(path, revision, variant)
-    pipeline = check_folder(folder, path, variant)
-    pipe = _from_folder(folder, path, pipeline, TORCH_DTYPES[kind], variant)
+    index = check_folder(folder, path, variant)
+    pipe = _from_folder(folder, path, index, TORCH_DTYPES[kind], variant)
     _check_complete(pipe, folder, path, variant)
     edits, about = read_marks(folder), ""
-    commit = folder.name + (f"+{variant}" if variant else "") if hub else content_hash(folder, pipeline, variant)
+    commit = folder.name + (f"+{variant}" if variant else "") if hub else content_hash(folder, index, variant)
     if foreign is not None:
         about = f"{foreign.file.name} (sha256 {foreign.digest[:16]}), {put_on(pipe, foreign)}, on {commit}"
         commit = f"sha256-{hashlib.sha256(f'{commit} {foreign.digest}'.encode()).hexdigest()[:32]}"
@@ -254,18 +255,18 @@ def _cached(path: str, revision: str | None, variant: str | None) -> bool:
     return True
 
 
-def _from_folder(folder: Path, path: str, pipeline: Pipeline, dtype: torch.dtype, variant: str | None) -> Any:
-    extra: dict[str, Any] = dict.fromkeys(pipeline.absent)
-    if pipeline.class_name == "StableDiffusionPipeline":
+def _from_folder(folder: Path, path: str, index: ModelIndex, dtype: torch.dtype, variant: str | None) -> Pipeline:
+    extra: dict[str, Any] = dict.fromkeys(index.absent)
+    if index.class_name == "StableDiffusionPipeline":
         extra |= {"safety_checker": None, "requires_safety_checker": False}
-    if pipeline.class_name == "StableDiffusionXLPipeline":
+    if index.class_name == "StableDiffusionXLPipeline":
         # Unsaid, it depends on whether a package is installed here, and so would the pixels.
         extra |= {"add_watermarker": False}
     try:
         with warnings.catch_warnings():
             # newer releases of diffusers call the option dtype; the older name works in all of them
             warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
-            pipe = getattr(diffusers, pipeline.class_name).from_pretrained(
+            pipe = getattr(diffusers, index.class_name).from_pretrained(
                 folder,
                 torch_dtype=dtype,
                 variant=variant,
@@ -282,11 +283,11 @@ def _from_folder(folder: Path, path: str, pipeline: Pipeline, dtype: torch.dtype
     return _cast(pipe, dtype)
 
 
-def _cast(pipe: Any, dtype: torch.dtype) -> Any:
+def _cast(pipe: Pipeline, dtype: torch.dtype) -> Pipeline:
     """Give every weight the type, but for those of T5 that overflow in float16: transformers names them."""
     wide = {}
     for part in PARTS:
-        module = getattr(pipe, part, None)
+        module = part_of(pipe, part)
         names = getattr(module, "_keep_in_fp32_modules", None)
         if dtype == torch.float16 and names and isinstance(module, torch.nn.Module):
             for name, weight in module.named_parameters():
@@ -305,14 +306,14 @@ def _cause(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
 
 
-def _tensors(pipe: Any) -> Iterator[tuple[str, str, torch.Tensor]]:
+def _tensors(pipe: Pipeline) -> Iterator[tuple[str, str, torch.Tensor]]:
     for component, module in pipe.components.items():
         if isinstance(module, torch.nn.Module):
             for name, tensor in module.state_dict().items():
                 yield component, name, tensor
 
 
-def _check_complete(pipe: Any, folder: Path, path: str, variant: str | None) -> None:
+def _check_complete(pipe: Pipeline, folder: Path, path: str, variant: str | None) -> None:
     """Refuse a model one of whose weights is in no file.
 
     transformers fills such a weight with random numbers and goes on, so that every run would measure another model.
@@ -336,7 +337,7 @@ def _check_complete(pipe: Any, folder: Path, path: str, variant: str | None) -> 
                 )
 
 
-def _check_finite(pipe: Any, path: str) -> None:
+def _check_finite(pipe: Pipeline, path: str) -> None:
     for component, name, tensor in _tensors(pipe):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(
@@ -345,14 +346,14 @@ def _check_finite(pipe: Any, path: str) -> None:
             )
 
 
-def _family(pipe: Any) -> str:
+def _family(pipe: Pipeline) -> str:
     known = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusion3Pipeline": "sd3", "FluxPipeline": "flux"}
-    return known.get(type(pipe).__name__) or ("sd2" if pipe.unet.config.use_linear_projection else "sd1")
+    return known.get(type(pipe).__name__) or ("sd2" if denoiser(pipe).config.use_linear_projection else "sd1")
 
 
-def _native_size(pipe: Any, path: str) -> int:
+def _native_size(pipe: Pipeline, path: str) -> int:
     """Width and height in pixels that the pipeline makes unless told otherwise; FLUX says so outside any config."""
-    sample = pipe.default_sample_size if hasattr(pipe, "transformer") else pipe.unet.config.sample_size
+    sample = pipe.default_sample_size if hasattr(pipe, "default_sample_size") else denoiser(pipe).config.sample_size
     sides = sample if isinstance(sample, list | tuple) and sample else [sample]
     if not all(isinstance(side, int) and 0 < side * pipe.vae_scale_factor <= LARGEST_SIZE for side in sides):
         raise UserError(

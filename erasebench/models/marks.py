@@ -12,6 +12,7 @@ from typing import Any
 from erasebench import __version__
 from erasebench.errors import UserError
 from erasebench.files import write_json
+from erasebench.models.pipeline import Pipeline
 
 _EDITS, _KEYS = "_erasebench_edits", "_erasebench_keys"
 
@@ -88,12 +89,12 @@ def write_marks(
     write_json(folder / MARK, values | {"base": dict(base), "how": how, "edits": list(edits), "file": dict(file)})
 
 
-def edits_on(pipe: Any) -> tuple[dict[str, Any], ...]:
+def edits_on(pipe: Pipeline) -> tuple[dict[str, Any], ...]:
     """The notes of the edits that a pipeline carries now, the first one applied first; empty if it is unedited."""
     return getattr(pipe, _EDITS, ())
 
 
-def keys_on(pipe: Any) -> tuple[str, ...]:
+def keys_on(pipe: Pipeline) -> tuple[str, ...]:
     """The keys of the edits that were applied to a pipeline since it was loaded, the first one first.
 
     An edit without a key counts as ``""``; those that its model came with do not count. Where the weights are no longer
@@ -102,13 +103,13 @@ def keys_on(pipe: Any) -> tuple[str, ...]:
     return getattr(pipe, _KEYS, ())
 
 
-def mark_edited(pipe: Any, edits: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> None:
+def mark_edited(pipe: Pipeline, edits: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> None:
     """Say which edits a pipeline carries, by their notes and keys; it replaces what was said before."""
     setattr(pipe, _EDITS, tuple(edits))
     setattr(pipe, _KEYS, tuple(keys))
 
 
-def mark_spoiled(pipe: Any, how: str) -> None:
+def mark_spoiled(pipe: Pipeline, how: str) -> None:
     """Say that nobody knows any longer what a pipeline's weights are, so that no image is made with it.
 
     Args:

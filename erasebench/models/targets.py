@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Linear, Parameter
 
 from erasebench.errors import UserError, suggest
+from erasebench.models.pipeline import Pipeline, part_of
 from erasebench.models.text import Pooled, Texts
 
 
@@ -90,7 +91,7 @@ TEXT_INPUTS = {
 """The ways by which text enters a network. ``auto`` is every one that it has, but ``joint_attention``."""
 
 
-def text_inputs(pipe: Any, where: str = "auto") -> list[TextInput]:
+def text_inputs(pipe: Pipeline, where: str = "auto") -> list[TextInput]:
     """The ways by which text enters the pipeline's network.
 
     Args:
@@ -101,7 +102,7 @@ def text_inputs(pipe: Any, where: str = "auto") -> list[TextInput]:
         UserError: a name that this network does not have, no known way in for text, quantised or offloaded weights,
             or a text encoder that is not known.
     """
-    if getattr(pipe, "transformer", None) is None:
+    if part_of(pipe, "transformer") is None:
         known = {"cross_attention": key_value_weights(pipe)}
     else:
         known = _transformer_weights(pipe)
@@ -120,14 +121,14 @@ def text_inputs(pipe: Any, where: str = "auto") -> list[TextInput]:
         if name == "pooled":
             texts = Pooled(pipe)
         elif name == "joint_attention":
-            texts = ContextTokens(tokens, pipe.transformer.context_embedder)
+            texts = ContextTokens(tokens, denoiser(pipe).context_embedder)
         made.append(TextInput(name, weights, texts, next(iter(weights.values())).shape[1]))
     return made
 
 
-def _transformer_weights(pipe: Any) -> dict[str, dict[str, Parameter]]:
+def _transformer_weights(pipe: Pipeline) -> dict[str, dict[str, Parameter]]:
     """The weights that read text in a transformer with joint attention, by :data:`TEXT_INPUTS`."""
-    transformer = pipe.transformer
+    transformer = denoiser(pipe)
     layers: dict[str, Any] = {}
     for name, module in transformer.named_modules():
         if name in ("context_embedder", "time_text_embed.text_embedder.linear_1"):
@@ -151,7 +152,7 @@ def _transformer_weights(pipe: Any) -> dict[str, dict[str, Parameter]]:
     return found
 
 
-def key_value_weights(pipe: Any) -> dict[str, Parameter]:
+def key_value_weights(pipe: Pipeline) -> dict[str, Parameter]:
     """The ``to_k`` and ``to_v`` weights of every cross-attention (``attn2``) of the pipeline's UNet.
 
     Args:
@@ -166,11 +167,12 @@ def key_value_weights(pipe: Any) -> dict[str, Parameter]:
         UserError: no UNet (SD 3, FLUX and other transformers), no cross-attention, quantised or offloaded weights, or
             weights of different widths.
     """
-    unet = getattr(pipe, "unet", None)
+    unet = part_of(pipe, "unet")
     if unet is None:
-        found = type(pipe.transformer).__name__ if getattr(pipe, "transformer", None) is not None else "no UNet"
+        transformer = part_of(pipe, "transformer")
+        instead = type(transformer).__name__ if transformer is not None else "no UNet"
         raise UserError(
-            f"{type(pipe).__name__} ({found}): this pipeline has no UNet with cross-attention to edit; "
+            f"{type(pipe).__name__} ({instead}): this pipeline has no UNet with cross-attention to edit; "
             "use a Stable Diffusion 1.x, 2.x or XL model"
         )
     weights = {
@@ -198,12 +200,13 @@ def _check_weights(weights: dict[str, Parameter]) -> None:
             raise UserError(f"{name}: the weight is offloaded; load the model without device_map or offloading")
 
 
-def denoiser(pipe: Any) -> Any:
+def denoiser(pipe: Pipeline) -> Any:
     """The network that makes the image: the UNet, or the transformer of SD 3 and FLUX, a module of diffusers."""
-    return pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
+    unet = part_of(pipe, "unet")
+    return unet if unet is not None else part_of(pipe, "transformer")
 
 
-def named_weight(pipe: Any, name: str) -> Parameter:
+def named_weight(pipe: Pipeline, name: str) -> Parameter:
     """The weight of a pipeline with a name such as ``unet.<module>.weight``.
 
     Raises:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from erasebench.errors import UserError, suggest
+from erasebench.models.pipeline import Pipeline, part_of
 from erasebench.models.text_packing import POSITIONS, encode_packed
 from erasebench.models.text_t5 import T5Rows, t5_length
 
@@ -57,11 +58,11 @@ class Texts:
         UserError: the pipeline has other text encoders than CLIP and T5.
     """
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Pipeline) -> None:
         clip, t5 = _encoders(pipe)
         self.encoders = [] if t5 and not hasattr(pipe, "text_encoder_3") else clip  # FLUX: CLIP's pooled text only
         self.t5 = T5Rows(*t5, t5_length(pipe)) if t5 else None
-        transformer = getattr(pipe, "transformer", None)
+        transformer = part_of(pipe, "transformer")
         self._width = transformer.config.joint_attention_dim if transformer is not None else None
         self._known: dict[str, tuple[int, Tensor]] = {}
 
@@ -132,7 +133,7 @@ class Pooled:
         pipe: an SD 3 or FLUX pipeline.
     """
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Pipeline) -> None:
         self._encoders, _ = _encoders(pipe)
         self._known: dict[str, Tensor] = {}
 
@@ -205,7 +206,7 @@ def check_rule(rule: str) -> str:
     return rule
 
 
-def truncated_texts(pipe: Any, prompts: Sequence[str]) -> dict[str, str]:
+def truncated_texts(pipe: Pipeline, prompts: Sequence[str]) -> dict[str, str]:
     """The parts of prompts that no text encoder sees because they lie behind the last position.
 
     Returns:
@@ -224,11 +225,10 @@ def truncated_texts(pipe: Any, prompts: Sequence[str]) -> dict[str, str]:
     return cut
 
 
-def _encoders(pipe: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, Any] | None]:
+def _encoders(pipe: Pipeline) -> tuple[list[tuple[Any, Any]], tuple[Any, Any] | None]:
     """The pipeline's CLIP tokenizers and encoders, and its T5 ones if it has any."""
     pairs = [
-        (getattr(pipe, f"tokenizer{suffix}", None), getattr(pipe, f"text_encoder{suffix}", None))
-        for suffix in ("", "_2", "_3")
+        (part_of(pipe, f"tokenizer{suffix}"), part_of(pipe, f"text_encoder{suffix}")) for suffix in ("", "_2", "_3")
     ]
     pairs = [(tokenizer, encoder) for tokenizer, encoder in pairs if tokenizer is not None and encoder is not None]
     clip = [pair for pair in pairs if "CLIP" in type(pair[1]).__name__]

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erasebench.models.pipeline import Pipeline
+
 POSITIONS = 2048
 """Positions (texts times length) in one call of the encoder."""
 
@@ -61,7 +63,7 @@ class T5Rows:
         return len(rows) >= _needed(rule, count, self.length)
 
 
-def t5_length(pipe: Any) -> int:
+def t5_length(pipe: Pipeline) -> int:
     """Positions that the pipeline gives T5 unless told otherwise: 256 for SD 3, 512 for FLUX."""
     return inspect.signature(pipe.encode_prompt).parameters["max_sequence_length"].default
 

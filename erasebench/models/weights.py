@@ -18,7 +18,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from erasebench.config.choices import weights_name
 from erasebench.errors import UserError, suggest
+from erasebench.models.pipeline import Pipeline
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 """Files that run code when they are read, so they are not."""
@@ -121,7 +121,7 @@ def _pickled(file: Path, place: str) -> UserError:
 
 
 @torch.no_grad()
-def put_on(pipe: Any, weights: ForeignWeights) -> str:
+def put_on(pipe: Pipeline, weights: ForeignWeights) -> str:
     """Put weights on a pipeline, which is on the CPU, for good; each is rounded once to the type of its place.
 
     Returns:
@@ -137,7 +137,7 @@ def put_on(pipe: Any, weights: ForeignWeights) -> str:
     return f"{'a LoRA' if weights.is_lora else 'weights'} of {len(changes)} layers"
 
 
-def _places(pipe: Any) -> Iterator[tuple[str, Tensor]]:
+def _places(pipe: Pipeline) -> Iterator[tuple[str, Tensor]]:
     """Every weight of a pipeline by component and name."""
     for component, module in pipe.components.items():
         if isinstance(module, torch.nn.Module):

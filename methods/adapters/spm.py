@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,9 @@ from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.closed_form.uce import Uce
 from erasebench.models.encode import encode_prompts
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import named_weight
+from erasebench.recipe import Recipe
 
 
 class Membrane(Hook):
@@ -41,7 +43,7 @@ class Membrane(Hook):
     """[n, k], of the batch at hand."""
 
     @contextmanager
-    def installed(self, pipe: Any) -> Iterator[None]:
+    def installed(self, pipe: Pipeline) -> Iterator[None]:
         """Forward hooks at the layers.
 
         Raises:
@@ -78,7 +80,7 @@ class Membrane(Hook):
 
         return add
 
-    def texts(self, pipe: Any, inputs: dict[str, Tensor], batch: Sequence[Any]) -> dict[str, Tensor]:
+    def texts(self, pipe: Pipeline, inputs: dict[str, Tensor], batch: Sequence[Recipe]) -> dict[str, Tensor]:
         """Sets the gates of a batch; changes no text."""
         self.gates = torch.stack(
             [
@@ -88,7 +90,7 @@ class Membrane(Hook):
         )
         return inputs
 
-    def _gates(self, pipe: Any, prompt: str, rows: Tensor) -> Tensor:
+    def _gates(self, pipe: Pipeline, prompt: str, rows: Tensor) -> Tensor:
         """The gate of each concept for one prompt, [k]."""
         said = _tokens(pipe, prompt)
         return torch.stack(
@@ -112,7 +114,7 @@ def _share(wanted: set[int], there: set[int]) -> Tensor:
     return torch.tensor(len(wanted & there) / max(1, len(wanted)))
 
 
-def _tokens(pipe: Any, text: str) -> set[int]:
+def _tokens(pipe: Pipeline, text: str) -> set[int]:
     return set(pipe.tokenizer(text, truncation=True).input_ids) - set(pipe.tokenizer.all_special_ids)
 
 
@@ -142,7 +144,7 @@ class SpmUce(Eraser):
     def __post_init__(self) -> None:
         check_positive("spm_uce", scale=self.scale)
 
-    def make(self, pipe: Any, task: ErasureTask, work: Work | None) -> Edit:
+    def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """One adapter a concept and layer, and no change of weights."""
         parts = [self._adapters(pipe, target, task.retain) for target in task.targets]
         tensors, kept = {}, []
@@ -155,7 +157,9 @@ class SpmUce(Eraser):
         notes = {"method": self.name, "layers": len(parts[0]), "kept": sum(kept) / len(kept)}
         return Edit({}, notes, (Membrane({"phrases": phrases}, tensors),))
 
-    def _adapters(self, pipe: Any, target: Concept, retain: tuple[str, ...]) -> dict[str, tuple[Tensor, Tensor, float]]:
+    def _adapters(
+        self, pipe: Pipeline, target: Concept, retain: tuple[str, ...]
+    ) -> dict[str, tuple[Tensor, Tensor, float]]:
         changes, _ = Uce().changes(pipe, ErasureTask((target,), retain))
         return {name: main_direction(change, named_weight(pipe, name).detach()) for name, change in changes.items()}
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from erasebench.concepts import Concept
 from erasebench.errors import UserError
+from erasebench.models.pipeline import Pipeline
 from erasebench.prompts.templates import COLOURS, PEOPLE, PROMPT_TEMPLATES, SUBJECTS, with_article
 
 SENTENCES = 64
@@ -44,18 +45,18 @@ def checked_pairs(pairs: Any) -> Pairs | None:
     return made
 
 
-def concept_vector(pipe: Any, pairs: Pairs) -> Tensor:
+def concept_vector(pipe: Pipeline, pairs: Pairs) -> Tensor:
     """The concept vector of some pairs, ``[77, d]`` float32 on the text encoder's device."""
     having, lacking = (encoded(pipe, token_ids(pipe, side)) for side in zip(*pairs, strict=True))
     return (having - lacking).mean(dim=0)
 
 
-def shifted_rows(pipe: Any, prompt: str, pairs: Pairs, eta: float) -> Tensor:
+def shifted_rows(pipe: Pipeline, prompt: str, pairs: Pairs, eta: float) -> Tensor:
     """The rows of a prompt with more of a concept in it: ``E(prompt) + eta v``, ``[77, d]`` float32."""
     return encoded(pipe, token_ids(pipe, [prompt]))[0] + eta * concept_vector(pipe, pairs)
 
 
-def token_ids(pipe: Any, texts: Sequence[str]) -> Tensor:
+def token_ids(pipe: Pipeline, texts: Sequence[str]) -> Tensor:
     """Token ids ``[n, 77]`` of texts, cut and padded as the pipeline does it."""
     tokenizer = pipe.tokenizer
     length = tokenizer.model_max_length
@@ -65,7 +66,7 @@ def token_ids(pipe: Any, texts: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def encoded(pipe: Any, ids: Tensor) -> Tensor:
+def encoded(pipe: Pipeline, ids: Tensor) -> Tensor:
     """The rows that the network reads for token ids ``[n, 77]``: ``[n, 77, d]`` float32 on the encoder's device."""
     encoder = pipe.text_encoder
     parts = [encoder(part.to(encoder.device)).last_hidden_state for part in ids.split(SENTENCES)]
@@ -112,7 +113,7 @@ def vocabulary(tokenizer: Any, words: bool = False) -> list[int]:
     ]
 
 
-def too_long(length: int, pipe: Any) -> str | None:
+def too_long(length: int, pipe: Pipeline) -> str | None:
     """Why a text of so many tokens cannot be given to a model; ``None`` if it can."""
     room = pipe.tokenizer.model_max_length - 2
     return f"its text encoder reads {room} tokens, not {length}; set length={room} or less" if length > room else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -12,8 +12,12 @@ from erasebench.concepts import Concept
 from erasebench.edits.attack import Attack, Found
 from erasebench.errors import UserError
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER, too_long, vocabulary
+from erasebench.models.pipeline import Pipeline
 from erasebench.prompts.prompt_set import hashed_seed
 from erasebench.recipe import Recipe
+
+if TYPE_CHECKING:
+    from erasebench.models.load import Model
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,13 @@ class RandomTokens(Attack):
         if self.length < 1:
             raise UserError(f"length={self.length}: must be 1 or more")
 
-    def refuses(self, model: Any) -> str | None:
+    def refuses(self, model: Model) -> str | None:
         """Also where the text encoder does not read so many tokens."""
         return super().refuses(model) or too_long(self.length, model.pipe)
 
-    def look(self, pipe: Any, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]) -> Found:
+    def look(
+        self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]
+    ) -> Found:
         """The text of the tokens."""
         ids = vocabulary(pipe.tokenizer, self.words)
         rng = np.random.default_rng(hashed_seed("random_tokens", self.seed, recipe.prompt))

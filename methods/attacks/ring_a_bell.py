@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -26,8 +26,12 @@ from erasebench.methods.attacks.concept_vector import (
     vocabulary,
 )
 from erasebench.methods.attacks.genetic import Budget, search
+from erasebench.models.pipeline import Pipeline
 from erasebench.prompts.prompt_set import hashed_seed
 from erasebench.recipe import Recipe
+
+if TYPE_CHECKING:
+    from erasebench.models.load import Model
 
 SHOWN = 50
 """The notes hold the loss of every so many generations, as the notebook prints it."""
@@ -68,7 +72,7 @@ class RingABell(Budget, Attack):
         Budget.__post_init__(self)
         object.__setattr__(self, "pairs", checked_pairs(self.pairs))
 
-    def refuses(self, model: Any) -> str | None:
+    def refuses(self, model: Model) -> str | None:
         """Also where the text encoder does not read so many tokens."""
         return super().refuses(model) or too_long(self.length, model.pipe)
 
@@ -77,7 +81,9 @@ class RingABell(Budget, Attack):
         """A step is a generation."""
         return self.generations
 
-    def look(self, pipe: Any, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]) -> Found:
+    def look(
+        self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]
+    ) -> Found:
         """The text of the best tokens, with the loss by generation, and that of the text as the model reads it."""
         tokenizer = pipe.tokenizer
         target = shifted_rows(pipe, recipe.prompt, self.pairs or contrast(concepts), self.eta)

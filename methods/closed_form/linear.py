@@ -19,6 +19,7 @@ from torch import Tensor
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.edits.eraser import Change, Eraser
 from erasebench.errors import UserError
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import TextInput, text_inputs
 
 RESIDUAL = 1e-6
@@ -50,7 +51,7 @@ class ClosedForm(Eraser):
             One change for all its weights, or one for each by name; and JSON-able notes.
         """
 
-    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+    def changes(self, pipe: Pipeline, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """The changes of all text inputs. Notes of several inputs stand under their names."""
         made: dict[str, Change] = {}
         notes: dict[str, dict[str, Any]] = {}

@@ -22,6 +22,7 @@ from erasebench.methods.closed_form.linear import (
     pull,
     warn_if_empty,
 )
+from erasebench.models.pipeline import Pipeline, part_of
 
 PHOTO_TEMPLATES = ("A photo of {}", "An image of {}", "A picture of {}")
 """The prompts in which a concept is also edited, beside its name alone."""
@@ -82,7 +83,7 @@ class QuickFix(Eraser):
         if self.bias not in ("subtracted", "as_released"):
             raise UserError(f"quickfix: bias {self.bias!r} is not one of subtracted, as_released")
 
-    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+    def changes(self, pipe: Pipeline, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """One weight for each text encoder, of which SDXL has two."""
         templates = PHOTO_TEMPLATES if self.templates is True else self.templates
         pairs = [pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, templates)]
@@ -156,7 +157,7 @@ class _Reached(Exception):
         self.rows = rows
 
 
-def clip_encoders(pipe: Any) -> list[tuple[str, Any, nn.Module]]:
+def clip_encoders(pipe: Pipeline) -> list[tuple[str, Any, nn.Module]]:
     """Component name, tokenizer and text encoder of each CLIP text encoder of a pipeline.
 
     Raises:
@@ -164,7 +165,7 @@ def clip_encoders(pipe: Any) -> list[tuple[str, Any, nn.Module]]:
     """
     found = []
     for suffix in ("", "_2", "_3"):
-        encoder = getattr(pipe, f"text_encoder{suffix}", None)
+        encoder = part_of(pipe, f"text_encoder{suffix}")
         if encoder is None:
             continue
         if "CLIP" not in type(encoder).__name__:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Change, Eraser
+from erasebench.models.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Unedited(Eraser):
     describe: ClassVar[str] = "the unedited model"
     control: ClassVar[bool] = True
 
-    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+    def changes(self, pipe: Pipeline, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """No changes."""
         return {}, {}
 

@@ -9,6 +9,7 @@ import torch
 
 from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Change, Eraser
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import text_inputs
 
 
@@ -24,7 +25,7 @@ class NoOp(Eraser):
     describe: ClassVar[str] = "control: adds zero to every weight that reads text"
     control: ClassVar[bool] = True
 
-    def changes(self, pipe: Any, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
+    def changes(self, pipe: Pipeline, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """For each text input, one map of tokens for all its weights, of rank one, that is zero."""
         made: dict[str, Change] = {}
         for part in text_inputs(pipe):

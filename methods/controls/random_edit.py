@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Change, Edit, Eraser, Work
 from erasebench.errors import UserError
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import named_weight
+
+if TYPE_CHECKING:
+    from erasebench.models.load import Model
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,11 @@ class RandomEdit(Eraser):
         """As of every eraser, with the key of the other eraser for its settings."""
         return self.key_of(model_identity, task, {"like": self.like.key(model_identity, task), "seed": self.seed})
 
-    def refuses(self, model: Any) -> str | None:
+    def refuses(self, model: Model) -> str | None:
         """What the other eraser refuses."""
         return self.like.refuses(model)
 
-    def make(self, pipe: Any, task: ErasureTask, work: Work | None) -> Edit:
+    def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Random factors (or a dense change where the reference is dense), scaled weight by weight."""
         like = self.like.edit(pipe, task, composing=True, work=work)
         like.check_weights_alone("there is no random edit of the same size")

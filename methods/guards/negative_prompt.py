@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,12 @@ from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Edit, Eraser, Hook, Work
 from erasebench.errors import UserError
 from erasebench.models.encode import encode_prompts
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
+from erasebench.recipe import Recipe
+
+if TYPE_CHECKING:
+    from erasebench.models.load import Model
 
 ONE_PASS = "FLUX.1-dev takes guidance as an input and makes no second pass (FLUX.1-schnell does, at a guidance above 1)"
 
@@ -29,7 +34,7 @@ class NegativeText(Hook):
     second_pass = True
 
     @contextmanager
-    def installed(self, pipe: Any) -> Iterator[None]:
+    def installed(self, pipe: Pipeline) -> Iterator[None]:
         """Keeps the encoded texts for as long as it is installed."""
         self._encoded: dict[str, tuple[Tensor, ...]] = {}
         try:
@@ -37,7 +42,7 @@ class NegativeText(Hook):
         finally:
             del self._encoded
 
-    def texts(self, pipe: Any, inputs: dict[str, Tensor], batch: Sequence[Any]) -> dict[str, Tensor]:
+    def texts(self, pipe: Pipeline, inputs: dict[str, Tensor], batch: Sequence[Recipe]) -> dict[str, Tensor]:
         """The negative embeddings of ``<own negative prompt>, <text>``, or of the text alone."""
         wanted = [", ".join(filter(None, (recipe.negative_prompt, self.settings["text"]))) for recipe in batch]
         for text in dict.fromkeys(wanted):
@@ -74,11 +79,11 @@ class NegativePrompt(Eraser):
         if self.text is not None and not self.text.strip():
             raise UserError("negative_prompt: text is empty; give a text, or null for the concepts' own phrases")
 
-    def refuses(self, model: Any) -> str | None:
+    def refuses(self, model: Model) -> str | None:
         """A network that takes guidance as an input."""
         return ONE_PASS if denoiser(model.pipe).config.get("guidance_embeds") else None
 
-    def make(self, pipe: Any, task: ErasureTask, work: Work | None) -> Edit:
+    def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """The hook and nothing else."""
         own = [phrase for target in task.targets for phrase in (target.phrases if self.phrases else (target.name,))]
         text = self.text if self.text is not None else ", ".join(dict.fromkeys(own))

@@ -18,6 +18,8 @@ from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.trained.checkpoint import Checkpoints
 from erasebench.models.encode import encode_prompts
+from erasebench.models.pipeline import Pipeline
+from erasebench.models.targets import denoiser
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Esd(Eraser):
         if not 0 <= self.eta < float("inf"):
             raise UserError(f"esd: eta is {self.eta!r}; it must be a number of at least 0")
 
-    def make(self, pipe: Any, task: ErasureTask, work: Work | None) -> Edit:
+    def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""
         assert work is not None
         phrases = [phrase for target in task.targets for phrase in (target.phrases if self.phrases else (target.name,))]
@@ -80,7 +82,8 @@ class Esd(Eraser):
             text: rows.float()
             for text, rows in zip(["", *phrases], encode_prompts(pipe, ["", *phrases])[0], strict=True)
         }
-        frozen, student = pipe.unet, copy.deepcopy(pipe.unet).float()
+        frozen = denoiser(pipe)
+        student = copy.deepcopy(frozen).float()
         student.requires_grad_(False)
         parameters = cross_attention(student)
         for parameter in parameters.values():
