@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -77,3 +78,16 @@ def test_files_are_short_and_nothing_is_pickled() -> None:
 def test_config_files_and_weights_are_package_data() -> None:
     data = SETUPTOOLS["package-data"]
     assert data["erasebench.conf"] == ["**/*.yaml"] and data["erasebench.tiny"] == ["weights/**/*"]
+
+
+def test_what_a_test_may_do_without_is_installed_by_the_test_extra() -> None:
+    """Where it is not, the test is skipped everywhere and says nothing."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = [*PROJECT["project"]["dependencies"], *(need for extra in extras.values() for need in extra)]
+    installed = {re.split(r"[<>=\[ ]", need)[0].replace("-", "_") for need in wanted} | {"resource"}  # not on Windows
+    assert extras["all"][0] == f"erasebench[{','.join(name for name in extras if name not in ('all', 'test'))}]"
+    assert "erasebench[all]" in extras["test"]
+    distribution = {"skimage": "scikit_image"}
+    for path in (ROOT / "tests").rglob("*.py"):
+        for name in re.findall(r"importorskip\(\"(\w+)", path.read_text(encoding="utf-8")):
+            assert distribution.get(name, name) in installed, f"{path.name}: {name} is in no extra"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,12 @@ FACES = {
 """What may be relied upon from outside; everything else may move."""
 
 
+def dotted(path: Path) -> tuple[str, ...]:
+    """The parts of a module's name; plugins are installed under the package's."""
+    parts = path.relative_to(ROOT).parts
+    return parts if parts[0] == "erasebench" else ("erasebench", *parts)
+
+
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """Line and dotted name of each module of ours that a file imports, lazily or not, but not for types alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -65,11 +72,14 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
             continue
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names if alias.name.startswith("erasebench."))
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            if node.module == "erasebench":
+        if isinstance(node, ast.ImportFrom):
+            # from .x in a/b.py is a.x, from ..x is x; nothing stands above the package
+            above = dotted(path)[: -node.level] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            if module == "erasebench":
                 yield from ((node.lineno, f"erasebench.{alias.name}") for alias in node.names)
-            elif node.module.startswith("erasebench."):
-                yield node.lineno, node.module
+            elif module.startswith("erasebench."):
+                yield node.lineno, module
 
 
 def core() -> list[Path]:
@@ -102,6 +112,40 @@ def test_the_core_imports_no_plugin() -> None:
         if name.split(".")[1] in PLUGINS
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_core_names_no_plugin_in_its_text_either() -> None:
+    """A plugin is named by a config; the unedited model alone is in every run, asked for or not."""
+    named = {
+        (path.relative_to(ROOT).as_posix(), node.value)
+        for path in core()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"erasebench\.(methods|metrics)\.[\w.]+", node.value)
+    }
+    assert named == {("erasebench/runs/plan.py", "erasebench.methods.controls.none.Unedited")}
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("from erasebench import methods", ["erasebench.methods"]),
+        ("import erasebench.methods.uce as u", ["erasebench.methods.uce"]),
+        ("def f():\n    from erasebench.metrics.fid import Fid", ["erasebench.metrics.fid"]),
+        ("from ..methods import uce", ["erasebench.methods"]),
+        ("from .. import methods", ["erasebench.methods"]),
+        ("from . import edit", ["erasebench.edits"]),
+        ("if TYPE_CHECKING:\n    from erasebench.run import run", []),
+        ("import torch", []),
+    ],
+)
+def test_every_way_to_import_is_seen(line: str, names: list[str], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "erasebench" / "edits" / "x.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert [name for _, name in imported(path)] == names
 
 
 @pytest.mark.parametrize("folder", sorted(PLUGINS))
