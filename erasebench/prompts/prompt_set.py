@@ -116,6 +116,18 @@ class PromptSet:
             digest.update(b"\n" + json.dumps(row).encode())
         return digest.hexdigest()
 
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 over what is drawn: prompt, seed, guidance and size of all rows in their order, 64 hex digits.
+
+        Labels, roles and numbers of rows are not part of it, so that copies of one file under other heads are one.
+        """
+        drawn = self.rows[["prompt", "seed", "guidance", "width", "height"]]
+        digest = hashlib.sha256()
+        for row in drawn.astype(object).where(drawn.notna(), None).itertuples(index=False):
+            digest.update(json.dumps(row).encode() + b"\n")
+        return digest.hexdigest()
+
     def counts(self) -> Counts:
         """Rows, distinct generations, rows of each label and role, empty prompts, prompts over several lines."""
         rows = self.rows

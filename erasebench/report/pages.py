@@ -197,7 +197,7 @@ def _published(contents: Contents) -> list[dict[str, Any]]:
     for run in contents.runs:
         experiment = run.config.get("experiment")
         if experiment and experiment.get("name") not in found:
-            table = published.beside(contents.joint.measured, run.config)
+            table = published.beside(contents.joint.measured, run.config, run.manifest.get("prompt_sets") or {})
             published.write_beside(table, contents.folder / "tables", experiment, contents.joint.about)
             heads, rows, below = published.texts(table)
             quoted = [value == "quoted" for value in table.obtained]

@@ -40,7 +40,13 @@ def manifest(prepared: Prepared, model: Model, not_run: Mapping[str, str], trunc
         "command": [text for text in sys.argv if not text.startswith("part=")],  # what finishes it
         "model": {key: getattr(model, key) for key in ("name", "source", "revision", "family", "weights")},
         "prompt_sets": {
-            kind: {"version": prompts.version, "hash": prompts.hash, "counts": prompts.counts(), "notes": prompts.notes}
+            kind: {
+                "version": prompts.version,
+                "hash": prompts.hash,
+                "content": prompts.content,
+                "counts": prompts.counts(),
+                "notes": prompts.notes,
+            }
             for kind, (_, prompts) in prepared.groups.items()
         },
         "protocol": prepared.protocol.identity,

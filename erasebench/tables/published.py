@@ -2,7 +2,8 @@
 
 ``data/published.csv`` holds the numbers, each with its source and whether it was read in the authors' own text
 (``authors``) or quoted by somebody else (``quoted``). ``data/published_metrics.csv`` says what a printed metric is among
-ours, ``data/published_methods.csv`` the same for methods; what has no counterpart stays a published number.
+ours, ``data/published_methods.csv`` the same for methods; what has no counterpart stays a published number. Whether two
+numbers are of one thing is said by :mod:`erasebench.tables.published_match`.
 """
 
 from __future__ import annotations
@@ -20,27 +21,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from erasebench.config.choices import groups
-from erasebench.config.compose import compose
-from erasebench.config.protocol import Protocol
 from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError, suggest
 from erasebench.files import write_text
 from erasebench.runs.about import About
 from erasebench.tables.measure import POOLED
+from erasebench.tables.published_match import row_mismatches, run_mismatches
 
 OBTAINED = {"authors": "read in the authors' own text", "quoted": "quoted by somebody else"}
 """How a number was obtained."""
-
-MODELS = {"SD v1.4": "sd14", "SD v2.1": "sd21"}
-"""Printed names of models, and ours."""
 
 SHOWN = 40
 """Rows that are printed in the terminal; files have all."""
 
 RULE = (
-    "A difference is taken where the protocol (unchanged), the model, the prompts, the eraser's settings and the "
-    "metric's definition are those of the published number; else the note says what is not"
+    "A difference is taken where the model, the task, the protocol, the content of the prompts and the metric with its "
+    "settings are those of the published number, and the eraser has our defaults for it; else the note says what is not"
 )
 
 PUBLISHED_COLUMNS = ("paper", "arxiv", "table", "task", "model", "method", "metric", "direction", "split", "value", "source", "obtained")  # fmt: skip
@@ -133,12 +129,13 @@ def of_experiment(experiment: Mapping[str, Any], table: pd.DataFrame | None = No
     return pd.concat(parts, ignore_index=True) if parts else table.iloc[:0]
 
 
-def beside(measured: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
+def beside(measured: pd.DataFrame, config: Mapping[str, Any], prompt_sets: Mapping[str, Any]) -> pd.DataFrame:
     """A run's numbers beside the published ones of its experiment.
 
     Args:
         measured: what :func:`erasebench.tables.measure.measure` returns.
         config: the run's config as plain values, with its ``experiment``.
+        prompt_sets: what the run's manifest says of its prompts, by kind.
 
     Returns:
         Columns ``method, metric, split, direction, measured, low, high, n, published, difference, obtained, source,
@@ -148,11 +145,12 @@ def beside(measured: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
     experiment = config["experiment"]
     rows = of_experiment(experiment)
     ours = measured[(measured.task_kind == experiment["kind"])].assign(name=measured.metric.str.partition("@")[0])
-    against = _against(config)
+    of_kind = prompt_sets.get(experiment["kind"])
+    against = run_mismatches(config, str(of_kind.get("content", "")) if isinstance(of_kind, Mapping) else "")
     found, used = [], set()
     for row in rows.to_dict("records"):
         cell = _cell(ours, row)
-        notes = [note for note in (row["why"], *_mismatches(row, config, against)) if note]
+        notes = [note for note in (row["why"], *against, *row_mismatches(row, config)) if note]
         values = _scaled(cell, row["scale"])
         if cell is not None:
             used.add((cell["eraser"], cell["metric"], cell["role"]))
@@ -190,34 +188,6 @@ def _scaled(cell: Mapping[str, Any] | None, scale: str) -> dict[str, float]:
     factor = cell["n"] if scale == "total" else float(scale)
     values = {to: factor * cell[key] for to, key in (("measured", "value"), ("low", "low"), ("high", "high"))}
     return values | {"n": int(cell["n"])}
-
-
-def _against(config: Mapping[str, Any]) -> list[str]:
-    """What keeps every number of a run from being compared with a published one."""
-    found = []
-    if config.get("scale", "full") != "full":
-        found.append("the embedded model at a small scale")
-    if other := Protocol.from_config(config["protocol"]).changed:
-        found.append(f"protocol changed: {', '.join(other)}")
-    name = config["experiment"]["name"]
-    if name not in groups()["experiment"]:
-        return [*found, "an experiment that is not shipped"]
-    asked = compose([f"experiment={name}"]).prompts
-    if any(config["prompts"].get(key) != value for key, value in asked.items() if key not in ("source", "revision")):
-        found.append("other prompts than the experiment's")
-    return found
-
-
-def _mismatches(row: Mapping[str, Any], config: Mapping[str, Any], against: Sequence[str]) -> list[str]:
-    found = list(against)
-    protocol, model = config["protocol"]["name"], config["model"]["name"]
-    if row["protocol"] and protocol != row["protocol"]:
-        found.append(f"protocol {protocol}, not {row['protocol']}")
-    if MODELS.get(row["model"]) != model:
-        found.append(f"model {model}, not {row['model']}")
-    if config["model"].get("weights"):
-        found.append("weights of another file on the model")
-    return found
 
 
 def _only_measured(ours: pd.DataFrame, used: set[tuple[str, str, str]], names: set[str]) -> list[dict[str, Any]]:

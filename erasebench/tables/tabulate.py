@@ -22,7 +22,7 @@ from erasebench.errors import UserError
 from erasebench.files import write_json
 from erasebench.runs.about import About, read_about
 from erasebench.runs.costs import read_costs
-from erasebench.runs.folder import SWEPT, erasers_of, find_runs, metrics_of, read_config, read_plan
+from erasebench.runs.folder import SWEPT, erasers_of, find_runs, metrics_of, read_config, read_manifest, read_plan
 from erasebench.runs.state import check_finished
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
@@ -69,7 +69,7 @@ def _published(measured: pd.DataFrame, folder: Path, about: About, console: Cons
     """The table of a run's experiment, beside the published numbers, if it is a run of one."""
     config = read_config(folder)
     if experiment := config.get("experiment"):
-        table = published.beside(measured, config)
+        table = published.beside(measured, config, read_manifest(folder).get("prompt_sets") or {})
         published.write_beside(table, folder / "tables", experiment, about)
         published.print_beside(table, experiment, about, console)
 

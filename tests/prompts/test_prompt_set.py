@@ -249,3 +249,22 @@ def test_any_value_is_kept_or_refused_but_never_altered(column, value):
     kept = rows[column][0]
     absent = value is None or value != value
     assert pd.isna(kept) or kept == "" if absent else kept == (str(value) if column == "prompt_id" else value)
+
+
+def test_content_is_what_is_drawn_and_nothing_else():
+    columns = {
+        "prompt": ["a", "b"],
+        "seed": [1, 2],
+        "guidance": [7.0, None],
+        "width": [512, None],
+        "height": [512, None],
+    }
+    content = prompt_set(**columns).content
+    assert prompt_set(**columns, label=["x", "y"], role=["erase", "retain"], kind=["artist"] * 2).content == content
+    assert prompt_set(**columns, prompt_id=["one", "two"]).content == content
+    others = [
+        {"prompt": ["a", "c"]}, {"prompt": ["b", "a"]}, {"seed": [1, 3]}, {"guidance": [None, 7.0]},
+        {"width": [512, 512], "height": [512, 512]}, {"height": [768, None]},
+    ]  # fmt: skip
+    hashes = {prompt_set(**columns | other).content for other in others}
+    assert content not in hashes and len(hashes) == len(others)

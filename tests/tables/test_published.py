@@ -31,6 +31,7 @@ from erasebench.tables.published import (
     texts,
     write_beside,
 )
+from erasebench.tables.published_match import published_content, run_mismatches
 
 DATA = files("erasebench").joinpath("data")
 
@@ -144,6 +145,10 @@ def test_an_experiment_that_asks_for_nothing_known_is_refused() -> None:
         of_experiment({"name": "x", "published": [{"paper": "CURE", "table": "Table 99"}]})
 
 
+PROMPTS = {"object": {"content": next(iter(published_content("imagenette")))}}
+"""What the manifest of a run says that was measured on the file of the paper."""
+
+
 def row_of(table: pd.DataFrame, **wanted: str) -> pd.Series:
     for column, value in wanted.items():
         table = table[table[column] == value]
@@ -152,7 +157,7 @@ def row_of(table: pd.DataFrame, **wanted: str) -> pd.Series:
 
 
 def test_a_difference_is_taken_where_everything_matches() -> None:
-    table = beside(MADE, config_of("experiment=cure_objects"))
+    table = beside(MADE, config_of("experiment=cure_objects"), PROMPTS)
     church = row_of(table, split="church")
     assert (church.measured, church.published) == (pytest.approx(5.2), 4.2)
     assert church.difference == pytest.approx(1.0) and church.note == "" and church.n == 500
@@ -174,22 +179,67 @@ def test_a_difference_is_taken_where_everything_matches() -> None:
         ("model=sd21", "model sd21, not SD v1.4"),
         ("prompts.limit=10", "other prompts than the experiment's"),
         ("prompts=artists_famous", "other prompts than the experiment's"),
+        ("task.anchor=sky", "task changed: anchor"),
+        ("task.erase=[church]", "task changed: erase"),
+        ("model.revision=main", "model changed: revision"),
+        ("metric.classifier.top=5", "metric changed: top"),
     ],
 )
 def test_no_difference_is_taken_where_something_does_not_match(override: str, note: str) -> None:
-    table = beside(MADE, config_of("experiment=cure_objects", override))
+    table = beside(MADE, config_of("experiment=cure_objects", override), PROMPTS)
     church = row_of(table, split="church")
     assert church.measured == pytest.approx(5.2) and math.isnan(church.difference) and note in church.note
 
 
+@pytest.mark.parametrize(
+    ("prompt_sets", "note"),
+    [
+        ({"object": {"content": "0" * 64}}, "prompts not verified: not the rows of the paper's file"),
+        (
+            {"object": {"hash": "of an earlier version"}},
+            "prompts not verified: the run did not write down their content",
+        ),
+        ({}, "prompts not verified: the run did not write down their content"),
+    ],
+)
+def test_a_file_of_ones_own_under_a_known_name_gives_no_difference(prompt_sets: dict, note: str) -> None:
+    table = beside(MADE, config_of("experiment=cure_objects", "prompts.source=mine.csv"), prompt_sets)
+    church = row_of(table, split="church")
+    assert (church.measured, church.published) == (pytest.approx(5.2), 4.2), "both stand, side by side"
+    assert math.isnan(church.difference) and church.note == note
+    genuine = beside(MADE, config_of("experiment=cure_objects", "prompts.source=copy/of/theirs.csv"), PROMPTS)
+    assert row_of(genuine, split="church").difference == pytest.approx(1.0), "where the file lies does not matter"
+
+
+def test_prompts_that_nobody_here_has_read_are_not_vouched_for() -> None:
+    reasons = run_mismatches(config_of("experiment=mace_artists_100"), "0" * 64)
+    assert reasons == ["prompts not verified: nothing is known here of the file that the paper used"]
+
+
+def test_known_files_are_of_known_prompts_and_have_a_public_place() -> None:
+    with DATA.joinpath("published_prompts.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, dtype=str)
+    assert list(table.columns) == ["prompts", "file", "rows", "content"] and not table.content.duplicated().any()
+    assert set(table.prompts) <= set(groups()["prompts"])
+    assert (
+        table.content.str.fullmatch("[0-9a-f]{64}").all()
+        and table.file.str.fullmatch(r"[^/]\S*: data/\S+|\S+/\S+: \S+").all()
+    )
+
+
+def test_the_columns_of_metrics_may_differ_in_where_they_ran() -> None:
+    config = config_of("experiment=cure_objects", "device=cpu", "metric.classifier.device=cuda")
+    assert row_of(beside(MADE, config, PROMPTS), split="church").difference == pytest.approx(1.0)
+
+
 def test_another_setting_of_an_eraser_is_not_the_published_one() -> None:
-    table = beside(MADE.assign(eraser="cure alpha=9.0"), config_of("experiment=cure_objects"))
+    table = beside(MADE.assign(eraser="cure alpha=9.0"), config_of("experiment=cure_objects"), PROMPTS)
     assert math.isnan(row_of(table, split="church").measured)
 
 
 def test_totals_are_sums_over_images() -> None:
     made = pd.DataFrame([cell("none", "all", "erase", "nudenet_mace@1-3", 0.5, task_kind="unsafe", unit="", n=4703)])
-    table = beside(made, config_of("experiment=mace_explicit"))
+    table = beside(made, config_of("experiment=mace_explicit"), PROMPTS)
     ours = table[table.method.isin(["SD v1.4"]) & table.metric.str.endswith("Total") & table.measured.notna()]
     assert len(ours) and ours.measured.tolist() == pytest.approx([0.5 * 4703] * len(ours))
     assert ours.difference.isna().all() and ours.note.str.contains("does not say the value").any()
@@ -197,7 +247,7 @@ def test_totals_are_sums_over_images() -> None:
 
 def test_the_table_marks_what_is_quoted_and_names_its_source(tmp_path: Path) -> None:
     config = config_of("experiment=cure_objects")
-    table = beside(MADE, config)
+    table = beside(MADE, config, PROMPTS)
     heads, rows, below = texts(table)
     church = next(row for row in rows if row[2] == "church")
     assert church[heads.index("published")] == "4.2~" and church[heads.index("difference")] == "+1"
@@ -216,7 +266,7 @@ def test_the_table_marks_what_is_quoted_and_names_its_source(tmp_path: Path) -> 
 def test_a_table_without_published_numbers_says_so() -> None:
     config = config_of("experiment=uce_objects")
     console = Console(file=io.StringIO(), width=200)
-    table = beside(MADE, config)
+    table = beside(MADE, config, PROMPTS)
     assert table.empty
     print_beside(table, config.experiment, About("", ""), console)
     assert "no number of this table was found" in " ".join(console.file.getvalue().split())
@@ -224,7 +274,7 @@ def test_a_table_without_published_numbers_says_so() -> None:
 
 def test_a_long_table_is_cut_in_the_terminal_only(tmp_path: Path) -> None:
     config = config_of("experiment=mace_explicit")
-    table = beside(MADE, config)
+    table = beside(MADE, config, PROMPTS)
     console = Console(file=io.StringIO(), width=200)
     print_beside(table, config.experiment, About("", ""), console)
     assert "more published numbers are in published.md" in console.file.getvalue()
