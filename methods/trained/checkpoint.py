@@ -32,11 +32,19 @@ class Checkpoints:
         parameters: what is trained, by name.
         optimizer: Adam over these parameters.
         iterations: steps of the whole training.
+        kept: further tensors that the training changes in place, by name.
     """
 
-    def __init__(self, folder: Path, parameters: Mapping[str, Parameter], optimizer: Any, iterations: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        parameters: Mapping[str, Parameter],
+        optimizer: Any,
+        iterations: int,
+        kept: Mapping[str, Tensor],
+    ) -> None:
         self.path = folder / "checkpoint.safetensors"
-        self.parameters, self.optimizer = parameters, optimizer
+        self.parameters, self.optimizer, self.kept = parameters, optimizer, kept
         self.every = -(-iterations // CHECKPOINTS)
 
     def save(self, losses: list[float]) -> None:
@@ -51,6 +59,7 @@ class Checkpoints:
         if len(losses) % self.every:
             return
         tensors: dict[str, Tensor] = {"losses": torch.tensor(losses, dtype=torch.float64)}
+        tensors |= {f"kept.{name}": tensor.detach().cpu().clone() for name, tensor in self.kept.items()}
         for name, parameter in self.parameters.items():
             tensors[f"value.{name}"] = parameter.detach().cpu().clone()
             for moment in MOMENTS:
@@ -65,6 +74,7 @@ class Checkpoints:
         try:
             tensors = load(self.path.read_bytes())
             values = {name: tensors[f"value.{name}"] for name in self.parameters}
+            kept = {name: tensors[f"kept.{name}"] for name in self.kept}
             moments = {name: {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS} for name in self.parameters}
             losses = tensors["losses"].tolist()
         except FileNotFoundError:
@@ -73,6 +83,8 @@ class Checkpoints:
             log.warning("%s cannot be used (%s); the training begins anew", self.path, error)
             return []
         with torch.no_grad():
+            for name, tensor in self.kept.items():
+                tensor.copy_(kept[name])
             for name, parameter in self.parameters.items():
                 parameter.copy_(values[name])
                 # Adam counts its steps on the CPU and keeps the rest beside the parameter.

@@ -2,123 +2,105 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
 from erasebench.concepts import ErasureTask
-from erasebench.edits.eraser import Change, Edit, Eraser, Work
+from erasebench.edits.eraser import Change, Edit, Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
-from erasebench.methods.trained.checkpoint import Checkpoints
+from erasebench.methods.trained.latents import ddim, denoised, initial_noise
+from erasebench.methods.trained.parameters import check_group, group
+from erasebench.methods.trained.training import Optimization, TrainedEraser, below, train
 from erasebench.models.encode import encode_prompts
-from erasebench.models.pipeline import Pipeline
-from erasebench.models.targets import denoiser
+
+RELEASES = (2023, 2025)
 
 
-@dataclass(frozen=True)
-class Esd(Eraser):
-    """ESD-x, as first released: all parameters of cross-attention are trained on the network's own latents.
+@dataclass(frozen=True, kw_only=True)
+class Esd(TrainedEraser):
+    """ESD as released in 2023 or 2025, on the network's own latents; no images are needed.
 
-    A step draws a phrase c of the concepts, a number k of 0 to ``steps`` - 1 and noise; the network in training denoises
-    it for c, with guidance ``start_guidance``, until k of ``steps`` DDIM steps remain, which gives z; and a timestep t is
-    drawn from the k-th of ``steps`` equal parts of the schedule. With the frozen network eps_0 the loss is the mean of
-    ``(eps_theta(z, t, c) - (eps_0(z, t, "") - eta (eps_0(z, t, c) - eps_0(z, t, ""))))^2`` (equation 7 of the paper).
-    Trained are the parameters of ``attn2``: queries, keys, values, and the layer behind them with its bias.
+    A step draws a phrase c of the concepts, a number of remaining steps and noise; a network denoises it for c, with
+    guidance ``start_guidance``, until so many of ``steps`` DDIM steps remain, which gives z. With the frozen network
+    eps_0 the loss is the mean of ``(eps_theta(z, t, c) - (eps_0(z, t, "") - eta (eps_0(z, t, c) - eps_0(z, t, ""))))^2``
+    (equation 7 of the paper).
 
-    It trains in float32, whatever the model's type, one latent a step, with Adam. The random numbers of a step follow
-    from its number and the edit's key alone, so a training that was killed goes on as if it had not been.
+    ==============  ================================================  =========================================
+    release         2023                                              2025
+    ==============  ================================================  =========================================
+    z comes from    the network in training                           the frozen network
+    t               drawn from the slice of the schedule behind z     the next timestep of the sampler
+    eta             counted from eps_0(z, t, "")                      from eps_0(z, t, c): its 2 is the other's 1
+    their settings  1000 steps, lr 1e-5, eta 1                        200 steps, lr 5e-5, eta 2
+    ==============  ================================================  =========================================
 
     Attributes:
-        iterations: steps; 1000 in the release, which takes over an hour for Stable Diffusion on a GPU.
-        lr: of Adam.
-        eta: how far beyond the unconditional prediction to go, 0 or more (``negative_guidance`` of the release). 1 for
-            artists in the paper; the release of 2025 counts it from another point, so that its 2 is this 1.
+        release: 2023 or 2025.
+        train: the parameters trained, of :data:`erasebench.methods.trained.parameters.GROUPS`: ``x`` for artists, ``u``
+            for objects and nudity in the paper; ``x-strict`` and ``u-2025`` came with the second release.
+        eta: how far beyond the unconditional prediction to go, 0 or more (``negative_guidance`` of the releases).
         start_guidance: of the latents that are trained on; 1 is none.
         steps: of their sampling.
+        batch: latents a step, of one phrase and one timestep; 1 in both releases.
         phrases: train on all phrases of a concept, not its name alone.
-        seed: another one gives another training.
 
     Raises:
         UserError: an option out of range.
     """
 
     name: ClassVar[str] = "esd"
-    describe: ClassVar[str] = "ESD-x: cross-attention is trained to lead away from the concept (ICCV 2023)"
-    trains: ClassVar[bool] = True
-    unsupported: ClassVar[Mapping[str, str]] = {
-        "sdxl": "its training gives the network no pooled text and no sizes, which this UNet also takes",
-        **dict.fromkeys(("sd3", "flux"), "it trains the cross-attention of a UNet, which this transformer lacks"),
-    }
+    version: ClassVar[str] = "2"
+    describe: ClassVar[str] = "ESD: the network is trained to lead away from the concept (ICCV 2023)"
 
     iterations: int = 1000
     lr: float = 1e-5
+    release: int = 2023
+    train: str = "x"
     eta: float = 1.0
     start_guidance: float = 3.0
     steps: int = 50
+    batch: int = 1
     phrases: bool = True
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_positive("esd", lr=self.lr, start_guidance=self.start_guidance)
-        for option in ("iterations", "steps"):
-            value = getattr(self, option)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"esd: {option} is {value!r}; it must be a whole number of at least 1")
+        super().__post_init__()
+        check_positive("esd", start_guidance=self.start_guidance)
+        self.check_whole("steps", "batch")
+        check_group(self.train)
+        if self.release not in RELEASES:
+            raise UserError(f"esd: release is {self.release!r}; it must be 2023 or 2025")
         if not 0 <= self.eta < float("inf"):
             raise UserError(f"esd: eta is {self.eta!r}; it must be a number of at least 0")
 
-    def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
+    def make(self, pipe: Any, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""
         assert work is not None
         phrases = [phrase for target in task.targets for phrase in (target.phrases if self.phrases else (target.name,))]
-        texts = {
-            text: rows.float()
-            for text, rows in zip(["", *phrases], encode_prompts(pipe, ["", *phrases])[0], strict=True)
-        }
-        frozen = denoiser(pipe)
-        student = copy.deepcopy(frozen).float()
-        student.requires_grad_(False)
-        parameters = cross_attention(student)
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
-        optimizer = torch.optim.Adam(parameters.values(), lr=self.lr)
-        checkpoints = Checkpoints(work.folder, parameters, optimizer, self.iterations)
-        losses = checkpoints.resume()
+        rows = encode_prompts(pipe, ["", *phrases])[0].float()
+        texts = {text: row[None] for text, row in zip(["", *phrases], rows, strict=True)}
+        frozen, student = pipe.unet, self.student(pipe.unet)
+        parameters = group(student, self.train)
         scheduler = ddim(pipe.scheduler.config, self.steps)
-        for step in range(len(losses), self.iterations):
-            draw = Draw.of(work.seed, step, phrases, self.steps, scheduler, student)
-            context = texts[draw.phrase][None]
-            z = denoised(student, scheduler, draw.noise, context, texts[""][None], self.start_guidance, draw.remaining)
-            loss = esd_loss(student, frozen, z, draw.timestep, context, texts[""][None], self.eta)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-            checkpoints.save(losses)
-            work.advance(step + 1, self.iterations)
+        source = student if self.release == 2023 else frozen
+
+        def loss_of(step: int) -> Tensor:
+            draw = Draw.of(work.seed, step, phrases, self, scheduler, student)
+            c, empty = texts[draw.phrase], texts[""]
+            z = denoised(
+                source, scheduler, draw.noise.to(_dtype(source)), c.to(_dtype(source)), empty.to(_dtype(source)),
+                self.start_guidance, draw.remaining,
+            ).float()  # fmt: skip
+            eta = self.eta if self.release == 2023 else self.eta - 1
+            return esd_loss(student, frozen, z, draw.timestep, c, empty, eta)
+
+        notes = train(self, work, parameters, loss_of, Optimization())
         changes = {f"unet.{name}": Change(value=p.detach().cpu().clone()) for name, p in parameters.items()}
-        return Edit(
-            changes, {"method": self.name, "phrases": phrases, "loss": {"first": losses[0], "last": losses[-1]}}
-        )
-
-
-def cross_attention(unet: Module) -> dict[str, Parameter]:
-    """What ESD-x trains: every parameter whose name has ``attn2`` in it."""
-    return {name: parameter for name, parameter in unet.named_parameters() if "attn2" in name}
-
-
-def ddim(config: Mapping[str, Any], steps: int) -> Any:
-    """The DDIM sampler of a model, without noise of its own, set to a number of steps."""
-    scheduler = DDIMScheduler.from_config(config, clip_sample=False)
-    scheduler.set_timesteps(steps)
-    return scheduler
+        return Edit(changes, {"method": self.name, "phrases": phrases, **notes})
 
 
 @dataclass(frozen=True)
@@ -127,9 +109,9 @@ class Draw:
 
     Attributes:
         phrase: what is erased in this step.
-        remaining: how many sampling steps the latent is left short of.
+        remaining: how many sampling steps the latents are left short of.
         timestep: [1], of the loss.
-        noise: [1, channels, height, width], where the latent starts.
+        noise: [batch, channels, height, width], where the latents start.
     """
 
     phrase: str
@@ -138,53 +120,42 @@ class Draw:
     noise: Tensor
 
     @classmethod
-    def of(cls, seed: int, step: int, phrases: list[str], steps: int, scheduler: Any, unet: Any) -> Draw:
-        """Drawn on the CPU, so that every machine draws the same."""
-        generator = torch.Generator().manual_seed((seed + step) % 2**63)
+    def of(cls, seed: int, step: int, phrases: list[str], eraser: Esd, scheduler: Any, unet: Any) -> Draw:
+        """Drawn on the CPU, so that every machine draws the same.
 
-        def below(low: int, high: int) -> int:
-            return int(torch.randint(low, high, (1,), generator=generator))
+        2023 draws 0 to ``steps`` - 1 remaining steps and a timestep from that slice of the schedule. 2025 denoises for 0
+        to ``steps`` - 1 steps and takes the timestep that the sampler would take next, so 1 to ``steps`` remain.
+        """
+        numbers = torch.Generator().manual_seed((seed + step) % 2**63)
+        steps = eraser.steps
+        phrase, remaining = phrases[below(0, len(phrases), numbers)], below(0, steps, numbers)
+        if eraser.release == 2023:
+            total = scheduler.config.num_train_timesteps
+            first, last = round(remaining / steps * total), round((remaining + 1) / steps * total)
+            timestep = torch.tensor([below(first, last, numbers)])
+        else:
+            remaining += 1
+            timestep = scheduler.timesteps[steps - remaining].reshape(1)
+        return cls(phrase, remaining, timestep.to(unet.device), initial_noise(unet, eraser.batch, numbers))
 
-        phrase, remaining = phrases[below(0, len(phrases))], below(0, steps)
-        total = scheduler.config.num_train_timesteps
-        first, last = round(remaining / steps * total), round((remaining + 1) / steps * total)
-        timestep = torch.tensor([below(first, max(first + 1, last))], device=unet.device)
-        size = unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        noise = torch.randn((1, unet.config.in_channels, height, width), generator=generator)
-        return cls(phrase, remaining, timestep, noise.to(unet.device))
 
-
-@torch.no_grad()
-def denoised(
-    unet: Module, scheduler: Any, latents: Tensor, context: Tensor, empty: Tensor, guidance: float, remaining: int
-) -> Tensor:
-    """Latents denoised for a text until so many steps of the scheduler remain.
-
-    Args:
-        latents: [1, channels, height, width], noise.
-        context, empty: [1, positions, d], the text and ``""``.
-    """
-    both = torch.cat([empty, context])
-    for timestep in scheduler.timesteps[: len(scheduler.timesteps) - remaining]:
-        without, with_text = unet(torch.cat([latents] * 2), timestep, both).sample.chunk(2)
-        noise = without + guidance * (with_text - without)
-        latents = scheduler.step(noise, timestep, latents).prev_sample
-    return latents
+def _dtype(network: Module) -> torch.dtype:
+    return next(network.parameters()).dtype
 
 
 def esd_loss(
     student: Module, frozen: Module, z: Tensor, timestep: Tensor, context: Tensor, empty: Tensor, eta: float
 ) -> Tensor:
-    """ESD's loss at a latent: the mean square distance to the prediction that leads away from the text.
+    """ESD's loss at latents: the mean square distance to the prediction that leads away from the text.
 
     Args:
-        z: [1, channels, height, width].
+        z: [n, channels, height, width].
         timestep: [1].
         context, empty: [1, positions, d], the text and ``""``.
     """
+    context, empty = (text.expand(len(z), -1, -1) for text in (context, empty))
     with torch.no_grad():
-        kind = next(frozen.parameters()).dtype
+        kind = _dtype(frozen)
         without, with_text = (frozen(z.to(kind), timestep, text.to(kind)).sample.to(z) for text in (empty, context))
         target = without - eta * (with_text - without)
     return torch.nn.functional.mse_loss(student(z, timestep, context).sample, target)

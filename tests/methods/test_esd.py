@@ -19,7 +19,9 @@ from erasebench.edits.work import Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.uce import Uce
 from erasebench.methods.compose import Compose
-from erasebench.methods.trained.esd import Draw, Esd, cross_attention, ddim, denoised, esd_loss
+from erasebench.methods.trained.esd import Draw, Esd, esd_loss
+from erasebench.methods.trained.latents import ddim, denoised
+from erasebench.methods.trained.parameters import group
 from erasebench.models.targets import named_weight
 
 SHORT = Esd(iterations=4, steps=3, lr=1e-3)
@@ -63,7 +65,7 @@ def test_loss_and_gradient_of_a_step_are_those_of_the_release(double, negative_g
     expected = torch.autograd.grad(loss, parameters)
 
     ours = esd_loss(model, model_orig, z, t_enc_ddpm, emb_p, emb_0, negative_guidance)
-    gradient = torch.autograd.grad(ours, list(cross_attention(model).values()))
+    gradient = torch.autograd.grad(ours, list(group(model, "x").values()))
     torch.testing.assert_close(ours, loss, rtol=1e-12, atol=0)
     for a, b in zip(gradient, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
@@ -91,13 +93,13 @@ def test_a_latent_is_denoised_by_ddim_with_guidance_until_so_many_steps_remain(d
 
 def test_the_numbers_of_a_step_are_in_the_right_part_of_the_schedule(tiny_random_pipe):
     scheduler = ddim(tiny_random_pipe.scheduler.config, 50)
-    draws = [Draw.of(5, step, ["a", "b"], 50, scheduler, tiny_random_pipe.unet) for step in range(300)]
+    draws = [Draw.of(5, step, ["a", "b"], Esd(), scheduler, tiny_random_pipe.unet) for step in range(300)]
     for one in draws:
         assert 20 * one.remaining <= one.timestep < 20 * (one.remaining + 1)
         assert one.noise.shape == (1, 4, 8, 8)
     assert {one.phrase for one in draws} == {"a", "b"}
     assert min(one.remaining for one in draws) < 3 and max(one.remaining for one in draws) > 46
-    again = Draw.of(5, 17, ["a", "b"], 50, scheduler, tiny_random_pipe.unet)
+    again = Draw.of(5, 17, ["a", "b"], Esd(), scheduler, tiny_random_pipe.unet)
     assert torch.equal(again.noise, draws[17].noise) and again.timestep == draws[17].timestep
     assert not torch.equal(draws[16].noise, draws[17].noise)
 
@@ -123,7 +125,7 @@ def test_training_brings_the_network_nearer_to_its_target(tiny_random_pipe, chur
     def loss():
         total = 0.0
         for step in range(10):
-            one = Draw.of(999, step, ["church"], eraser.steps, scheduler, pipe.unet)
+            one = Draw.of(999, step, ["church"], eraser, scheduler, pipe.unet)
             with torch.no_grad():
                 total += esd_loss(pipe.unet, frozen, one.noise, one.timestep, *texts, eraser.eta).item()
         return total

@@ -1,0 +1,221 @@
+"""The loop of every eraser that trains: steps of Adam, checkpoints, a weight average, and a stop where it diverges."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import psutil
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from erasebench.edits.eraser import Eraser, Work
+from erasebench.errors import UserError
+from erasebench.methods.closed_form.linear import check_positive
+from erasebench.methods.trained.checkpoint import Checkpoints
+
+CURVE = 200
+"""Points of the loss that an edit's notes keep, at most: each is the mean of the steps up to it."""
+
+DIVERGED = 1e4
+"""A loss of so many times the largest of the first ten, and above 1, has diverged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedEraser(Eraser):
+    """What erasers that train have in common. A method's file says what is trained and what its loss is.
+
+    It trains in float32, whatever the model's type. The random numbers of a step follow from its number and the edit's
+    key alone, so a training that was killed goes on as if it had not been.
+
+    Attributes:
+        iterations: steps.
+        lr: of Adam.
+        seed: another one gives another training.
+        precision: ``float32``, or ``bfloat16``: the network is evaluated under autocast. Faster on a GPU, another edit.
+        save_memory: activations are computed twice instead of kept (gradient checkpointing). Slower; the same loss.
+
+    Raises:
+        UserError: an option out of range.
+    """
+
+    trains: ClassVar[bool] = True
+    unsupported: ClassVar[Mapping[str, str]] = {
+        "sdxl": "its training gives the network no pooled text and no sizes, which this UNet also takes",
+        **dict.fromkeys(("sd3", "flux"), "it trains the cross-attention of a UNet, which this transformer lacks"),
+    }
+
+    iterations: int
+    lr: float
+    seed: int = 0
+    precision: str = "float32"
+    save_memory: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(self.name, lr=self.lr)
+        self.check_whole("iterations")
+        if self.precision not in ("float32", "bfloat16"):
+            raise UserError(f"{self.name}: precision is {self.precision!r}; it must be float32 or bfloat16")
+
+    def check_whole(self, *options: str) -> None:
+        """Refuse options that are no whole numbers of at least 1."""
+        for option in options:
+            value = getattr(self, option)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{self.name}: {option} is {value!r}; it must be a whole number of at least 1")
+
+    def student(self, network: Module) -> Any:
+        """A float32 copy of a network, of which nothing is trained yet.
+
+        Raises:
+            UserError: the copy, its gradients and Adam's moments cannot fit into the memory that is free.
+        """
+        check_memory(self.name, network)
+        student: Any = copy.deepcopy(network).float().requires_grad_(False)
+        if self.save_memory:
+            student.enable_gradient_checkpointing()
+            student.train()  # diffusers recomputes only then; its UNets drop nothing out
+        return student
+
+    def autocast(self, device: str) -> AbstractContextManager[Any]:
+        """Where a network is evaluated."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(torch.device(device).type, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How a method steps.
+
+    Attributes:
+        adam: ``torch.optim.Adam`` or ``AdamW``.
+        options: its arguments besides the rate, e.g. ``{"weight_decay": 0.01}``.
+        clip: the gradient's norm is cut to it; ``None`` is not.
+        rate: factor of the rate at a step, of 0 to ``iterations - 1``.
+    """
+
+    adam: type[torch.optim.Adam] = torch.optim.Adam
+    options: Mapping[str, Any] = field(default_factory=dict)
+    clip: float | None = None
+    rate: Callable[[int], float] = lambda step: 1.0
+
+
+def train(
+    eraser: TrainedEraser,
+    work: Work,
+    parameters: Mapping[str, Parameter],
+    loss_of: Callable[[int], Tensor],
+    optimization: Optimization,
+    kept: Mapping[str, Tensor] | None = None,
+    after: Callable[[int], None] = lambda step: None,
+) -> dict[str, Any]:
+    """Train parameters in place, from the last checkpoint if there is one.
+
+    Args:
+        eraser: who trains: its iterations, rate and precision.
+        work: folder, device and bar.
+        parameters: what is trained, by name. They are made to require gradients, and all else should not.
+        loss_of: the loss of a step, a scalar.
+        optimization: how to step.
+        kept: tensors besides the parameters that steps change in place (a weight average, soft prompts); they go into
+            the checkpoints.
+        after: called after each step with its number, under ``no_grad``.
+
+    Returns:
+        Notes for the edit: the loss's first and last value and its curve, and the number of parameters.
+
+    Raises:
+        UserError: nothing is trained; a loss or gradient that is not finite, or a loss that has grown without bound
+            (the last good checkpoint stays); the folder cannot be written.
+    """
+    if not parameters:
+        raise UserError(f"{eraser.name}: no parameter of this model is trained by it; choose another option or model")
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    optimizer = optimization.adam(parameters.values(), lr=eraser.lr, **optimization.options)
+    checkpoints = Checkpoints(work.folder, parameters, optimizer, eraser.iterations, kept or {})
+    losses = checkpoints.resume()
+    for step in range(len(losses), eraser.iterations):
+        for group in optimizer.param_groups:
+            group["lr"] = eraser.lr * optimization.rate(step)
+        optimizer.zero_grad()
+        with eraser.autocast(work.device):
+            loss = loss_of(step)
+        loss.backward()
+        if step == len(losses) == 0:
+            _check_all_trained(eraser, parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), optimization.clip or math.inf)
+        _check_converging(eraser, step, losses, loss.item(), norm.item())
+        optimizer.step()
+        losses.append(loss.item())
+        with torch.no_grad():
+            after(step)
+        checkpoints.save(losses)
+        work.advance(step + 1, eraser.iterations)
+    return {
+        "loss": {"first": losses[0], "last": losses[-1]},
+        "loss_curve": curve(losses),
+        "trained_parameters": sum(parameter.numel() for parameter in parameters.values()),
+    }
+
+
+def _check_all_trained(eraser: TrainedEraser, parameters: Mapping[str, Parameter]) -> None:
+    without = [name for name, parameter in parameters.items() if parameter.grad is None]
+    if without:
+        raise UserError(
+            f"{eraser.name}: its loss does not depend on {len(without)} of the {len(parameters)} parameters that it "
+            f"trains, e.g. {without[0]}; choose another group of parameters"
+        )
+
+
+def _check_converging(eraser: TrainedEraser, step: int, losses: list[float], loss: float, norm: float) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        largest = max(map(abs, losses[:10]), default=abs(loss))
+        if abs(loss) <= max(1.0, DIVERGED * largest):
+            return
+    raise UserError(
+        f"{eraser.name}: the training diverged at step {step + 1} of {eraser.iterations} (loss {loss:.3g}, norm of the "
+        f"gradient {norm:.3g}); nothing was stored. Use a smaller lr than {eraser.lr:g}"
+        + (", or precision=float32" if eraser.precision != "float32" else "")
+    )
+
+
+def curve(losses: list[float]) -> list[float]:
+    """At most :data:`CURVE` points of a loss, each the mean of an equal part of the steps, to four digits."""
+    width = -(-len(losses) // CURVE)
+    parts = [losses[start : start + width] for start in range(0, len(losses), width)]
+    return [float(f"{sum(part) / len(part):.4g}") for part in parts]
+
+
+def generator(work: Work, step: int) -> torch.Generator:
+    """The random numbers of a step, on the CPU, so that every machine draws the same."""
+    return torch.Generator().manual_seed((work.seed + step) % 2**63)
+
+
+def below(low: int, high: int, numbers: torch.Generator) -> int:
+    """A whole number of at least ``low`` and below ``high``."""
+    return int(torch.randint(low, max(high, low + 1), (1,), generator=numbers))
+
+
+def check_memory(name: str, network: Module) -> None:
+    """Refuse to train a network whose copy in float32, with gradients and moments, is more than the memory that is free.
+
+    Counted are 4 bytes a parameter, the least that any training here takes; activations come on top.
+
+    Raises:
+        UserError: they do not fit; how much is needed and free is said.
+    """
+    device = next(network.parameters()).device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    needed = 4 * sum(parameter.numel() for parameter in network.parameters())
+    if needed > free:
+        raise UserError(
+            f"{name}: training needs at least {needed / 2**30:.1f} GiB for a copy of the network, and {free / 2**30:.1f} "
+            f"GiB are free on {device}; use a machine with more memory"
+        )
