@@ -1,0 +1,64 @@
+"""What a concept looks like to the unedited model: prompts, images as latents, and where its words stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erasebench.edits.eraser import Work
+from erasebench.methods.closed_form.mace import span
+from erasebench.methods.trained.latents import encoded
+from erasebench.models.targets import text_inputs
+
+TEMPLATES = {"artist": "a photo in the style of {}"}
+"""By kind, around the concept, as Forget-Me-Not and MACE have it."""
+
+
+def template(kind: str) -> str:
+    """The sentence in which a kind of concept is shown: ``a photo of the {}``, or the style's."""
+    return TEMPLATES.get(kind, "a photo of the {}")
+
+
+def example_latents(pipe: Any, work: Work, prompts: Sequence[str], images: int, steps: int, guidance: float) -> Tensor:
+    """Latents of images that the unedited model makes of prompts, made once and kept in the store.
+
+    Args:
+        pipe: of the unedited model.
+        work: of the training; its seed decides the images' seeds.
+        prompts: taken in turn.
+        images: how many in all.
+        steps, guidance: of sampling.
+
+    Returns:
+        [images, channels, height, width] float32.
+    """
+    # Seeds below 2^32: PyTorch's generators read no more of them.
+    seeds = [(work.seed + number) % 2**32 for number in range(images)]
+    texts = [prompts[number % len(prompts)] for number in range(images)]
+    return encoded(pipe, work.sample(texts, seeds, steps, guidance))
+
+
+def token_columns(pipe: Any, sentence: str, text: str, pooled: bool) -> Tensor:
+    """The positions of a text's own tokens in a sentence.
+
+    Args:
+        pipe: whose tokenizer reads it.
+        sentence: with ``{}`` where the text goes.
+        text: the concept.
+        pooled: the end-of-text row and the padding behind it as well (``use_pooler`` of the releases).
+
+    Returns:
+        Positions, of a sentence with all its padding; BOS is 0.
+
+    Raises:
+        UserError: the text's tokens cannot be told from the rest, or the sentence is too long.
+    """
+    start, stop = span(text_inputs(pipe)[0], sentence, text)
+    columns = list(range(start, stop))
+    if pooled:
+        ids = pipe.tokenizer(sentence.replace("{}", text), verbose=False).input_ids
+        columns += list(range(len(ids) - 1, pipe.tokenizer.model_max_length))
+    return torch.tensor(columns)
