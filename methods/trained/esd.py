@@ -17,6 +17,8 @@ from erasebench.methods.trained.latents import ddim, denoised, initial_noise
 from erasebench.methods.trained.parameters import check_group, group
 from erasebench.methods.trained.training import Optimization, TrainedEraser, below, train
 from erasebench.models.encode import encode_prompts
+from erasebench.models.pipeline import Pipeline
+from erasebench.models.targets import denoiser
 
 RELEASES = (2023, 2025)
 
@@ -77,13 +79,14 @@ class Esd(TrainedEraser):
         if not 0 <= self.eta < float("inf"):
             raise UserError(f"esd: eta is {self.eta!r}; it must be a number of at least 0")
 
-    def make(self, pipe: Any, task: ErasureTask, work: Work | None) -> Edit:
+    def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""
         assert work is not None
         phrases = [phrase for target in task.targets for phrase in (target.phrases if self.phrases else (target.name,))]
         rows = encode_prompts(pipe, ["", *phrases])[0].float()
         texts = {text: row[None] for text, row in zip(["", *phrases], rows, strict=True)}
-        frozen, student = pipe.unet, self.student(pipe.unet)
+        frozen = denoiser(pipe)
+        student = self.student(frozen)
         parameters = group(student, self.train)
         scheduler = ddim(pipe.scheduler.config, self.steps)
         source = student if self.release == 2023 else frozen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from erasebench.edits.eraser import Work
 from erasebench.methods.closed_form.mace import span
 from erasebench.methods.trained.latents import encoded
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import text_inputs
 
 TEMPLATES = {"artist": "a photo in the style of {}"}
@@ -22,7 +22,9 @@ def template(kind: str) -> str:
     return TEMPLATES.get(kind, "a photo of the {}")
 
 
-def example_latents(pipe: Any, work: Work, prompts: Sequence[str], images: int, steps: int, guidance: float) -> Tensor:
+def example_latents(
+    pipe: Pipeline, work: Work, prompts: Sequence[str], images: int, steps: int, guidance: float
+) -> Tensor:
     """Latents of images that the unedited model makes of prompts, made once and kept in the store.
 
     Args:
@@ -41,7 +43,7 @@ def example_latents(pipe: Any, work: Work, prompts: Sequence[str], images: int, 
     return encoded(pipe, work.sample(texts, seeds, steps, guidance))
 
 
-def token_columns(pipe: Any, sentence: str, text: str, pooled: bool) -> Tensor:
+def token_columns(pipe: Pipeline, sentence: str, text: str, pooled: bool) -> Tensor:
     """The positions of a text's own tokens in a sentence.
 
     Args:

@@ -12,6 +12,8 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn import Module
 
+from erasebench.models.pipeline import Pipeline, part_of
+
 
 def ddim(config: Mapping[str, Any], steps: int) -> Any:
     """The DDIM sampler of a model, without noise of its own, set to a number of steps."""
@@ -46,7 +48,7 @@ def denoised(
 
 
 @torch.no_grad()
-def encoded(pipe: Any, images: Sequence[Image]) -> Tensor:
+def encoded(pipe: Pipeline, images: Sequence[Image]) -> Tensor:
     """The latents of images: means of the VAE's posterior, scaled as the pipeline scales them.
 
     (Releases draw from the posterior; its deviation is far below the noise that is added to train.)
@@ -57,7 +59,7 @@ def encoded(pipe: Any, images: Sequence[Image]) -> Tensor:
     Returns:
         [n, channels, height, width] float32, on the pipeline's device.
     """
-    vae = pipe.vae
+    vae = part_of(pipe, "vae")
     parts = []
     for image in images:
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].to(vae.device, vae.dtype)
