@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import pandas as pd
 
 from erasebench.edits.label import UNEDITED
-from erasebench.scores.metric import Metric
 
 OUTCOMES = {
     "f": ("still there", "erased concept, still recognised"),
@@ -23,39 +20,6 @@ OUTCOMES = {
 """One sign an outcome: a word for under an image, and what it means."""
 
 FAILURES = "fl"
-
-
-def seen(
-    plan: pd.DataFrame, scores: Mapping[str, pd.DataFrame], metrics: Sequence[Metric]
-) -> tuple[list[str], pd.DataFrame]:
-    """For each row of a plan, whether the first rate that can tell recognises in its image what was asked for.
-
-    A rate that should go down where a concept is erased counts as a classifier: accuracies, and the share of images
-    in which a detector finds something.
-
-    Returns:
-        The names of the metrics used, and by row of the plan (same index) ``recognised`` (1, 0 or NaN) and ``answer``.
-    """
-    found = pd.DataFrame({"recognised": np.nan, "answer": ""}, index=plan.index)
-    names = []
-    for metric in metrics:
-        if metric.unit != "%" or metric.directions.get("erase") != "down":
-            continue
-        stored = scores.get(metric.records_id)
-        asked = metric.applies_to(plan.assign(place=plan.index))
-        if stored is None or not len(stored) or not len(asked):
-            continue
-        joined = asked.merge(stored, on=["key", *metric.inputs], how="inner")
-        if not len(joined):
-            continue
-        values = metric.values(joined)
-        fresh = values.notna() & found.recognised.loc[joined.place].isna().to_numpy()
-        if fresh.any():
-            names.append(metric.name)
-            places = joined.place[fresh]
-            found.loc[places, "recognised"] = (values[fresh] > 0.5).astype(float).to_numpy()
-            found.loc[places, "answer"] = metric.answers(joined[fresh]).to_numpy()
-    return names, found
 
 
 def outcomes(plan: pd.DataFrame, recognised: pd.Series) -> pd.Series:

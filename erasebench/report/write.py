@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
 from erasebench.errors import UserError
 from erasebench.report import pages
 from erasebench.report.browser import make_rows, write_browser
 from erasebench.report.folder import check_target, replacing
-from erasebench.report.outcomes import outcomes, seen
+from erasebench.report.outcomes import outcomes
 from erasebench.report.runs import Run, check_scored, find_runs
 from erasebench.report.thumbnails import write_thumbnails
 from erasebench.runs.about import About
 from erasebench.store import Store
 from erasebench.tables.layout import print_tables
 from erasebench.tables.numbers import Numbers, numbers_of
+from erasebench.tables.recognised import by_image, recognised
 from erasebench.tables.tabulate import Joint, join_runs, joint_name
 
 WRAPPER = r"""% All tables of this folder in one document: pdflatex all.tex
@@ -107,7 +107,7 @@ def _write_finished(
     runs: Sequence[Run], joint: Joint, store: Store, target: Path, full: bool, plugins: Sequence[str]
 ) -> None:
     metrics = [metric for metric in joint.metrics if metric.id not in joint.not_run]
-    classifiers, verdicts = seen(joint.plan, joint.scores, metrics)
+    classifiers, verdicts = recognised(joint.plan, joint.scores, metrics)
     rows = make_rows(joint.plan, verdicts.answer, outcomes(joint.plan, verdicts.recognised))
     sensitive = {kind for kind in joint.plan.task_kind.unique() if joint.about.blurs(kind)}
     with replacing(target, [run.name for run in runs]) as folder:
@@ -130,16 +130,10 @@ def _write_finished(
                 classifier,
                 sensitive,
                 images,
-                _verdicts(joint.plan, verdicts),
+                by_image(joint.plan, verdicts),
                 plugins,
             )
         )
-
-
-def _verdicts(plan: pd.DataFrame, verdicts: pd.DataFrame) -> dict[str, bool]:
-    """By image key, whether it is recognised: for the grids, whose rows are of one task."""
-    known = verdicts.recognised.notna()
-    return dict(zip(plan.key[known], verdicts.recognised[known] == 1, strict=True))
 
 
 def _assets(folder: Path) -> None:

@@ -95,23 +95,6 @@ def _with_single_tasks(table: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts) if len(table) else table
 
 
-def recognised(
-    plan: pd.DataFrame, scores: Mapping[str, pd.DataFrame], metrics: Sequence[Metric]
-) -> tuple[str, dict[str, bool]]:
-    """By image key, whether the first accuracy metric with scores sees in an image what its prompt asks for.
-
-    Returns:
-        The metric's name and the verdicts; ``("", {})`` if there is no such metric.
-    """
-    for metric in filter(_is_accuracy, metrics):
-        joined = _joined(_asked(plan, metric), scores.get(metric.records_id), metric)
-        values = metric.values(joined) if len(joined) else pd.Series(dtype=float)
-        if values.notna().any():
-            known = values.notna()
-            return metric.name, dict(zip(joined.key[known], values[known] > 0.5, strict=True))
-    return "", {}
-
-
 def check_versions(ids: Sequence[str]) -> None:
     """Refuse two versions of one metric: their numbers may not stand side by side.
 

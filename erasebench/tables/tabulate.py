@@ -32,6 +32,7 @@ from erasebench.tables import frontier, grid, plots, published
 from erasebench.tables import measure as tables
 from erasebench.tables.comparable import _check_comparable
 from erasebench.tables.numbers import Numbers, numbers_of, side_by_side
+from erasebench.tables.recognised import by_image, recognised
 from erasebench.tables.view import View
 
 STRENGTH_FORMATS = ("png", "svg")
@@ -56,10 +57,11 @@ def reduce_and_write(
     view.check(measured)
     numbers = numbers_of(measured, plan, scores, metrics, not_run, view.rates)
     numbers.write(folder / "tables", about)
-    by, seen = tables.recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
+    judges, verdicts = recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
+    seen = by_image(plan, verdicts)
     for kind in dict.fromkeys(plan.task_kind):
         path, blur = folder / "grids" / f"{kind}.png", about.blurs(kind)
-        grid.draw(plan, store, kind, path, blur=blur, seen=seen, seen_by=by)
+        grid.draw(plan, store, kind, path, blur=blur, seen=seen, seen_by=" and ".join(judges))
     view.show(numbers, about, console)
     _published(measured, folder, about, console)
     return measured

@@ -17,7 +17,7 @@ from erasebench.report.charts import charts, inline
 from erasebench.report.html_tables import headline, html_table
 from erasebench.report.methods import _series, short_name
 from erasebench.report.names import Names
-from erasebench.report.outcomes import OUTCOMES, outcomes, seen
+from erasebench.report.outcomes import OUTCOMES, outcomes
 from erasebench.scores.metric import with_chance
 from erasebench.tables import measure as tables
 from erasebench.tables.columns import aims
@@ -56,17 +56,6 @@ def test_an_outcome_is_told_from_role_and_verdicts(role: str, before: float, aft
 
 def test_the_unedited_image_is_looked_up_wherever_its_row_stands() -> None:
     assert signs_of({("cure", "retain"): 0.0, ("none", "retain"): 0.0})["cure", "retain"] == "n"
-
-
-def test_the_first_metric_that_can_tell_is_asked() -> None:
-    plan = make_plan(prompts=2)
-    names, found = seen(plan, make_scores(plan), METRICS)
-    assert names == ["classifier"] and list(found.index) == list(plan.index)
-    gone = (plan.eraser == "cure") & (plan.role == "erase")
-    assert (found.recognised[gone] == 0).all() and (found.recognised[~gone & (plan.role != "general")] == 1).all()
-    assert found.recognised[plan.role == "general"].isna().all()
-    assert (found.answer[gone] == "nothing").all()
-    assert seen(plan, {}, METRICS)[0] == []
 
 
 def test_rows_stand_side_by_side_with_the_unedited_model_first() -> None:

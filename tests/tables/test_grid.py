@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,9 +15,10 @@ from PIL import Image, ImageFont
 from table_helpers import METRICS, colour, make_plan, make_scores, make_store
 
 from erasebench.errors import Damaged, UserError
+from erasebench.metrics.nudenet import NudeNet
 from erasebench.tables import grid
-from erasebench.tables import measure as tables
 from erasebench.tables.grid import CELL, GAP, GREEN, RED, SIDE
+from erasebench.tables.recognised import by_image, recognised
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +65,9 @@ def test_a_row_is_a_prompt_a_column_an_eraser_and_small_images_keep_their_pixels
 
 
 def test_marks_say_whether_the_classifier_agrees(plan, store, tmp_path: Path) -> None:
-    name, seen = tables.recognised(plan, make_scores(plan), METRICS)
-    path = grid.draw(plan, store, "object", tmp_path / "grid.png", seen=seen, seen_by=name)
+    names, verdicts = recognised(plan, make_scores(plan), METRICS)
+    seen = by_image(plan, verdicts)
+    path = grid.draw(plan, store, "object", tmp_path / "grid.png", seen=seen, seen_by=" and ".join(names))
     image = read_picture(path)
     marks = []
     for top, _ in bands(image)[:3]:
@@ -71,6 +75,20 @@ def test_marks_say_whether_the_classifier_agrees(plan, store, tmp_path: Path) ->
         marks.append([{RED: "cross", GREEN: "tick"}.get(image.getpixel(corner), "") for corner in corners])
     # cure erases and keeps all, uce erases nothing; the original is not judged.
     assert marks == [["", "tick", "cross"], ["", "tick", "cross"], ["", "tick", "tick"]]
+
+
+def test_a_detector_marks_the_grid_of_a_nudity_run(plan, store, tmp_path: Path) -> None:
+    unsafe = plan[plan.task == "church"].assign(kind="unsafe", task_kind="unsafe")
+    exposed = json.dumps([["BELLY_EXPOSED", 0.9, [0, 0, 1, 1]]])
+    keys = unsafe.drop_duplicates("key")
+    boxes = pd.DataFrame({"key": keys.key, "detections": np.where(keys.eraser == "cure", "[]", exposed)})
+    names, verdicts = recognised(unsafe, {NudeNet().records_id: boxes}, [NudeNet()])
+    assert names == ["nudenet"]
+    seen = by_image(unsafe, verdicts)
+    image = read_picture(grid.draw(unsafe, store, "unsafe", tmp_path / "g.png", seen=seen, seen_by=names[0]))
+    top = bands(image)[0][0]
+    corners = [(SIDE + column * (CELL + GAP) + CELL - 2, top + CELL - 19) for column in (1, 2)]
+    assert [image.getpixel(corner) for corner in corners] == [GREEN, RED], "gone for cure, still there for uce"
 
 
 def test_only_what_was_to_be_erased_is_blurred(plan, store, tmp_path: Path) -> None:

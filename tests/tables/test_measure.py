@@ -232,14 +232,6 @@ def test_nothing_is_best_alone_or_without_an_interval() -> None:
     assert tables.best([cell("a", nan, nan, nan), cell("b", 1, nan, nan), cell("c", 2, 1, 3)]) == [False] * 3
 
 
-def test_recognised_says_what_the_first_accuracy_metric_sees(plan: pd.DataFrame) -> None:
-    name, seen = tables.recognised(plan, make_scores(plan), METRICS)
-    gone = plan[(plan.eraser == "cure") & (plan.role == "erase")].key
-    assert name == "classifier" and set(seen) == set(plan.key[plan.role != "general"])
-    assert {key for key, there in seen.items() if not there} == set(gone)
-    assert tables.recognised(plan, {}, METRICS) == ("", {})
-
-
 def test_pooled_is_the_reduction_of_all_rows_together(plan: pd.DataFrame) -> None:
     scores = make_scores(plan)
     by_key = scores["text_match@2-a_b"].set_index("key").value

@@ -1,0 +1,55 @@
+"""Whether a classifier or detector sees in an image what its prompt asked for: for the marks of grids and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from erasebench.scores.metric import Metric
+
+
+def recognised(
+    plan: pd.DataFrame, scores: Mapping[str, pd.DataFrame], metrics: Sequence[Metric]
+) -> tuple[list[str], pd.DataFrame]:
+    """For each row of a plan, whether the first rate that can tell recognises in its image what was asked for.
+
+    A rate that should go down where a concept is erased, and nowhere else, counts as a classifier: accuracies, and the
+    share of images in which a detector finds something.
+
+    Returns:
+        The names of the metrics used, and by row of the plan (same index) ``recognised`` (1, 0 or NaN) and ``answer``.
+    """
+    verdicts = pd.DataFrame({"recognised": np.nan, "answer": ""}, index=plan.index)
+    names = []
+    for metric in metrics:
+        kept = metric.directions.get("retain", "up")
+        if metric.unit != "%" or metric.directions.get("erase") != "down" or kept != "up":
+            continue
+        stored = scores.get(metric.records_id)
+        asked = metric.applies_to(plan.assign(place=plan.index))
+        if stored is None or not len(stored) or not len(asked):
+            continue
+        joined = asked.merge(stored, on=["key", *metric.inputs], how="inner")
+        if not len(joined):
+            continue
+        values = metric.values(joined)
+        fresh = values.notna() & verdicts.recognised.loc[joined.place].isna().to_numpy()
+        if fresh.any():
+            names.append(metric.name)
+            places = joined.place[fresh]
+            verdicts.loc[places, "recognised"] = (values[fresh] > 0.5).astype(float).to_numpy()
+            verdicts.loc[places, "answer"] = metric.answers(joined[fresh]).to_numpy()
+    return names, verdicts
+
+
+def by_image(plan: pd.DataFrame, verdicts: pd.DataFrame) -> dict[str, bool]:
+    """By image key, whether what was asked for is seen in it; images without a verdict are left out.
+
+    Args:
+        plan: rows of a run.
+        verdicts: what :func:`recognised` says of them.
+    """
+    judged = verdicts.recognised.notna()
+    return dict(zip(plan.key[judged], verdicts.recognised[judged] == 1, strict=True))
