@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--best",
         metavar="CONDITION",
-        help='the setting with the least of "erased" that fulfils it, e.g. "retained>=0.9", and the command that runs it',
+        help='the setting with the least of "erased" that fulfils it, e.g. "retained>=0.9", and the command that runs it; '
+        'rates are written from 0 to 1, or in per cent with the sign: "retained>=90%%, erased<=1%%"',
     )
     parser.add_argument(
         "--rates",

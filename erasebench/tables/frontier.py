@@ -133,7 +133,7 @@ def write(
 
 @dataclass(frozen=True)
 class Condition:
-    """What a setting must fulfil: ``retained>=0.9``."""
+    """What a setting must fulfil: ``retained>=0.9``, ``retained>=90%``."""
 
     column: str
     relation: str
@@ -141,8 +141,24 @@ class Condition:
     percent: bool
 
     def bound(self, unit: str) -> float:
-        """The number in the column's own unit: of a rate, ``90``, ``90%`` and ``0.9`` are one."""
-        return self.number / 100 if unit == "%" and (self.percent or self.number > 1) else self.number
+        """The number in the column's own unit: of a rate, ``90%`` and ``0.9`` are one.
+
+        Raises:
+            UserError: a rate above 1 without a percent sign, or one that cannot be more (``<=1``: one per cent?); a percent
+                sign of a column that is no rate.
+        """
+        typed = f"{self.column}{self.relation}{self.number:g}"
+        if unit != "%" and self.percent:
+            raise UserError(f"--best {typed}%: {self.column} is no rate; write its number as the table has it")
+        if unit == "%" and not self.percent and self.number > 1:
+            raise UserError(
+                f"--best {typed}: {self.column} is a rate from 0 to 1; write {typed}% or {self.number / 100:g}"
+            )
+        if unit == "%" and not self.percent and (self.relation, self.number) == ("<=", 1):
+            raise UserError(
+                f"--best {typed}: of a rate, 1 is 100 %, and every one is at most that; for 1 % write {typed}%"
+            )
+        return self.number / 100 if self.percent else self.number
 
     def text(self, unit: str) -> str:
         """It as it was understood: ``retained >= 90 %``."""
@@ -162,10 +178,12 @@ class Condition:
 def conditions(text: str, measured: pd.DataFrame) -> list[Condition]:
     """Read ``retained>=0.9, clip_score_uce.general>26``.
 
+    A rate's number is from 0 to 1, or in per cent with a percent sign; other columns' numbers are as tables have them.
+
     Raises:
-        UserError: what is no condition, or no column of the table.
+        UserError: what is no condition, no column of the table, or has a number in another unit than the column.
     """
-    found = []
+    wanted = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*([^<>=]+?)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*(%?)\s*", part)
         try:
@@ -175,10 +193,14 @@ def conditions(text: str, measured: pd.DataFrame) -> list[Condition]:
         if not match or np.isnan(number):
             raise UserError(
                 f"--best {part.strip()!r}: write COLUMN>=NUMBER (or <=, >, <), several with commas, "
-                'e.g. --best "retained>=0.9"'
+                'e.g. --best "retained>=0.9" or, what is the same of a rate, "retained>=90%"'
             )
-        found.append(Condition(columns.find(match[1], measured, "--best"), match[2], number, bool(match[4])))
-    return found
+        condition = Condition(columns.find(match[1], measured, "--best"), match[2], number, bool(match[4]))
+        for kind in dict.fromkeys(measured.task_kind):
+            for unit in columns.cells(measured, kind, condition.column).unit.unique():
+                condition.bound(unit)
+        wanted.append(condition)
+    return wanted
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def test_an_eraser_without_the_number_comes_last_and_other_kinds_keep_their_orde
 
 
 def test_the_best_setting_has_the_least_left_of_those_that_keep_enough() -> None:
-    for text in ("retained>=0.9", "retained >= 90", "retained>=90%", "judge.retained>=0.9, edit_seconds<=4"):
+    for text in ("retained>=0.9", "retained >= 90 %", "retained>=90%", "judge.retained>=0.9, edit_seconds<=4"):
         choice = frontier.choose(table(), "object", frontier.conditions(text, table()))
         assert choice.eraser == "cure alpha=2" and choice.alike == (), text
         assert "erased 30.0 % [28.0, 32.0]" in choice.text
@@ -159,6 +159,10 @@ def test_a_choice_fulfils_the_condition_and_nothing_that_does_is_better(
         ("retained>=much", r"write COLUMN>=NUMBER"),
         ("", r"write COLUMN>=NUMBER"),
         ("retianed>=0.9", r"--best retianed: no such column. Did you mean 'retained'\? Columns: judge.erased, "),
+        ("retained>=90", r"--best retained>=90: retained is a rate from 0 to 1; write retained>=90% or 0.9"),
+        ("erased<=1", r"--best erased<=1: of a rate, 1 is 100 %, .* for 1 % write erased<=1%"),
+        ("edit_seconds<=4%", r"edit_seconds<=4%: edit_seconds is no rate"),
+        ("erased<=1%", r"judge.erased <= 1 % is met by none; the nearest is cure alpha=5"),
         (
             "retained>=0.99",
             r"judge.retained >= 99 % is met by none; the nearest is cure alpha=1: judge.retained 95.0 %",
@@ -170,6 +174,18 @@ def test_a_choice_fulfils_the_condition_and_nothing_that_does_is_better(
 def test_what_cannot_be_fulfilled_is_refused_with_the_nearest(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         frontier.choose(table(), "object", frontier.conditions(text, table()))
+
+
+def test_a_number_is_read_by_the_unit_of_its_column_and_not_by_its_size() -> None:
+    measured = table({"none": (1.0, 1.0), "much": (0.5, 0.9), "some": (0.009, 0.5), "all": (0.0, 0.006)})
+    for text, chosen in (("erased<=1%,retained>50%", None), ("erased<=1%,retained>=50%", "some"), ("retained>0.5", "much"),
+                         ("retained>0.5%", "all"), ("retained>=100%", None), ("clip_score_uce.general>1", "all")):  # fmt: skip
+        wanted = frontier.conditions(text, measured)
+        if chosen is None:
+            with pytest.raises(UserError, match="no setting of kind object fits"):
+                frontier.choose(measured, "object", wanted)
+        else:
+            assert frontier.choose(measured, "object", wanted).eraser == chosen, text
 
 
 def test_a_kind_without_both_aims_is_refused() -> None:
