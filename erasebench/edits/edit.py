@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from erasebench.edits.change import Change
-from erasebench.edits.hook import Hook, put_on
+from erasebench.edits.hook import Hook, check_places, put_on
 from erasebench.errors import UserError
 from erasebench.models.marks import edits_on, keys_on, mark_edited
 from erasebench.models.pipeline import Pipeline
@@ -38,7 +38,7 @@ class Edit:
         key: what names the edit in a store and in recipes (``Eraser.key``); empty for one that no store holds.
 
     Raises:
-        UserError: a change or a hook that is not finite; the layer is named.
+        UserError: a change or a hook that is not finite (the layer is named), or two hooks that take the same place.
     """
 
     changes: Mapping[str, Change]
@@ -56,6 +56,7 @@ class Edit:
                     f"{self._method} made a change with NaN or infinite numbers in {name}; "
                     "nothing was applied or saved. Check the eraser's options (alpha, lam, scales) and the model"
                 )
+        check_places(self.hooks)
         for hook in self.hooks:
             for name, tensor in hook.tensors.items():
                 if not torch.isfinite(tensor).all():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from erasebench.errors import UserError
 from erasebench.models.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -44,12 +45,15 @@ class Hook(ABC):
             guidance). Fewer images then share a batch.
         second_pass: whether it acts on the second, unconditional pass, so that without guidance it would do nothing.
             Such images are refused.
+        place: what it takes for itself, in words (``the noise prediction``); two hooks with one place are never on a
+            pipeline together (:func:`check_places`). Empty: it goes beside any other.
     """
 
     name: ClassVar[str]
     version: ClassVar[str] = "1"
     passes: ClassVar[int] = 0
     second_pass: ClassVar[bool] = False
+    place: ClassVar[str] = ""
 
     settings: dict[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
@@ -121,6 +125,21 @@ def hook_class(name: str) -> type[Hook] | None:
     return _KINDS.get(name)
 
 
+def check_places(hooks: Sequence[Hook]) -> None:
+    """Refuse hooks of which two take the same place: the later one would undo or misread what the earlier one did.
+
+    Raises:
+        UserError: naming both and the place.
+    """
+    taken: dict[str, Hook] = {}
+    for hook in hooks:
+        if hook.place and (other := taken.setdefault(hook.place, hook)) is not hook:
+            raise UserError(
+                f"{other.name} and {hook.name} both act on {hook.place}, and cannot be on one model together; "
+                "compose one of them with methods that act elsewhere, e.g. with an edit of the weights"
+            )
+
+
 def hooks_on(pipe: Pipeline) -> tuple[Hook, ...]:
     """The hooks that edits have put on a pipeline, the first one applied first."""
     return getattr(pipe, _HOOKS, ())
@@ -129,8 +148,13 @@ def hooks_on(pipe: Pipeline) -> tuple[Hook, ...]:
 @contextmanager
 def put_on(hooks: Sequence[Hook], pipe: Pipeline) -> Iterator[None]:
     """Install hooks for a ``with`` block and let the pipeline remember them, so that whoever samples with it calls
-    them (:func:`hooks_on`)."""
+    them (:func:`hooks_on`).
+
+    Raises:
+        UserError: two of them, or one and a hook that is there, take the same place (:func:`check_places`).
+    """
     before = hooks_on(pipe)
+    check_places((*before, *hooks))
     with all_installed(hooks, pipe):
         setattr(pipe, _HOOKS, (*before, *hooks))
         try:

@@ -96,9 +96,9 @@ def label_of(name: str, eraser: Eraser | Attack) -> Label:
     for entry in fields(settings):
         value = getattr(eraser, entry.name)
         default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
-        # A name such as uce2025 says which variant it is.
-        known = value == default or name == f"{eraser.name}{value}"
-        (defaults if known else options)[entry.name] = _shown(value)
+        # A name such as uce2025 or sld_weak says which variant it is.
+        in_name = name in (f"{eraser.name}{value}", f"{eraser.name}_{value}")
+        (defaults if value == default or in_name else options)[entry.name] = _shown(value)
     return Label(name, options, defaults)
 
 

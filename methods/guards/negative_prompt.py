@@ -32,6 +32,7 @@ class NegativeText(Hook):
 
     name = "negative_prompt"
     second_pass = True
+    place = "the negative prompt"
 
     @contextmanager
     def installed(self, pipe: Pipeline) -> Iterator[None]:

@@ -16,6 +16,7 @@ from erasebench.images.generate import generate
 from erasebench.images.scheduler import scheduler_identity
 from erasebench.methods.adapters.spm import Membrane
 from erasebench.methods.guards.negative_prompt import NegativeText
+from erasebench.methods.guards.sld import PRESETS, SafeGuidance
 from erasebench.models.targets import key_value_weights
 from erasebench.recipe import Recipe
 from erasebench.store import Store
@@ -107,6 +108,7 @@ HOOKS = {
     "test_everything": lambda pipe: Everything(),
     "negative_prompt": lambda pipe: NegativeText({"text": "a church"}),
     "spm": membrane,
+    "sld": lambda pipe: SafeGuidance({"text": "a church", **PRESETS["max"]}),
 }
 """One hook of every kind that there is, by name."""
 
@@ -134,7 +136,7 @@ def test_the_batch_does_not_change_an_image_with_a_hook_in_place(name, scheduler
     assert np.array_equal(pixels(alone, wanted), pixels(again, wanted))
 
 
-@pytest.mark.parametrize("name", ["negative_prompt", "spm"])
+@pytest.mark.parametrize("name", [name for name in HOOKS if name != "test_everything"])
 def test_a_hook_comes_back_from_a_file_and_makes_the_same_images(name, model, tmp_path):
     edit = Edit({}, {"method": name}, (HOOKS[name](model.pipe),), "e" * 32)
     again = Edit.load(edit.save(tmp_path / "e.safetensors"))
@@ -199,6 +201,19 @@ def test_a_guard_of_the_second_pass_refuses_images_without_one_before_any_image(
         generate(model, [*recipes(model, 2), *recipes(model, 1, guidance=1.0)], store, hooks=[Guard()])
     assert not list(store.root.rglob("*.png"))
     generate(model, recipes(model, 1), store, hooks=[Guard()])
+
+
+def test_two_hooks_of_one_place_are_never_on_a_pipeline_together(model):
+    one, two = NegativeText({"text": "a"}), NegativeText({"text": "b"})
+    with pytest.raises(UserError, match="negative_prompt and negative_prompt both act on the negative prompt"):
+        Edit({}, {"method": "x"}, (one, Everything(), two))
+    with (
+        put_on([one, Everything()], model.pipe),
+        pytest.raises(UserError, match="both act on the negative prompt"),
+        put_on([Everything(), two], model.pipe),
+    ):
+        pass
+    assert hooks_on(model.pipe) == ()
 
 
 def test_hooks_of_an_edit_act_while_it_is_applied(model, tmp_path):
