@@ -45,7 +45,7 @@ PLUGINS = {
 
 FACES = {
     "erasebench": {"__version__"},
-    "erasebench.edits": {"Change", "Edit", "Eraser", "Hook"},
+    "erasebench.edits": {"Attack", "Change", "Edit", "Eraser", "Found", "Hook"},
     "erasebench.models": {"Model", "Pipeline", "load_model", "text_inputs"},
     "erasebench.scores": {"Estimate", "Metric"},
 }

@@ -208,7 +208,8 @@ def test_the_examples_of_contributing_work_as_printed(model_folder: Path, tmp_pa
     text = Path(__file__).parents[1].joinpath("CONTRIBUTING.md").read_text(encoding="utf-8")
     python = [block.split("```")[0] for block in text.split("```python\n")[1:]]
     yaml = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
-    for name, code, group, config in zip(("shrink", "brightness"), python, ("method", "metric"), yaml, strict=True):
+    names, groups = ("shrink", "insist", "brightness"), ("method", "attack", "metric")
+    for name, code, group, config in zip(names, python, groups, yaml, strict=True):
         assert len(code.splitlines()) <= 36 and f"# {name}.py" in code
         (tmp_path / f"{name}.py").write_text(code)
         folder = tmp_path / "my_conf" / group
@@ -216,14 +217,19 @@ def test_the_examples_of_contributing_work_as_printed(model_folder: Path, tmp_pa
         (folder / f"{name}.yaml").write_text(config)
     command = [
         sys.executable, "-m", "erasebench", "run", "--config-dir", str(tmp_path / "my_conf"),
-        *overrides(model_folder, tmp_path / "results", "method=shrink", "metric=[brightness]", "plugins=[shrink,brightness]"),
-        "task.erase=[church]",
+        *overrides(model_folder, tmp_path / "results", "method=shrink", "attack=insist", "metric=[brightness]"),
+        "task.erase=[church]", "plugins=[shrink,insist,brightness]",
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "shrink" in done.stdout and "brightness" in done.stdout
+    assert "shrink + insist" in done.stdout and "brightness" in done.stdout
+    files = list((tmp_path / "results").glob("attacks/*/*.safetensors"))
+    assert files
+    for path in files:
+        result = Store(tmp_path / "results").get_attack(path.stem)
+        assert result.prompt == f"{result.info['for']['prompt']}, church, church, church"
 
 
 def test_a_sweep_ends_in_one_table_and_a_plot(model_folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an eraser makes: changes of weights, as a value."""
+"""What an eraser makes (changes of weights, and hooks while sampling) and what an attack finds, as values."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from erasebench.edits.attack import Attack, Found
     from erasebench.edits.change import Change
     from erasebench.edits.edit import Edit
     from erasebench.edits.eraser import Eraser
     from erasebench.edits.hook import Hook
 
-__all__ = ["Change", "Edit", "Eraser", "Hook"]
+__all__ = ["Attack", "Change", "Edit", "Eraser", "Found", "Hook"]
 
-_HOME = {"Change": "change", "Edit": "edit", "Eraser": "eraser", "Hook": "hook"}
+_HOME = {
+    "Attack": "attack",
+    "Change": "change",
+    "Edit": "edit",
+    "Eraser": "eraser",
+    "Found": "attack",
+    "Hook": "hook",
+}
 
 
 def __getattr__(name: str) -> Any:
