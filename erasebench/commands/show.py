@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from erasebench.commands import add_store, verb_parser
 from erasebench.errors import Damaged, UserError, suggest
-from erasebench.runs.folder import command_line
+from erasebench.runs.folder import read_plan, stored_runs
+from erasebench.runs.manifest import command_line, read_manifest
+from erasebench.runs.names import GRIDS_FOLDER, PLAN_FILE, TABLES_FOLDER
 from erasebench.store import Store, read_png
 
 SHOW_HELP = """\
@@ -69,7 +70,7 @@ def show(store: Store, what: str) -> str:
         if not path.is_file():
             raise UserError(f"{what}: no such file")
         return _image(store, path)
-    runs = sorted(path.parent.name for path in store.root.glob("runs/*/manifest.json"))
+    runs = [folder.name for folder in stored_runs(store)]
     if what in runs:
         return _run(store, what)
     key = what.lower()
@@ -123,10 +124,16 @@ def _image(store: Store, path: Path) -> str:
     if recipe.attack:
         lines += ["", *_attack(store, recipe.attack).splitlines()]
     used = []
-    for plan_path in sorted(store.root.glob("runs/*/plan.parquet")):
-        plan = pd.read_parquet(plan_path)
+    for folder in stored_runs(store):
+        if not (folder / PLAN_FILE).exists():
+            continue
+        try:
+            plan = read_plan(folder)
+        except UserError as error:  # one run's fault is not another's
+            used.append(f"  unknown: {error}")
+            continue
         for row in plan[plan.key == key].itertuples():
-            text = f"{plan_path.parent.name}: {row.eraser}, {row.task} erased, {row.role} {row.label or row.task_kind}, prompt {row.prompt_id}"
+            text = f"{folder.name}: {row.eraser}, {row.task} erased, {row.role} {row.label or row.task_kind}, prompt {row.prompt_id}"
             used.append(f"  {text}" + (f", original {row.original_key}" if row.key != row.original_key else ""))
     lines += ["", "in runs", *(dict.fromkeys(used) or ["  none"]), "", "scores"]
     scored = False
@@ -176,7 +183,7 @@ def _edit(store: Store, key: str) -> str:
 
 def _run(store: Store, name: str) -> str:
     folder = store.root / "runs" / name
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(folder)
     lines = [
         f"run   {name}",
         f"in    {folder}",
@@ -184,11 +191,13 @@ def _run(store: Store, name: str) -> str:
         *_pairs({k: v for k, v in manifest.items() if k != "packages"}),
         "",
     ]
-    if (folder / "plan.parquet").exists():
-        plan = pd.read_parquet(folder / "plan.parquet")
+    if (folder / PLAN_FILE).exists():
+        plan = read_plan(folder)
         missing = len(store.missing(plan.key))
         lines.append(f"{plan.key.nunique()} images, {missing} of them missing; {len(plan)} (eraser, task, prompt) rows")
-    made = sorted(path.relative_to(folder) for pattern in ("tables/*", "grids/*") for path in folder.glob(pattern))
+    made = sorted(
+        path.relative_to(folder) for part in (TABLES_FOLDER, GRIDS_FOLDER) for path in folder.glob(f"{part}/*")
+    )
     lines += ["files", *(f"  {path}" for path in made), "", f"again: {command_line(manifest)}"]
     return "\n".join(lines)
 

@@ -61,8 +61,8 @@ def compose_with_hydra(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig
         with open_dict(config):
             hydra_node = config.pop("hydra")
         OmegaConf.to_container(config, resolve=True)  # refuses a ${...} that is nothing
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
-        # Hydra stumbles over a group that is chosen by no name.
+    except (HydraException, OmegaConfBaseException, OSError, ValueError, TypeError, AttributeError) as error:
+        # Hydra stumbles over a group that is chosen by no name, or by one that is longer than a file's may be.
         raise UserError(_explain(error, overrides)) from error
     _check_keys(config)
     missing = sorted(OmegaConf.missing_keys(config))

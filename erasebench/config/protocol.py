@@ -120,8 +120,8 @@ class Protocol:
             if getattr(self, key) < 1:
                 raise UserError(f"protocol.{key}={getattr(self, key)}: must be 1 or more")
         if self.seeds is not None:
-            within = self.seeds and min(self.seeds) >= 0 and max(self.seeds) <= LARGEST_SEED
-            if not within or len(set(self.seeds)) < len(self.seeds):
+            right = all(isinstance(seed, int) and 0 <= seed <= LARGEST_SEED for seed in self.seeds)
+            if not self.seeds or not right or len(set(self.seeds)) < len(self.seeds):
                 raise UserError(
                     f"protocol.seeds={list(self.seeds)}: give different whole numbers, from 0 to {LARGEST_SEED}, or null "
                     "for the prompts' own"

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from huggingface_hub import ModelCardData
 
 from erasebench import __version__
 from erasebench.edits.label import UNEDITED
 from erasebench.runs.about import read_about
+from erasebench.runs.names import TABLES_FOLDER
 from erasebench.tables.layout import EMPTY, column_text, title
+from erasebench.tables.measured_file import read_measured
 
 LISTED = 20
 """A card names at most so many concepts, retained texts or layers; ``erasebench.json`` has them all."""
@@ -24,7 +25,6 @@ LISTED = 20
 MEANINGFUL = re.compile(r"([\\`*_\[\]<>#|~&$@]|:(?! )|(?<=[wW])\.|^[-+=])")
 """What may mean something in Markdown: emphasis, links (also bare ones), HTML, headings, tables, formulas, names."""
 
-NUMBERS = ("value", "low", "high", "n", "difference", "difference_low", "difference_high")
 NOT_MEASURED = (
     "**not run**: the effect of this edit on this model has not been measured. To measure it, give the exported "
     "diffusers folder to `erasebench run model=folder model.path=FOLDER method=none`."
@@ -221,11 +221,10 @@ def measured_effect(run: Path, eraser: str, kind: str, task: str) -> str:
         kind: kind of the task.
         task: its label.
     """
-    path = run / "tables" / "measured.csv"
-    if not path.is_file():
+    try:
+        measured = read_measured(run / TABLES_FOLDER)
+    except FileNotFoundError:
         return NOT_MEASURED
-    # Only an empty cell is a missing number: a concept may be called NA.
-    measured = pd.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, [""]))
     part = measured[(measured.task_kind == kind) & (measured.task == task) & (measured.role != "cost")]
     ours = part[part.eraser == eraser]
     if not len(ours):

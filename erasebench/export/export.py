@@ -6,6 +6,7 @@ Three forms: a LoRA, a whole diffusers folder, or the changed weights alone. Eac
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -30,8 +31,12 @@ from erasebench.export.lora import LARGEST, TOLERANCE, Lora, lora
 from erasebench.files import check_writable, disk_errors, temporary_beside, write_atomic, write_text
 from erasebench.models.load import Model, load_model, quiet_libraries
 from erasebench.models.marks import MARK, read_marks, write_marks
-from erasebench.runs.folder import find_run, latest_run, read_config, read_manifest, read_plan, stored_runs
+from erasebench.runs.folder import find_run, latest_first, latest_run, read_config, read_plan
+from erasebench.runs.manifest import read_manifest
+from erasebench.runs.names import MEASURED_FILE, PLAN_FILE, TABLES_FOLDER
 from erasebench.store import Store
+
+log = logging.getLogger(__name__)
 
 FORMS = {
     "lora": f"{LORA_FILE}, for pipe.load_lora_weights(folder); needs peft to load",
@@ -76,7 +81,7 @@ class Found:
         """The model that the edit was made for, as far as it or its run says: name, source, family, revision, dtype."""
         if self.run is not None:
             manifest = read_manifest(self.run)
-            return manifest["model"] | {"dtype": manifest["dtype"]}
+            return {**manifest.get("model", {}), "dtype": manifest.get("dtype", "auto")}
         model = self.edit.info.get("model")
         return model if isinstance(model, dict) else {}
 
@@ -202,14 +207,18 @@ def find_edit(store: Store, text: str) -> Found:
         if stored is None:
             raise UserError(f"edit {key}: its file is broken; give the command of the run that made it again")
         found = Found(stored, f"edit {key[:12]}")
-    for folder in sorted(
-        stored_runs(store), key=lambda folder: (folder / "manifest.json").stat().st_mtime, reverse=True
-    ):
-        if (folder / "tables" / "measured.csv").exists() and (folder / "plan.parquet").exists():
+    for folder in latest_first(store):
+        if not ((folder / TABLES_FOLDER / MEASURED_FILE).exists() and (folder / PLAN_FILE).exists()):
+            continue
+        try:
+            read_manifest(folder)
             rows = _edits_of(folder)
-            rows = rows[rows.edit_key == key]
-            if len(rows):
-                return Found(found.edit, found.origin, key, folder, rows.iloc[0].to_dict())
+        except UserError as error:  # another run may have used it, too
+            log.warning("left out: %s", error)
+            continue
+        rows = rows[rows.edit_key == key]
+        if len(rows):
+            return Found(found.edit, found.origin, key, folder, rows.iloc[0].to_dict())
     return Found(found.edit, found.origin, key)
 
 
@@ -266,8 +275,8 @@ def _model_of(found: Found, named: str | None) -> Model:
     if path and "/" in path and not Path(path).is_dir():
         revision = wanted  # of a Hub id
     if found.run is not None:
-        node = read_config(found.run)["model"]
-        path, revision, variant = node["path"], node.get("revision"), node.get("variant")
+        node = read_config(found.run).get("model", {})
+        path, revision, variant = node.get("path", path), node.get("revision"), node.get("variant")
     if named is not None:
         path, revision, name = find_model(named)
     if path is None:

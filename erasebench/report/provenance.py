@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
 from erasebench.report.runs import Run
+from erasebench.runs.manifest import PromptsUsed
 
 Facts = list[tuple[str, str]]
 
@@ -67,7 +67,7 @@ def _joined(*words: str | None) -> str | None:
     return ", ".join(dict.fromkeys(word for word in words if word)) or None
 
 
-def _prompt_set(kind: str, found: dict[str, Any]) -> dict[str, str]:
+def _prompt_set(kind: str, found: PromptsUsed) -> dict[str, str]:
     counts = found.get("counts", {})
     return {
         "kind": kind,

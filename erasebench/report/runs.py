@@ -11,8 +11,10 @@ import pandas as pd
 
 from erasebench.errors import UserError
 from erasebench.runs import folder as stored_runs
-from erasebench.runs.about import FILE, About, read_about
-from erasebench.runs.folder import command_line, read_config, read_manifest
+from erasebench.runs.about import About, read_about
+from erasebench.runs.folder import read_config
+from erasebench.runs.manifest import Manifest, command_line, read_manifest
+from erasebench.runs.names import ABOUT_FILE
 from erasebench.runs.state import Part, check_finished, last_error, parts
 from erasebench.store import Store
 
@@ -30,7 +32,7 @@ class Run:
     """
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     config: dict[str, Any]
     about: About | None
     parts: list[Part]
@@ -80,7 +82,7 @@ def find_runs(store: Store, names: Sequence[str], plugins: Sequence[str] = ()) -
 
 
 def _read(folder: Path, store: Store, plugins: Sequence[str]) -> Run:
-    about = read_about(folder) if (folder / FILE).exists() else None
+    about = read_about(folder) if (folder / ABOUT_FILE).exists() else None
     return Run(folder, read_manifest(folder), read_config(folder), about, parts(folder, store, plugins))
 
 

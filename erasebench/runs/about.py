@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from erasebench.errors import UserError
 from erasebench.files import write_json
-
-FILE = "about.json"
-"""Its file in a run's folder."""
+from erasebench.runs.names import ABOUT_FILE
+from erasebench.typed_files import check_type, read_json
 
 EMBEDDED = "Numbers of the embedded model and its own judge, not of Stable Diffusion."
 """What stands under every number of the embedded model."""
@@ -56,37 +54,47 @@ class About:
 
     def write(self, folder: Path) -> None:
         """Put it into a run's folder."""
-        write_json(folder / FILE, asdict(self) | {"prompts": dict(self.prompts)})
+        write_json(folder / ABOUT_FILE, asdict(self) | {"prompts": dict(self.prompts)})
+
+
+class _Stored(TypedDict):
+    model: str
+    protocol: str
+    prompts: dict[str, str]
+    embedded: bool
+
+
+class _StoredBefore(TypedDict):
+    model: str
+    protocol: str
 
 
 def read_about(folder: Path) -> About:
     """What a run's folder says.
 
     Raises:
-        UserError: there is no such file, or it cannot be read.
+        UserError: there is no such file, as of a run that was stopped early, or it cannot be read.
     """
-    path = folder / FILE
+    path, cure = folder / ABOUT_FILE, f"give the command of run {folder.name} again"
+    values = read_json(path, dict[str, Any], cure)
     try:
-        return from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: not there; the run was stopped before it was written, give its command again"
-        ) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); give the run's command again"
-        ) from None
+        return from_json(values)
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read ({error}); {cure}") from error
 
 
 def from_json(values: Mapping[str, Any]) -> About:
-    """The inverse of :meth:`About.write`; also of files of version 0.1 drafts, whose keys were sentences."""
+    """The inverse of :meth:`About.write`; also of files of version 0.1 drafts, whose keys were sentences.
+
+    Raises:
+        ValueError: they are something else.
+    """
     if "prompts" in values:
-        return About(values["model"], values["protocol"], dict(values["prompts"]), values["embedded"] is True)
+        check_type(values, _Stored)
+        return About(values["model"], values["protocol"], dict(values["prompts"]), values["embedded"])
+    check_type(values, _StoredBefore)
+    check_type(values, dict[str, str | None])
     before = "prompts of kind "
-    prompts = {key.removeprefix(before): text for key, text in values.items() if key.startswith(before)}
-    return About(
-        values["model"],
-        values["protocol"],
-        prompts,
-        (values.get("note") or "").startswith("Numbers of the embedded model"),
-    )
+    prompts = {key.removeprefix(before): text or "" for key, text in values.items() if key.startswith(before)}
+    embedded = (values.get("note") or "").startswith("Numbers of the embedded model")
+    return About(values["model"], values["protocol"], prompts, embedded)

@@ -7,7 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from erasebench.errors import UserError
+from erasebench.runs.names import COSTS_FILE
 from erasebench.store import Store
+from erasebench.typed_files import read_parquet
 
 COST_COLUMNS = ("eraser", "task_kind", "task", "edit_seconds", "peak_memory_mb", "machine")
 
@@ -25,7 +28,7 @@ def read_costs(folder: Path, plan: pd.DataFrame, store: Store) -> pd.DataFrame:
         machines are not to be compared.
     """
     edits = plan[(plan.edit_key != "") & (plan.attack == "")].drop_duplicates(["eraser", "task_kind", "task"])
-    before = _written(folder / "costs.parquet")
+    before = _written(folder)
     rows = []
     for edit in edits.itertuples():
         notes = store.edit_notes(edit.edit_key)
@@ -45,15 +48,21 @@ def _of_notes(notes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _written(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
-    if not path.exists():
+def _written(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """The seconds in the table of a run of an earlier version, by eraser, kind and task."""
+    path, cure = folder / COSTS_FILE, "delete it: what is known of edits stands in their notes"
+    columns = dict.fromkeys(COST_COLUMNS[:3], str) | {"edit_seconds": float}
+    try:
+        rows = read_parquet(path, columns, cure)
+    except FileNotFoundError:
         return {}
-    rows = pd.read_parquet(path).to_dict("records")
+    if lacking := [name for name in columns if name not in rows]:
+        raise UserError(f"{path}: cannot be read (no column {', '.join(lacking)}); {cure}")
     return {
         (row["eraser"], row["task_kind"], row["task"]): {
             "edit_seconds": row["edit_seconds"],
             "peak_memory_mb": None,
             "machine": "",
         }
-        for row in rows
+        for row in rows.to_dict("records")
     }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
+import logging
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
@@ -21,25 +20,69 @@ from erasebench.edits.label import Label
 from erasebench.errors import Damaged, UserError, suggest
 from erasebench.files import read_whole, write_atomic, write_json, write_text
 from erasebench.runs.about import About
+from erasebench.runs.manifest import command_line, read_manifest
+from erasebench.runs.names import CONFIG_FILE, ERASERS_FILE, MANIFEST_FILE, METRICS_FILE, PLAN_FILE, SWEPT_FILE
 from erasebench.runs.plan import Prepared
 from erasebench.scores.metric import Metric
 from erasebench.scores.stored import from_record, to_record
 from erasebench.store import Store
+from erasebench.store.records import KEY
+from erasebench.typed_files import check_type, read_json, read_parquet
 
-PLAN = (
-    "eraser", "task", "task_kind", "role", "prompt_id", "prompt", "seed", "label", "kind", "key", "original_key", "edit_key",
-)  # fmt: skip
-"""Columns that every plan has had; ``targets`` and what is said of attacks came later and can be told from the rest."""
+log = logging.getLogger(__name__)
+
+PLAN = {
+    "eraser": str, "task": str, "task_kind": str, "role": str, "prompt_id": str, "prompt": str, "seed": int, "label": str,
+    "kind": str, "key": str, "original_key": str, "edit_key": str,
+}  # fmt: skip
+"""Columns that every plan has had, and what is in them."""
+
+LATER = {"targets": list, "attack": str, "attack_key": str, "clean_key": str}
+"""Columns that came later; they can be told from the rest."""
+
+KEYS = {"key": False, "original_key": False, "edit_key": True, "attack_key": True, "clean_key": False}
+"""The columns of keys, and whether they may be empty: the unedited model has no edit."""
 
 
-ERASERS = "erasers.json"
-"""In a run's folder: the label of each of its erasers, and what its config says of it."""
+class _Node(TypedDict):
+    _target_: str
 
-METRICS = "metrics.json"
-"""In a run's folder: what a table needs to know of each of its metrics, see :mod:`erasebench.scores.stored`."""
 
-SWEPT = "runs.json"
-"""In the folder of a sweep's table: the names of its runs."""
+class _Label(TypedDict):
+    name: str
+    options: dict[str, str | float | bool | None]
+    defaults: dict[str, str | float | bool | None]
+
+
+class _Eraser(TypedDict):
+    label: _Label
+    node: _Node
+
+
+class _Experiment(TypedDict):
+    name: str
+    paper: str
+    table: str
+    kind: str
+    note: str
+    published: list[dict[str, str]]
+
+
+class _Model(TypedDict, total=False):
+    name: str
+    path: str
+    revision: str | None
+    variant: str | None
+    weights: str | None
+
+
+class _Config(TypedDict, total=False):
+    metric: dict[str, dict[str, Any]]
+    model: _Model
+    protocol: dict[str, Any]
+    prompts: dict[str, Any]
+    experiment: dict[str, Any] | None
+    scale: str
 
 
 def write_plan(folder: Path, rows: pd.DataFrame, about: About) -> None:
@@ -47,17 +90,19 @@ def write_plan(folder: Path, rows: pd.DataFrame, about: About) -> None:
     about.write(folder)
     buffer = io.BytesIO()
     rows.to_parquet(buffer, compression="zstd", index=False)
-    write_atomic(folder / "plan.parquet", buffer.getvalue())
+    write_atomic(folder / PLAN_FILE, buffer.getvalue())
 
 
 def write_metrics(folder: Path, metrics: Sequence[Metric]) -> None:
     """Put what a table needs to know of a run's metrics beside its config."""
-    write_json(folder / METRICS, [to_record(metric) for metric in metrics])
+    write_json(folder / METRICS_FILE, [to_record(metric) for metric in metrics])
 
 
 def write_erasers(folder: Path, labels: Mapping[str, Label], nodes: Mapping[str, Mapping[str, Any]]) -> None:
     """Put the labels of a run's erasers, and what the config says of each, beside its config."""
-    write_json(folder / ERASERS, [{"label": label.to_json(), "node": nodes[text]} for text, label in labels.items()])
+    write_json(
+        folder / ERASERS_FILE, [{"label": label.to_json(), "node": nodes[text]} for text, label in labels.items()]
+    )
 
 
 def erasers_of(folder: Path) -> dict[str, tuple[Label, dict[str, Any]]]:
@@ -68,15 +113,11 @@ def erasers_of(folder: Path) -> dict[str, tuple[Label, dict[str, Any]]]:
     Raises:
         UserError: the file cannot be read.
     """
-    if not (folder / ERASERS).exists():
+    if not (folder / ERASERS_FILE).exists():
         return {}
-    try:
-        entries = [
-            (Label.from_json(entry["label"]), dict(entry["node"])) for entry in _read_json(folder / ERASERS, list)
-        ]
-    except (UserError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"run {folder.name}: its {ERASERS} cannot be read ({error}); give its command again") from error
-    return {label.text: (label, node) for label, node in entries}
+    entries = read_json(folder / ERASERS_FILE, list[_Eraser], _cure(folder))
+    labels = [Label.from_json(entry["label"]) for entry in entries]
+    return {label.text: (label, dict(entry["node"])) for label, entry in zip(labels, entries, strict=True)}
 
 
 def find_eraser(folders: Sequence[Path], label: str, option: str | None) -> tuple[Path, dict[str, Any]] | None:
@@ -103,8 +144,9 @@ def read_plan(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: there is none, or it lacks columns that cannot be told from the others; they are named.
     """
+    path = folder / PLAN_FILE
     try:
-        plan = pd.read_parquet(folder / "plan.parquet")
+        plan = read_parquet(path, PLAN | LATER, _cure(folder))
     except FileNotFoundError:
         raise UserError(
             f"run {folder.name}: it was stopped before its plan was written; give its command again: "
@@ -118,7 +160,21 @@ def read_plan(folder: Path) -> pd.DataFrame:
         )
     if "targets" not in plan:
         plan = plan.assign(targets=plan.task.str.split(" + ", regex=False))
-    return plan if "attack" in plan else plan.assign(attack="", attack_key="", clean_key=plan.key)
+    if not {"attack", "attack_key", "clean_key"} <= set(plan):
+        plan = plan.assign(attack="", attack_key="", clean_key=plan.key)
+    for name, may_be_empty in KEYS.items():
+        right = plan[name].str.fullmatch(KEY) | ((plan[name] == "") & may_be_empty)
+        if not right.all():
+            raise UserError(
+                f"{path}: cannot be read ({name} {plan[name][~right].iloc[0]!r} is no key); {_cure(folder)}"
+            )
+    if not len(plan):
+        raise UserError(f"{path}: cannot be read (it has no rows); {_cure(folder)}")
+    return plan
+
+
+def _cure(folder: Path) -> str:
+    return f"give the command of run {folder.name} again, images are kept"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -128,15 +184,25 @@ def read_config(folder: Path) -> dict[str, Any]:
     (``${oc.env:HF_TOKEN}``), and nothing that it names is imported.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or what its readers need is of another type.
     """
+    path = folder / CONFIG_FILE
     try:
-        config = OmegaConf.load(folder / "config.yaml")
+        config = OmegaConf.load(io.StringIO(read_whole(path).decode("utf-8")))
+        if not isinstance(config, DictConfig) or not config:
+            raise ValueError("it holds no config")
+        values = plain_values(config, resolve=False)
+        check_type(values, _Config)
+        if values.get("experiment"):
+            check_type(values["experiment"], _Experiment, "experiment")
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; {_cure(folder)}") from None
+    except Damaged as error:
+        raise UserError(f"{path}: cannot be read ({error.why}); {_cure(folder)}") from error
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"run {folder.name}: its config.yaml cannot be read ({error})") from error
-    if not isinstance(config, DictConfig) or not config:
-        raise UserError(f"run {folder.name}: its config.yaml holds no config")
-    return plain_values(config, resolve=False)
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: cannot be read ({why}); {_cure(folder)}") from error
+    return values
 
 
 def metrics_of(folder: Path, plugins: Sequence[str] = ()) -> tuple[list[Metric], dict[str, str]]:
@@ -152,47 +218,22 @@ def metrics_of(folder: Path, plugins: Sequence[str] = ()) -> tuple[list[Metric],
     """
     place = f"run {folder.name}: metric"
     metrics: list[Metric]
-    if (folder / METRICS).exists():
-        metrics = [from_record(record, place, plugins) for record in _read_json(folder / METRICS, list)]
+    if (folder / METRICS_FILE).exists():
+        records = read_json(folder / METRICS_FILE, list[dict[str, Any]], _cure(folder))
+        metrics = [from_record(record, place, plugins) for record in records]
     else:  # of an earlier version, which only a machine like its own can read
         nodes = read_config(folder).get("metric") or {}
         metrics = [build(node, f"{place}.{name}", Metric, plugins) for name, node in nodes.items()]
     manifest = read_manifest(folder)
-    reasons = {name: about["not_run"] for name, about in manifest["metrics"].items() if about["not_run"]}
+    reasons = {name: why for name, used in manifest["metrics"].items() if (why := used.get("not_run"))}
     return metrics, reasons
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a run wrote down of itself.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    return _read_json(folder / "manifest.json", dict)
-
-
-T = TypeVar("T", dict, list)
-
-
-def _read_json(path: Path, kind: type[T]) -> T:
-    """A JSON file of a run.
-
-    Raises:
-        UserError: it cannot be read, or holds something else.
-    """
-    run = path.parent.name
-    try:
-        value = json.loads(read_whole(path))
-    except (FileNotFoundError, Damaged, ValueError, RecursionError) as error:
-        raise UserError(f"run {run}: its {path.name} cannot be read ({error}); give its command again") from error
-    if not isinstance(value, kind):
-        raise UserError(f"run {run}: its {path.name} holds something else; give its command again")
-    return value
 
 
 def stored_runs(store: Store) -> list[Path]:
     """The folders of all runs of a store, by name."""
-    return sorted((path.parent for path in (store.root / "runs").glob("*/manifest.json")), key=lambda path: path.name)
+    return sorted(
+        (path.parent for path in (store.root / "runs").glob(f"*/{MANIFEST_FILE}")), key=lambda path: path.name
+    )
 
 
 def find_runs(store: Store, names: Sequence[str]) -> list[Path]:
@@ -201,36 +242,52 @@ def find_runs(store: Store, names: Sequence[str]) -> list[Path]:
     Raises:
         UserError: no such run, or none at all.
     """
-    found = []
+    folders = []
     for name in names:
-        listed = store.root / "tables" / name / SWEPT
-        a_sweep = re.fullmatch(r"sweep-[\w.+-]+", name) and listed.is_file()
-        of_name = json.loads(listed.read_text(encoding="utf-8")) if a_sweep else [name]
-        found += [find_run(store, run) for run in of_name]
-    return list(dict.fromkeys(found)) or [latest_run(store)]
+        listed = store.root / "tables" / name / SWEPT_FILE
+        of_name = [name]
+        if re.fullmatch(r"sweep-[\w.+-]+", name) and listed.exists():
+            of_name = read_json(listed, list[str], "name its runs one by one")
+        folders += [find_run(store, run) for run in of_name]
+    return list(dict.fromkeys(folders)) or [latest_run(store)]
 
 
 def find_run(store: Store, name: str) -> Path:
     """The folder of a run; an unknown name is refused with the nearest."""
     folders = {folder.name: folder for folder in stored_runs(store)}
     if name not in folders:
-        known = ", ".join(folders) or "none"
-        raise UserError(f"{name}: no such run in {store.root}.{suggest(name, folders)} Runs there: {known}")
+        others = ", ".join(folders) or "none"
+        raise UserError(f"{name}: no such run in {store.root}.{suggest(name, folders)} Runs there: {others}")
     return folders[name]
 
 
 def latest_run(store: Store) -> Path:
-    """The folder of the run that was started last."""
-    folders = stored_runs(store)
-    if not folders:
-        raise UserError(f"{store.root}: no run here; make one with: erasebench run")
-    return max(folders, key=lambda folder: (folder / "manifest.json").stat().st_mtime)
+    """The folder of the run that was started last, of those that can be read; a later one that cannot is named.
+
+    Raises:
+        UserError: no run is here, or none that can be read.
+    """
+    why = f"{store.root}: no run here; make one with: erasebench run"
+    for folder in latest_first(store):
+        try:
+            read_manifest(folder)
+            return folder
+        except UserError as error:
+            why = str(error)
+            log.warning("%s", error)
+    raise UserError(why)
 
 
-def command_line(manifest: Mapping[str, Any]) -> str:
-    """The command that made a run, to be pasted into a shell."""
-    program, *arguments = manifest["command"]
-    return " ".join([program, shlex.join(arguments)]).strip()
+def latest_first(store: Store) -> list[Path]:
+    """The folders of all runs of a store, the one that was started last first."""
+
+    def started(folder: Path) -> float:
+        try:
+            return (folder / MANIFEST_FILE).stat().st_mtime
+        except OSError:  # deleted just now, or a link to nothing
+            return 0.0
+
+    return sorted(stored_runs(store), key=started, reverse=True)
 
 
 def open_run(prepared: Prepared, manifest: Mapping[str, Any], rows: pd.DataFrame, about: About) -> Path:
@@ -242,9 +299,9 @@ def open_run(prepared: Prepared, manifest: Mapping[str, Any], rows: pd.DataFrame
         UserError: a run of this name was made with another config.
     """
     folder = prepared.store.run_folder(prepared.run_name)
-    mark = folder / "manifest.json"
+    mark = folder / MANIFEST_FILE
     try:
-        before = read_manifest(folder) if mark.is_file() else {}
+        before: Mapping[str, Any] = read_manifest(folder) if mark.is_file() else {}
     except UserError:  # a broken one is written anew
         before = {}
     if before.get("config_hash", prepared.hash) != prepared.hash:
@@ -254,7 +311,7 @@ def open_run(prepared: Prepared, manifest: Mapping[str, Any], rows: pd.DataFrame
         )
     write_erasers(folder, prepared.labels, prepared.nodes)
     write_metrics(folder, prepared.metrics)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(prepared.config))))
+    write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(dict(prepared.config))))
     write_plan(folder, rows, about)
     write_json(mark, {**manifest, "started": before.get("started", manifest["started"])})
     return folder

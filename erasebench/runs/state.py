@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -11,18 +10,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypedDict
 
 import pandas as pd
 
 from erasebench.errors import UserError
 from erasebench.files import write_json
-from erasebench.runs.folder import command_line, metrics_of, read_manifest, read_plan
+from erasebench.runs.folder import metrics_of, read_plan
+from erasebench.runs.manifest import command_line, read_manifest
+from erasebench.runs.names import ERROR_FILE, PLAN_FILE
 from erasebench.scores.metric import Metric
 from erasebench.scores.scoring import rows_to_score
 from erasebench.store import Store
+from erasebench.typed_files import read_json
 
-LAST_ERROR = "last_error.json"
-"""In a run's folder: what stopped one of its processes, which one, and when."""
+
+class _Noted(TypedDict):
+    error: str
+    when: str
+    process: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def parts(folder: Path, store: Store, plugins: Sequence[str] = ()) -> list[Part]
         store: where its records are.
         plugins: modules of the user's own that its metrics may come from.
     """
-    if not (folder / "plan.parquet").exists():
+    if not (folder / PLAN_FILE).exists():
         return []
     metrics, not_run = metrics_of(folder, plugins)
     return parts_of(read_plan(folder), [metric for metric in metrics if metric.id not in not_run], store)
@@ -103,7 +109,7 @@ def note_error(folder: Path, error: BaseException | str) -> None:
     """Write down what stopped a process that was at work on a run. It decides nothing: it is there to be read."""
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}".removesuffix(": ")
     write_json(
-        folder / LAST_ERROR,
+        folder / ERROR_FILE,
         {
             "error": text,
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -116,9 +122,9 @@ def note_error(folder: Path, error: BaseException | str) -> None:
 def last_error(folder: Path) -> str:
     """What stopped a process of a run last, when, and which; empty if nothing is noted."""
     try:
-        noted = json.loads((folder / LAST_ERROR).read_text(encoding="utf-8"))
+        noted = read_json(folder / ERROR_FILE, _Noted, "")
         return f"{noted['error']}, {noted['when']}, process {noted['process']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except UserError:
         return ""
 
 

@@ -96,7 +96,8 @@ def command(folders: Sequence[Path], label: str, option: str | None = None) -> s
         ``None`` if no run has such a label, or its eraser is made by a config that is not among those shipped.
     """
     # This loads pandas, which refusing a command line must not wait for.
-    from erasebench.runs.folder import find_eraser, read_manifest
+    from erasebench.runs.folder import find_eraser
+    from erasebench.runs.manifest import read_manifest
 
     place = find_eraser(folders, label, option)
     if place is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 from PIL import Image
@@ -16,8 +16,19 @@ from PIL import Image
 from erasebench.config.build import build
 from erasebench.errors import UserError
 from erasebench.scores.estimate import Estimate
-from erasebench.scores.metric import Metric
+from erasebench.scores.metric import PAIRS_WITH, Metric
 from erasebench.scores.rates import WILSON
+from erasebench.store.store import metric_folder
+from erasebench.typed_files import check_type
+
+_Record = TypedDict(
+    "_Record",
+    {
+        "class": str, "settings": dict[str, Any], "name": str, "version": str, "records_id": str,
+        "directions": dict[str, str], "inputs": list[str], "paired_with": str, "kinds": list[str], "unit": str,
+        "describe": str,
+    },
+)  # fmt: skip
 
 
 def to_record(metric: Metric) -> dict[str, Any]:
@@ -52,24 +63,29 @@ def from_record(record: Mapping[str, Any], place: str, plugins: Sequence[str] = 
             when the run was made.
     """
     try:
-        known = {
-            "name": str(record["name"]), "version": str(record["version"]), "unit": str(record["unit"]),
-            "directions": {str(role): str(way) for role, way in record["directions"].items()},
-            "inputs": tuple(map(str, record["inputs"])), "kinds": tuple(map(str, record["kinds"])),
-            "paired_with": str(record["paired_with"]), "describe": str(record["describe"]),
-        }  # fmt: skip
-        node = {**record["settings"], "_target_": record["class"]}
-        records_id = str(record["records_id"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{place}: no record of a metric ({type(error).__name__}: {error})") from error
-    metric = build(node, f"{place} {known['name']}", Metric, plugins)
-    rule = str(known["version"]).partition("-")[0]
+        check_type(record, _Record)
+        ways = set(record["directions"].values())
+        if not ways <= {"up", "down"} or record["paired_with"] not in PAIRS_WITH:
+            raise ValueError("directions or paired_with are none that there are")
+        metric_folder(f"{record['name']}@{record['version']}")
+        metric_folder(record["records_id"])
+    except ValueError as error:
+        raise UserError(f"{place}: no record of a metric ({error}); give the run's command again") from error
+    stored = {
+        **{key: record[key] for key in ("name", "version", "unit", "paired_with", "describe")},
+        "directions": dict(record["directions"]),
+        "inputs": tuple(record["inputs"]),
+        "kinds": tuple(record["kinds"]),
+    }
+    node = {**record["settings"], "_target_": record["class"]}
+    metric = build(node, f"{place} {stored['name']}", Metric, plugins)
+    rule = stored["version"].partition("-")[0]
     if rule != metric.rule_version:
         raise UserError(
-            f"{place} {known['name']}: its records were counted by version {rule} of the metric and would be by version "
+            f"{place} {stored['name']}: its records were counted by version {rule} of the metric and would be by version "
             f"{metric.rule_version} now; give the run's command again, or read it with the erasebench that made it"
         )
-    return StoredMetric(metric, known, records_id)
+    return StoredMetric(metric, stored, record["records_id"])
 
 
 class StoredMetric(Metric):

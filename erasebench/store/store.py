@@ -335,7 +335,7 @@ class Store:
             UserError: they cannot be read now.
         """
         by = ["key", *inputs]
-        scores = shards.read(self._folder(_metric_folder(metric_id)), by, self._damaged)
+        scores = shards.read(self._folder(metric_folder(metric_id)), by, self._damaged)
         return scores.drop_duplicates(by, ignore_index=True)
 
     def put_scores(self, metric_id: str, scores: pd.DataFrame) -> None:
@@ -348,7 +348,7 @@ class Store:
         if "key" not in scores.columns:
             raise ValueError(f"scores of {metric_id} have no column 'key': {list(scores.columns)}")
         if len(scores):
-            shards.write(self._folder(_metric_folder(metric_id)), shards.encode(scores))
+            shards.write(self._folder(metric_folder(metric_id)), shards.encode(scores))
 
     def missing_scores(self, metric_id: str, inputs: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame:
         """The rows that have no stored score yet, each ``key`` and inputs once, in order, all columns kept."""
@@ -357,7 +357,7 @@ class Store:
 
     def scored(self, metric_id: str, inputs: Sequence[str]) -> Scored:
         """Which rows have scores of a metric, to be looked up again and again; arguments as :meth:`scores`."""
-        return Scored(self._folder(_metric_folder(metric_id)), ["key", *inputs], self._damaged)
+        return Scored(self._folder(metric_folder(metric_id)), ["key", *inputs], self._damaged)
 
     def merge_shards(self) -> None:
         """Put the records that are spread over many small files together; for the end of a run.
@@ -405,7 +405,7 @@ def _checked(key: str) -> str:
     return key
 
 
-def _metric_folder(metric_id: str) -> str:
+def metric_folder(metric_id: str) -> str:
     """``name@version`` as a folder name; every sign with a meaning in paths is escaped (a Hub id has a slash)."""
     name, at, version = metric_id.partition("@")
     folder = quote(metric_id, safe="@+=,")

@@ -6,7 +6,6 @@ for has another version, which a reference set is part of.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 
 from erasebench.errors import UserError
 from erasebench.runs.about import About, read_about
+from erasebench.runs.manifest import read_manifest
 
 METRIC = "metric "
 """How the keys of metrics begin in what :func:`said` returns."""
@@ -24,8 +24,7 @@ def said(folder: Path) -> dict[str, str]:
     """All that a run says about how it was measured: its captions' parts, and the version of each metric."""
     about = read_about(folder)
     facts = {**about.facts(), "note": about.note}
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    for metric in manifest["metrics"]:
+    for metric in read_manifest(folder)["metrics"]:
         name, _, version = metric.partition("@")
         facts[METRIC + name] = version
     return facts

@@ -18,6 +18,7 @@ from erasebench.concepts import ROLE, ROLES
 from erasebench.edits.label import UNEDITED
 from erasebench.files import write_text
 from erasebench.runs.about import About
+from erasebench.runs.names import MEASURED_FILE
 from erasebench.tables import measure as tables
 
 ARROWS = {"up": "↑", "down": "↓"}
@@ -238,7 +239,7 @@ def write_tables(measured: pd.DataFrame, folder: Path, about: About) -> list[Pat
     Returns:
         The files written.
     """
-    written = [folder / "measured.csv"]
+    written = [folder / MEASURED_FILE]
     write_text(written[0], (measured if measured.attack.any() else measured.drop(columns="attack")).to_csv(index=False))
     for kind in dict.fromkeys(measured.task_kind):
         for suffix, text in ((".md", markdown(measured, kind, about)), (".tex", latex(measured, kind, about))):

@@ -22,7 +22,9 @@ from erasebench.errors import UserError
 from erasebench.files import write_json
 from erasebench.runs.about import About, read_about
 from erasebench.runs.costs import read_costs
-from erasebench.runs.folder import SWEPT, erasers_of, find_runs, metrics_of, read_config, read_manifest, read_plan
+from erasebench.runs.folder import erasers_of, find_runs, metrics_of, read_config, read_plan
+from erasebench.runs.manifest import read_manifest
+from erasebench.runs.names import GRIDS_FOLDER, SWEPT_FILE, TABLES_FOLDER
 from erasebench.runs.state import check_finished
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
@@ -56,11 +58,11 @@ def reduce_and_write(
     measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=costs, rates=view.rates)
     view.check(measured)
     numbers = numbers_of(measured, plan, scores, metrics, not_run, view.rates)
-    numbers.write(folder / "tables", about)
+    numbers.write(folder / TABLES_FOLDER, about)
     judges, verdicts = recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
     seen = by_image(plan, verdicts)
     for kind in dict.fromkeys(plan.task_kind):
-        path, blur = folder / "grids" / f"{kind}.png", about.blurs(kind)
+        path, blur = folder / GRIDS_FOLDER / f"{kind}.png", about.blurs(kind)
         grid.draw(plan, store, kind, path, blur=blur, seen=seen, seen_by=" and ".join(judges))
     view.show(numbers, about, console)
     _published(measured, folder, about, console)
@@ -72,7 +74,7 @@ def _published(measured: pd.DataFrame, folder: Path, about: About, console: Cons
     config = read_config(folder)
     if experiment := config.get("experiment"):
         table = published.beside(measured, config, read_manifest(folder).get("prompt_sets") or {})
-        published.write_beside(table, folder / "tables", experiment, about)
+        published.write_beside(table, folder / TABLES_FOLDER, experiment, about)
         published.print_beside(table, experiment, about, console)
 
 
@@ -150,7 +152,7 @@ def tabulate_sweep(
     except UserError as error:
         console.print(f"no table of the whole sweep: {error}", markup=False, highlight=False)
         return None
-    write_json(target / SWEPT, [folder.name for folder in folders])
+    write_json(target / SWEPT_FILE, [folder.name for folder in folders])
     at = f" --store {shlex.quote(str(store.root))}" if str(store.root) != "results" else ""
     console.print(
         f'pick a setting with: erasebench table {target.name}{at} --best "retained>=0.9"',

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from erasebench.errors import UserError
 from erasebench.runs.about import About
+from erasebench.runs.names import CONFIG_FILE
 from erasebench.runs.sweep import command
 from erasebench.scores.rates import WILSON
 from erasebench.tables import attacks, by_concept, columns, frontier, power
@@ -75,7 +76,7 @@ class View:
                 lines.append(f"  its interval does not tell it from: {', '.join(choice.alike)}")
             try:
                 again = command(folders, choice.eraser, option)
-                lines.append(f"  {again or 'its eraser is none of the shipped configs: see config.yaml of its run'}")
+                lines.append(f"  {again or f'its eraser is none of the shipped configs: see {CONFIG_FILE} of its run'}")
             except UserError as error:  # a config of an older version
                 lines.append(f"  its command cannot be given: {error}")
             for line in lines:

@@ -45,6 +45,7 @@ def store(plan, tmp_path_factory: pytest.TempPathFactory):
         folder = store.run_folder(name)
         manifest = {
             "command": ["erasebench", "run", "task.erase=[church, gas pump]"],
+            "metrics": {},
             "packages": {"x": "1"},
         }
         (folder / "manifest.json").write_text(json.dumps(manifest))

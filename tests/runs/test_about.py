@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erasebench.errors import UserError
-from erasebench.runs.about import EMBEDDED, FILE, About, from_json, read_about
+from erasebench.runs.about import EMBEDDED, About, from_json, read_about
+from erasebench.runs.names import ABOUT_FILE
 
 BEFORE = {
     "model": "sd14 (3f2a, float16)",
@@ -46,6 +47,6 @@ def test_a_kind_is_told_its_own_prompts_only() -> None:
 @pytest.mark.parametrize("text", [None, "", "[]", "{", json.dumps({"model": "m"})])
 def test_a_file_that_is_not_there_or_broken_is_named(text: str | None, tmp_path: Path) -> None:
     if text is not None:
-        (tmp_path / FILE).write_text(text)
+        (tmp_path / ABOUT_FILE).write_text(text)
     with pytest.raises(UserError, match=r"about\.json"):
         read_about(tmp_path)

@@ -102,7 +102,7 @@ def opened(root: Path, overrides: list[str], given: list[str]) -> Path:
     prepared = prepare(compose([*overrides, f"store.dir={root}"]))
     folder = prepared.store.run_folder(prepared.run_name)
     write_erasers(folder, prepared.labels, prepared.nodes)
-    (folder / "manifest.json").write_text(json.dumps({"command": ["erasebench run", *given]}))
+    (folder / "manifest.json").write_text(json.dumps({"command": ["erasebench run", *given], "metrics": {}}))
     return folder
 
 

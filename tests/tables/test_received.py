@@ -134,4 +134,5 @@ def test_an_unfinished_run_of_somebody_else_runs_nothing(mark: Path, tmp_path: P
 def test_a_file_that_is_none_is_a_sentence(name: str, text: str, store: Store, capfd) -> None:
     (store.root / "runs" / "one" / name).write_text(text)
     assert main(["table", "one", "--plugins", "table_helpers", "--store", str(store.root)]) == 2
-    assert "run one: " in " ".join(capfd.readouterr().err.split())
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"runs/one/{name}: cannot be read" in said and "give the command of run one again" in said
