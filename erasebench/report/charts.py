@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -143,6 +144,32 @@ def draw_cost(points: pd.DataFrame, words: str) -> Figure:
         axis.set_ylim(-4, 104)
     plots.legend(figure, chosen)
     return figure
+
+
+def training_curve(key: str, info: Mapping[str, Any]) -> Chart | None:
+    """The loss over a training, from the notes of an edit; none of an edit that was not trained, or of spoiled notes.
+
+    Args:
+        key: the edit's, for names inside the figure.
+        info: notes: ``loss_curve``, means of the loss over equal parts of the steps, and the settings' ``iterations``.
+    """
+    losses, settings = info.get("loss_curve"), info.get("settings")
+    steps = settings.get("iterations") if isinstance(settings, Mapping) else None
+    if not isinstance(losses, list) or not losses or not isinstance(steps, int):
+        return None
+    if not all(isinstance(loss, int | float) and math.isfinite(loss) for loss in losses):
+        return None
+
+    def draw() -> Figure:
+        figure, axis = plots.axes_of("step", "loss")
+        ends = [round((i + 1) * steps / len(losses)) for i in range(len(losses))]
+        axis.plot(ends, losses, color=INK, linewidth=1)
+        if min(losses) > 0 and max(losses) > 20 * min(losses):
+            axis.set_yscale("log")
+        return figure
+
+    words = f"from {losses[0]:.3g} to {losses[-1]:.3g} in {steps} steps"
+    return Chart(f"loss-{key[:12]}", "Loss of the training", f"Loss, {words}; lowest {min(losses):.3g}.", draw)
 
 
 def inline(chart: Chart) -> Markup:

@@ -16,6 +16,7 @@ from erasebench.config.build import find_class
 from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
+from erasebench.report import charts
 from erasebench.report.runs import Run
 from erasebench.runs.folder import find_eraser
 from erasebench.store import Store
@@ -23,7 +24,7 @@ from erasebench.tables.tabulate import Joint
 
 SHOWN = {
     "seconds", "rank", "share", "weights", "norms", "energies", "moved", "warnings", "rounding", "method", "version",
-    "settings", "task", "peak_memory_mb", "device",
+    "settings", "task", "peak_memory_mb", "device", "loss", "loss_curve", "trained", "trained_parameters",
 }  # fmt: skip
 """Notes of an edit that have a place of their own on the page; the others are listed as they are."""
 
@@ -48,6 +49,7 @@ class EditNotes:
     norms: list[Bar]
     energies: list[tuple[str, list[Bar]]]
     more: list[tuple[str, str]]
+    curve: Markup | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -114,11 +116,13 @@ def _edit(store: Store, key: str, kind: str, task: str) -> EditNotes:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         info = {}
+    chart = charts.training_curve(key, info)
     return EditNotes(
         key, kind, task, info,
         norms=bars({short_name(name): value for name, value in (info.get("norms") or {}).items()}),
         energies=[(name, bars({str(i): v for i, v in enumerate(row, 1)})) for name, row in _series(info.get("energies"))],
         more=[(name, _setting_text(value)) for name, value in info.items() if name not in SHOWN],
+        curve=charts.inline(chart) if chart else None,
     )  # fmt: skip
 
 

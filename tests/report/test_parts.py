@@ -13,7 +13,7 @@ from table_helpers import METRICS, Accuracy, make_plan, make_scores
 from erasebench.metrics.judge import Judge
 from erasebench.metrics.nudenet import NudeNet
 from erasebench.report.browser import make_rows
-from erasebench.report.charts import charts, inline
+from erasebench.report.charts import charts, inline, training_curve
 from erasebench.report.html_tables import headline, html_table
 from erasebench.report.methods import _series, short_name
 from erasebench.report.names import Names
@@ -129,3 +129,21 @@ def test_figures_need_both_aims_and_take_any_name() -> None:
     kept = numbers[(numbers.metric != "classifier@1") | (numbers.role == "erase")]
     assert aims(kept[kept.task == tables.POOLED])[1] == ("retain", "text_match@2-a_b")
     assert charts(numbers[numbers.role == "general"], "object", None, {}) == []
+
+
+def test_the_loss_of_a_training_is_drawn_from_the_notes_of_its_edit() -> None:
+    info = {"loss_curve": [4.0, 2.0, 0.1], "settings": {"iterations": 30}}
+    chart = training_curve("abc", info)
+    assert chart is not None and "from 4 to 0.1 in 30 steps; lowest 0.1" in chart.description
+    (line,) = chart.draw().axes[0].lines
+    assert list(line.get_xdata()) == [10, 20, 30] and list(line.get_ydata()) == [4.0, 2.0, 0.1]
+    assert "<svg" in inline(chart)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{}, {"loss_curve": []}, {"loss_curve": [1.0]}, {"loss_curve": [1.0], "settings": 3},
+     {"loss_curve": "x", "settings": {"iterations": 3}}, {"loss_curve": [math.nan], "settings": {"iterations": 3}}],
+)  # fmt: skip
+def test_notes_without_a_loss_give_no_curve(info: dict) -> None:
+    assert training_curve("abc", info) is None
