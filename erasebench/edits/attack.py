@@ -137,8 +137,9 @@ class Replace(Hook):
         return replace(recipe, **{found.form: getattr(found, found.form)})
 
     def texts(self, pipe: Pipeline, inputs: dict[str, Tensor], batch: Sequence[Recipe]) -> dict[str, Tensor]:
-        """The rows of the tokens, or the embedding, that were found."""
+        """The rows of the tokens, or the embedding, that were found; and the tokens."""
         rows = inputs["prompt_embeds"].clone()
+        drawn = torch.full(rows.shape[:2], -1)
         for number, recipe in enumerate(batch):
             found = self.found.get(recipe.attack)
             if found is not None and found.embedding is not None:
@@ -146,7 +147,8 @@ class Replace(Hook):
             elif found is not None and found.tokens is not None:
                 ids = padded(pipe.tokenizer, torch.tensor([found.tokens])).to(pipe.text_encoder.device)
                 rows[number] = pipe.text_encoder(ids).last_hidden_state[0].to(rows)
-        return inputs | {"prompt_embeds": rows}
+                drawn[number] = ids[0]
+        return inputs | {"prompt_embeds": rows, "prompt_ids": drawn}
 
     def start(self, pipe: Pipeline, latents: Tensor, batch: Sequence[Recipe]) -> Tensor:
         """The latents that were found."""

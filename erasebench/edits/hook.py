@@ -45,7 +45,7 @@ class Hook(ABC):
             guidance). Fewer images then share a batch.
         second_pass: whether it acts on the second, unconditional pass, so that without guidance it would do nothing.
             Such images are refused.
-        place: what it takes for itself, in words (``the noise prediction``); two hooks with one place are never on a
+        places: what it takes for itself, in words (``the negative prompt``); two hooks with one place are never on a
             pipeline together (:func:`check_places`). Empty: it goes beside any other.
     """
 
@@ -53,7 +53,7 @@ class Hook(ABC):
     version: ClassVar[str] = "1"
     passes: ClassVar[int] = 0
     second_pass: ClassVar[bool] = False
-    place: ClassVar[str] = ""
+    places: ClassVar[tuple[str, ...]] = ()
 
     settings: dict[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
@@ -90,7 +90,9 @@ class Hook(ABC):
             pipe: the pipeline, with the edit applied.
             inputs: what the pipeline is given: ``prompt_embeds`` [n, positions, d]; with guidance by a second pass
                 also ``negative_prompt_embeds``; for all but SD 1.x and 2.x ``pooled_prompt_embeds`` [n, p] and, with
-                guidance, ``negative_pooled_prompt_embeds``. The tensors are not to be changed in place.
+                guidance, ``negative_pooled_prompt_embeds``. Not for the pipeline: ``prompt_ids`` [n, positions], where
+                an attack drew token ids in place of prompts (-1 in the rows of the others). The tensors are not to be
+                changed in place.
             batch: the recipes of the n images.
         """
         return inputs
@@ -133,11 +135,12 @@ def check_places(hooks: Sequence[Hook]) -> None:
     """
     taken: dict[str, Hook] = {}
     for hook in hooks:
-        if hook.place and (other := taken.setdefault(hook.place, hook)) is not hook:
-            raise UserError(
-                f"{other.name} and {hook.name} both act on {hook.place}, and cannot be on one model together; "
-                "compose one of them with methods that act elsewhere, e.g. with an edit of the weights"
-            )
+        for place in hook.places:
+            if (other := taken.setdefault(place, hook)) is not hook:
+                raise UserError(
+                    f"{other.name} and {hook.name} both act on {place}, and cannot be on one model together; "
+                    "compose one of them with methods that act elsewhere, e.g. with an edit of the weights"
+                )
 
 
 def hooks_on(pipe: Pipeline) -> tuple[Hook, ...]:

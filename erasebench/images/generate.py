@@ -294,6 +294,7 @@ def _sample(pipe: Pipeline, texts: _Texts, batch: Sequence[Recipe], hooks: Seque
     with torch.no_grad():
         for hook in hooks:
             inputs = hook.texts(pipe, inputs, drawn)  # a guard answers to what an attack types
+        inputs.pop("prompt_ids", None)
         for hook in hooks:
             latents = hook.start(pipe, latents, drawn)
     if hooks:

@@ -32,7 +32,7 @@ class NegativeText(Hook):
 
     name = "negative_prompt"
     second_pass = True
-    place = "the negative prompt"
+    places = ("the negative prompt",)
 
     @contextmanager
     def installed(self, pipe: Pipeline) -> Iterator[None]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Edit, Eraser, Hook, Work
 from erasebench.errors import UserError, suggest
-from erasebench.methods.guards.third_pass import third_pass
+from erasebench.methods.guards.third_pass import THIRD, third_pass
 from erasebench.models.encode import encode_prompts
 from erasebench.models.pipeline import Pipeline, part_of
 from erasebench.recipe import Recipe
@@ -57,7 +57,7 @@ class SafeGuidance(Hook):
     name = "sld"
     passes = 1
     second_pass = True
-    place = "the noise prediction"
+    places = (THIRD,)
 
     @contextmanager
     def installed(self, pipe: Pipeline) -> Iterator[None]:

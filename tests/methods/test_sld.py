@@ -153,7 +153,7 @@ def test_it_goes_with_an_edit_of_the_weights_and_with_another_guard_but_not_with
     images = [pictures(pipe, edit, recipes(pipe), tmp_path / str(i)) for i, edit in enumerate(edits)]
     for i, image in enumerate(images):
         assert all(np.abs(image - other).max() > 2 * LEVELS for other in images[:i])
-    for twice, place in ((Sld(), "the noise prediction"), (NegativePrompt(), "the negative prompt")):
+    for twice, place in ((Sld(), "a third pass of the network"), (NegativePrompt(), "the negative prompt")):
         with pytest.raises(UserError, match=f"{twice.name} and {twice.name} both act on {place}"):
             both(twice, twice)
 
