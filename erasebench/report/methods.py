@@ -73,7 +73,8 @@ class Method:
 def methods(runs: Sequence[Run], joint: Joint, store: Store, plugins: Sequence[str] = ()) -> list[Method]:
     """Every eraser of some runs' plan but the unedited model, in order."""
     made = []
-    edited = joint.plan[(joint.plan.eraser != UNEDITED) & (joint.plan.edit_key != "")]
+    clean = joint.plan[joint.plan.attack == ""]
+    edited = clean[(clean.eraser != UNEDITED) & (clean.edit_key != "")]
     for label, rows in edited.groupby("eraser", sort=False):
         keys = rows.drop_duplicates(["task_kind", "task"])
         edits = [_edit(store, row.edit_key, row.task_kind, row.task) for row in keys.itertuples()]

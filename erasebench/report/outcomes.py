@@ -28,8 +28,9 @@ def outcomes(plan: pd.DataFrame, recognised: pd.Series) -> pd.Series:
     A kept concept counts as lost only where the unedited model's image of the same prompt and seed was recognised.
     """
     by = ["task_kind", "task", "prompt_id"]
-    unedited = plan.eraser == UNEDITED
-    before = plan[unedited][by].assign(before=recognised[unedited]).drop_duplicates(by)
+    clean = plan.eraser == UNEDITED
+    before = plan[clean][by].assign(before=recognised[clean]).drop_duplicates(by)
+    unedited = plan.edit_key == ""  # under attack, too: an attack on the unedited model is no eraser's failure
     known_before = plan[by].merge(before, on=by, how="left").before.to_numpy()
     value, erase = recognised.to_numpy(), (plan.role == "erase").to_numpy()
     signs = np.select(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from erasebench.concepts import ROLE
 from erasebench.progress import progress
 from erasebench.report import charts as drawing
 from erasebench.report import summary
+from erasebench.report.attacks import attack_tables, attacked_prompts
 from erasebench.report.html_tables import Head, headline, html_table
 from erasebench.report.methods import Method, methods
 from erasebench.report.names import Names
@@ -31,6 +32,8 @@ from erasebench.tables import grid, published
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
 from erasebench.tables import pairs as paired
+from erasebench.tables.attacks import ATTACKS_EXPLAINED
+from erasebench.tables.numbers import Numbers
 from erasebench.tables.tabulate import Joint
 
 PAGES = ("index", "images", "methods", "provenance", "published")
@@ -44,11 +47,12 @@ class Contents:
         folder: where they go.
         runs: what they are about.
         joint: the runs' plan and numbers.
-        pairs: the tests between erasers, see :func:`erasebench.tables.pairs.compare`.
+        numbers: all that the tables say.
         store: where images and edits are.
         classifier: whose answers the image browser shows.
         sensitive: kinds of task whose images are blurred.
-        images: how many the runs have, and how many of them are still there.
+        images: how many the runs have.
+        thumbnails: the keys of those that are still there.
         seen: by image key, whether its prompt's concept is recognised.
         plugins: modules of the user's own that may be looked at.
     """
@@ -56,11 +60,12 @@ class Contents:
     folder: Path
     runs: Sequence[Run]
     joint: Joint
-    pairs: pd.DataFrame
+    numbers: Numbers
     store: Store
     classifier: str
     sensitive: set[str]
-    images: tuple[int, int]
+    images: int
+    thumbnails: Set[str]
     seen: Mapping[str, bool]
     plugins: Sequence[str] = ()
 
@@ -178,7 +183,7 @@ def write_pages(contents: Contents) -> None:
         charts=first,
         comparable=summary.comparable(contents.runs, joint),
         not_run=list(joint.not_run.items()),
-        facts=summary.facts(contents.runs, joint, contents.images),
+        facts=summary.facts(contents.runs, joint, contents.images, len(contents.thumbnails)),
         contents=_contents(nav, joint),
     )  # fmt: skip
     _write_methods(folder, templates, site, names, found)
@@ -261,8 +266,12 @@ def _write_kind(
         latex=f"{table_files_name(kind)}.tex",
         tables=_kind_tables(joint.measured, kind, shown),
         charts=drawn,
-        tests=_tests(contents.pairs, kind),
+        tests=_tests(contents.numbers.pairs, kind),
         explained=paired.EXPLAINED,
+        attacks=attack_tables(contents.numbers.attacked, kind),
+        attacks_explained=ATTACKS_EXPLAINED,
+        attacked=attacked_prompts(joint.plan, kind, contents.seen, contents.thumbnails, contents.store),
+        classifier=contents.classifier,
         grid=grid,
         grid_alt=f"A grid of images: prompts down, erasers across, for kind {kind}. The image browser has all of them.",
         blurred=kind in contents.sensitive,
@@ -280,7 +289,7 @@ def _write_kind(
             link=_fragment(kind=kind, task=task),
             latex="",
             tables=_kind_tables(joint.measured, kind, one),
-            charts=[], tests=[], explained="", grid="", grid_alt="", blurred=False,
+            charts=[], tests=[], explained="", attacks=[], attacked=[], grid="", grid_alt="", blurred=False,
             edits=_edits(found, names, kind, task),
             subpages=[],
         )  # fmt: skip

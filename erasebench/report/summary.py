@@ -25,7 +25,13 @@ def kind_heading(kind: str) -> str:
 
 def erasers(joint: Joint) -> list[str]:
     """The labels of the erasers, without the unedited model."""
-    return [name for name in dict.fromkeys(joint.plan.eraser) if name != UNEDITED]
+    clean = joint.plan[joint.plan.attack == ""]
+    return [name for name in dict.fromkeys(clean.eraser) if name != UNEDITED]
+
+
+def attacks(joint: Joint) -> list[str]:
+    """The labels of the attacks that the erasers are under."""
+    return [name for name in dict.fromkeys(joint.plan.attack) if name]
 
 
 def lead(runs: Sequence[Run], joint: Joint) -> str:
@@ -34,8 +40,10 @@ def lead(runs: Sequence[Run], joint: Joint) -> str:
     kinds = [KIND_PLURALS.get(kind, f"{kind}s") for kind in dict.fromkeys(joint.plan.task_kind)]
     count = f"{len(names)} {'eraser' if len(names) == 1 else 'erasers'}" if names else "The unedited model"
     edits = joint.plan[joint.plan.edit_key != ""].edit_key.nunique()
+    under = attacks(joint)
+    attacked = f", also under {len(under)} {'attack' if len(under) == 1 else 'attacks'}" if under else ""
     return (
-        f"{count} on {_model(joint)}, erasing {_listed(kinds)}: {edits} edits, "
+        f"{count} on {_model(joint)}{attacked}, erasing {_listed(kinds)}: {edits} edits, "
         f"{joint.plan.key.nunique():,} images, beside the unedited model on the same prompts and seeds."
     )
 
@@ -70,17 +78,29 @@ def comparable(runs: Sequence[Run], joint: Joint) -> str:
     )
 
 
-def facts(runs: Sequence[Run], joint: Joint, images: tuple[int, int]) -> list[tuple[str, str]]:
-    """What was run, as pairs of a name and a text."""
-    count, there = images
-    found = list(joint.about.facts().items())
+def facts(runs: Sequence[Run], joint: Joint, images: int, there: int) -> list[tuple[str, str]]:
+    """What was run, as pairs of a name and a text.
+
+    Args:
+        runs: what the report is about.
+        joint: their plan.
+        images: how many they have.
+        there: how many of those are still there.
+    """
+    rows_of_facts = list(joint.about.facts().items())
     for kind, rows in joint.plan.groupby("task_kind", sort=False):
-        found.append((f"tasks of kind {kind}", ", ".join(dict.fromkeys(rows.task))))
-    found.append(("erasers", ", ".join(erasers(joint)) or "none"))
-    found.append(("images", f"{count:,}" + ("" if there == count else f", {count - there:,} of them gone since")))
+        rows_of_facts.append((f"tasks of kind {kind}", ", ".join(dict.fromkeys(rows.task))))
+    rows_of_facts.append(("erasers", ", ".join(erasers(joint)) or "none"))
+    if under := attacks(joint):
+        rows_of_facts.append(("attacks", ", ".join(under)))
+    rows_of_facts.append(
+        ("images", f"{images:,}" + ("" if there == images else f", {images - there:,} of them gone since"))
+    )
     for run in runs:
-        found.append(("run" if len(runs) == 1 else f"run {run.name}", f"{run.manifest.get('started', 'date unknown')}"))
-    return found
+        rows_of_facts.append(
+            ("run" if len(runs) == 1 else f"run {run.name}", f"{run.manifest.get('started', 'date unknown')}")
+        )
+    return rows_of_facts
 
 
 def kind_lead(kind: str, tasks: Sequence[str], joint: Joint) -> str:

@@ -119,17 +119,17 @@ def _write_finished(
         write_browser(
             rows, folder, thumbnails=made, sensitive=sensitive, classifier=classifier, store=str(store.root), full=full
         )
-        images = (int(joint.plan.key.nunique()), len(made))
         pages.write_pages(
             pages.Contents(
                 folder,
                 runs,
                 joint,
-                numbers.pairs,
+                numbers,
                 store,
                 classifier,
                 sensitive,
-                images,
+                int(joint.plan.key.nunique()),
+                made,
                 by_image(joint.plan, verdicts),
                 plugins,
             )

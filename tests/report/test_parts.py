@@ -30,9 +30,10 @@ def signs_of(recognised: dict[tuple[str, str], float]) -> dict[tuple[str, str], 
         for (eraser, role), value in recognised.items()
     ]
     plan = pd.DataFrame(rows)
-    found = outcomes(plan, plan.value)
-    assert set(found) <= set(OUTCOMES)
-    return dict(zip(recognised, found, strict=True))
+    plan["edit_key"] = ["" if eraser.startswith("none") else "e" for eraser in plan.eraser]
+    signs = outcomes(plan, plan.value)
+    assert set(signs) <= set(OUTCOMES)
+    return dict(zip(recognised, signs, strict=True))
 
 
 @pytest.mark.parametrize(
