@@ -11,7 +11,7 @@ from importlib import import_module
 
 from erasebench.commands import VERBS
 from erasebench.commands.terminal import StopRequested, steady_output, stops_on_signals
-from erasebench.errors import UserError, suggest
+from erasebench.errors import UserError, printable, suggest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def _status(arguments: list[str]) -> int:
         with stops_on_signals():
             return import_module(f"erasebench.commands.{verb}").main(rest)
     except UserError as error:
-        print(f"erasebench {verb}: {error}", file=sys.stderr)
+        print(printable(f"erasebench {verb}: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("stopped; what is finished is kept, the same command goes on from there", file=sys.stderr)

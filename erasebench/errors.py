@@ -1,8 +1,9 @@
-"""The error class a user is meant to read, and a helper for misspelt names."""
+"""The error class a user is meant to read, and helpers for texts that are shown: misspelt names, signs that steer."""
 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,3 +39,14 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if not near:
         near = [entry for entry in lowered if wanted and wanted in entry.split()]
     return f" Did you mean '{lowered[near[0]]}'?" if near else ""
+
+
+def printable(text: str) -> str:
+    r"""A text in which no sign steers a terminal or turns the direction of what follows: such a sign is shown by its code
+    (``\x1b``). Line breaks, tabs and all kinds of spaces stay."""
+    return "".join(
+        sign
+        if sign.isprintable() or sign in "\n\t" or unicodedata.category(sign) == "Zs"
+        else sign.encode("unicode_escape").decode("ascii")
+        for sign in text
+    )

@@ -1,4 +1,7 @@
-"""Progress with an estimate: a bar in a terminal, a plain line every ten seconds elsewhere."""
+"""What is printed while work goes on: sentences, and progress with an estimate.
+
+Progress is a bar in a terminal, a plain line every ten seconds elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from erasebench.errors import printable
 
 LINE_SECONDS = 10.0
 """How often a line is printed where there is no terminal (a log file, a cluster job)."""
@@ -19,6 +25,20 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def say(console: Console, text: str, head: str = "", style: str = "bold") -> None:
+    """Print a sentence as it stands. Names, prompts and paths in it are data: ``[red]`` is no colour, no sign steers the
+    terminal, and a line is broken by the terminal alone, so that a command in it can be copied.
+
+    Args:
+        console: where to.
+        text: the sentence.
+        head: a word in front of it, which stands out.
+        style: of that word.
+    """
+    space = " " if head and text else ""
+    console.print(Text.assemble((printable(head), style), space, printable(text)), highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -52,7 +72,7 @@ def progress(
         )
         # The speed of the last ten minutes: one batch may take minutes.
         with Progress(*columns, console=console, speed_estimate_period=600) as bar:
-            task = bar.add_task(label, total=total)
+            task = bar.add_task(printable(label), total=total)
             yield lambda count: bar.advance(task, count)
     else:
         yield _PlainLines(label, total, unit, console)
@@ -79,4 +99,4 @@ class _PlainLines:
             left = f"about {duration(taken / max(self.done, 1) * (self.total - self.done))} left"
         share = 100 * self.done / self.total
         line = f"{self.label}: {self.done:,} of {self.total:,} {self.unit} ({share:.0f} %), {left}"
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, line)

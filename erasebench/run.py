@@ -15,7 +15,6 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.markup import escape
 
 from erasebench.config.choices import model_name
 from erasebench.edits.eraser import describe_edit
@@ -24,7 +23,7 @@ from erasebench.errors import UserError
 from erasebench.files import check_writable
 from erasebench.models.load import Model, load_model, model_here, quiet_libraries
 from erasebench.models.text import truncated_texts
-from erasebench.progress import duration, progress
+from erasebench.progress import duration, progress, say
 from erasebench.runs.about import About
 from erasebench.runs.environment import manifest
 from erasebench.runs.estimate import estimate_run, images_without_a_model
@@ -69,11 +68,11 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     _say_what_is_asked(prepared, console)
     settings = prepared.model
     if prepared.dry_run and not model_here(settings.path, settings.revision, settings.variant):
-        console.print(
+        say(
+            console,
             f"about {images_without_a_model(prepared)} images; {settings.name} is not on this machine (there is no folder "
             f"{settings.path} here, so it is taken for a Hub id), so which of them are there, time and disk are unknown "
             f"(get it with: erasebench prefetch model={settings.name})",
-            highlight=False,
         )
         return None
     model = load_model(
@@ -87,19 +86,19 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
     )
     prepared = replace(prepared, revision=model.revision)
     if model.weights:
-        console.print(f"[bold]{escape(model.name)}[/]: {escape(model.weights)}", highlight=False)
+        say(console, model.weights, f"{model.name}:")
     _check_supported(prepared, model)
     plan = make_plan(prepared, model)
     truncated = _warn_truncated(model, plan, console)
     missing = prepared.store.missing(plan.recipes)
-    console.print(
+    say(
+        console,
         f"{len(plan.recipes)} images, {len(plan.recipes) - len(missing)} of them there; "
         f"{model.name} on {model.device} in {model.dtype}",
-        highlight=False,
     )
     cost = estimate_run(prepared, model, plan, missing)
     if prepared.dry_run:
-        console.print(str(cost), highlight=False)
+        say(console, str(cost))
         return None
     check_writable(prepared.store.root, cost.known_bytes)
     not_run = _not_run(prepared, plan)
@@ -119,19 +118,19 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         note_error(folder, error)
         raise
     for problem in problems:
-        console.print(f"[red]problem[/] {escape(problem)}", highlight=False)
-    console.print(f"[bold]{folder}[/] in {duration(time.monotonic() - started)}", highlight=False)
+        say(console, problem, "problem", "red")
+    say(console, f"in {duration(time.monotonic() - started)}", str(folder))
     return Finished(folder, measured, problems)
 
 
 def _say_what_is_asked(prepared: Prepared, console: Console) -> None:
     """Print the prompts of each kind, what their reader has to say, and which metrics cannot run here."""
     for kind, (_, prompts) in prepared.groups.items():
-        console.print(f"[bold]{kind}[/]: {escape(str(prompts.counts()))}", highlight=False)
+        say(console, str(prompts.counts()), f"{kind}:")
         for note in prompts.notes:
-            console.print(f"[yellow]note[/] {escape(note)}", highlight=False)
+            say(console, note, "note", "yellow")
     for metric, reason in prepared.not_run.items():
-        console.print(f"[yellow]not run[/] {metric}: {reason}", highlight=False)
+        say(console, f"{metric}: {reason}", "not run", "yellow")
 
 
 def about(prepared: Prepared, model: Model) -> About:
@@ -175,13 +174,10 @@ def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:
     prompts = list(dict.fromkeys(recipe.prompt for recipe in plan.recipes.values()))
     cut = truncated_texts(model.pipe, prompts)
     for prompt, rest in list(cut.items())[:SHOWN_WARNINGS]:
-        console.print(
-            f"[yellow]warning[/] prompt too long for the text encoder; not read: {escape(repr(rest))} "
-            f"(of {escape(repr(prompt[:60]))}...)",
-            highlight=False,
-        )
+        text = f"prompt too long for the text encoder; not read: {rest!r} (of {prompt[:60]!r}...)"
+        say(console, text, "warning", "yellow")
     if len(cut) > SHOWN_WARNINGS:
-        console.print(f"[yellow]warning[/] {len(cut)} prompts of {len(prompts)} are too long", highlight=False)
+        say(console, f"{len(cut)} prompts of {len(prompts)} are too long", "warning", "yellow")
     return len(cut)
 
 
@@ -237,7 +233,7 @@ def _make_images(prepared: Prepared, model: Model, plan: Plan, console: Console)
             share_out(work, worker, store, console, tally.finished)
     for label, eraser, _, task in prepared.edits():
         for text in store.edit_notes(eraser.key(model.identity, task)).get("warnings", ()):
-            console.print(f"[yellow]warning[/] {escape(f'{label}, {task.label}: {text}')}", highlight=False)
+            say(console, f"{label}, {task.label}: {text}", "warning", "yellow")
 
 
 def _score(metrics: Sequence[Metric], prepared: Prepared, model: Model, plan: Plan, console: Console) -> Unscored:
@@ -261,8 +257,8 @@ def _say_what_is_left(folder: Path, there: Sequence[Part], prepared: Prepared, c
     lacking = ", ".join(str(part) for part in there if part.lacks) or "nothing"
     root = shlex.quote(str(prepared.store.root))
     at = "" if root == "results" else f" --store {root}"
-    console.print(
+    say(
+        console,
         f"part {prepared.share.number} of {prepared.share.of} is done; missing in all parts: {lacking}. "
         f"When nothing is: erasebench finish {folder.name}{at}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    )

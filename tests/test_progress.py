@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from erasebench import progress as progress_module
-from erasebench.progress import duration, progress
+from erasebench.errors import printable
+from erasebench.progress import duration, progress, say
 
 
 @pytest.fixture
@@ -49,3 +51,43 @@ def test_a_bar_in_a_terminal_and_nothing_for_nothing():
 )
 def test_lengths_of_time_as_people_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+NAMES = [
+    "[red]tench[/red]",
+    "[/]",
+    "[/x]",
+    "[bold",
+    "\\[a]",
+    "a\x1b[31mb",
+    "\u202eabc",
+    "x" * 200 + " y",
+    "café\u00a0au lait",
+    "[@click=x]y[/]",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sentence_is_printed_as_it_stands(name: str) -> None:
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), width=40, force_terminal=terminal, color_system="standard")
+        say(console, f"measured {name}.", f"warning {name}", "yellow")
+        text = re.sub(r"\x1b\[[\d;]*m", "", console.file.getvalue())
+        assert text == f"warning {printable(name)} measured {printable(name)}.\n"
+    assert "\x1b" not in printable(name) and "\u202e" not in printable(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_of_what_has_any_name_is_shown(name: str, terminal: bool) -> None:
+    console = Console(file=io.StringIO(), width=300, force_terminal=terminal)
+    with progress(name, 1, console=console) as advance:
+        advance(1)
+    assert printable(name).split()[0][:40] in console.file.getvalue()
+
+
+def test_an_error_is_printed_as_it_stands(capfd: pytest.CaptureFixture[str]) -> None:
+    from erasebench.cli import main
+
+    assert main(["show", "[/] \x1b[31m[red]x[/red]", "--store", "nowhere"]) == 2
+    assert r"[/] \x1b[31m[red]x[/red]: no image" in capfd.readouterr().err

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -20,10 +21,12 @@ from erasebench.config.compose import compose
 from erasebench.edits.eraser import Eraser
 from erasebench.errors import UserError
 from erasebench.models.load import model_here
+from erasebench.progress import say
 from erasebench.prompts.choose import from_config as prompts_of
 from erasebench.prompts.choose import prompts_here
+from erasebench.prompts.sources import from_the_cache_alone
 from erasebench.runs.environment import versions
-from erasebench.runs.tasks import task_groups
+from erasebench.runs.tasks import TaskGroup, task_groups
 from erasebench.scores.metric import Metric
 
 OPTIONAL = {"torch_fidelity": "torch-fidelity", "lpips": "lpips", "timm": "timm"}
@@ -53,27 +56,27 @@ def doctor(overrides: Sequence[str], console: Console | None = None) -> int:
     """
     console = console or Console()
     config = compose(overrides)
-    console.print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    say(console, f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
     memory = psutil.virtual_memory()
-    console.print(
+    say(
+        console,
         f"{psutil.cpu_count(logical=False) or os.cpu_count()} cores, {memory.total / 2**30:.0f} GiB memory "
-        f"({memory.available / 2**30:.0f} free), {shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB disk free here"
+        f"({memory.available / 2**30:.0f} free), {shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB disk free here",
     )
-    console.print(f"devices: {', '.join(devices())}")
-    console.print("packages: " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    say(console, f"devices: {', '.join(devices())}")
+    say(console, "packages: " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     for package, name in OPTIONAL.items():
         if importlib.util.find_spec(package) is None:
-            console.print(f"optional: {name} is not installed; some metrics need it: pip install {name}")
-    lacking = list(_lacking(config))
-    console.print(f"\nconfig: model={config.model.name}, metrics: {', '.join(config.metric) or 'none'}")
+            say(console, f"optional: {name} is not installed; some metrics need it: pip install {name}")
+    with from_the_cache_alone():
+        lacking = list(_lacking(config))
+    say(console, f"\nconfig: model={config.model.name}, metrics: {', '.join(config.metric) or 'none'}")
     for text in lacking:
-        console.print(f"[yellow]missing[/] {text}", highlight=False)
+        say(console, text, "missing", "yellow")
     if lacking:
-        console.print(
-            f"get what can be downloaded with: {' '.join(['erasebench prefetch', *overrides])}", highlight=False
-        )
+        say(console, f"get what can be downloaded with: {shlex.join(['erasebench', 'prefetch', *overrides])}")
     else:
-        console.print("[green]everything this config needs is here[/]")
+        say(console, "", "everything this config needs is here", "green")
     return 1 if lacking else 0
 
 
@@ -90,13 +93,27 @@ def metrics_asked(config: DictConfig) -> list[Metric]:
     return [build(node, f"metric.{name}", Metric, tuple(config.plugins)) for name, node in config.metric.items()]
 
 
+def erasers_asked(config: DictConfig, groups: Mapping[str, TaskGroup]) -> Iterator[UserError]:
+    """Make the erasers of a config, which reads the files that they name; gives what is wrong with each."""
+    for place, node in places(config.method, "method", "_target_").items():
+        try:
+            eraser = build(node, place, Eraser, tuple(config.plugins))
+            for group in groups.values():
+                eraser.key("", group.tasks[0])  # reads the files that decide an edit
+        except UserError as error:
+            yield error
+
+
 def _lacking(config: DictConfig) -> Iterator[str]:
     """One sentence for each thing a config lacks here."""
     if not model_here(config.model.path, config.model.revision, config.model.variant):
         yield f"model {config.model.path}: no folder of that name here, and not in the Hub's cache"
     try:
+        groups = task_groups(config)
+        yield from map(str, erasers_asked(config, groups))
         if prompts_here(config.prompts):
-            yield from _unreadable(config)
+            for kind, group in groups.items():
+                prompts_of(config.prompts, kind, group.concepts)
         else:
             yield f"prompts {config.prompts.source}: not in the Hub's cache"
     except UserError as error:  # a file that is not part of erasebench
@@ -104,17 +121,3 @@ def _lacking(config: DictConfig) -> Iterator[str]:
     for metric in metrics_asked(config):
         if reason := metric.unavailable():
             yield f"metric {metric.id}: {reason}"
-
-
-def _unreadable(config: DictConfig) -> Iterator[str]:
-    """What is wrong with the files that tasks, prompts and erasers are read from, a sentence each."""
-    groups = task_groups(config)
-    for kind, group in groups.items():
-        prompts_of(config.prompts, kind, group.concepts)
-    for place, node in places(config.method, "method", "_target_").items():
-        try:
-            eraser = build(node, place, Eraser, tuple(config.plugins))
-            for group in groups.values():
-                eraser.key("", group.tasks[0])  # reads the files that decide an edit
-        except UserError as error:
-            yield str(error)

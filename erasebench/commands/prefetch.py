@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from omegaconf import DictConfig
 from rich.console import Console
 
 from erasebench.commands import verb_parser
-from erasebench.commands.doctor import metrics_asked
+from erasebench.commands.doctor import erasers_asked, metrics_asked
 from erasebench.config.compose import compose
 from erasebench.errors import UserError
 from erasebench.models.load import fetch, model_here
+from erasebench.progress import say
 from erasebench.prompts.choose import fetch_prompts, prompts_here
+from erasebench.prompts.sources import from_the_cache_alone
+from erasebench.runs.tasks import task_groups
 from erasebench.scores.metric import Metric
 
 PREFETCH_HELP = """\
@@ -30,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
 
 def prefetch(overrides: Sequence[str], console: Console | None = None) -> int:
-    """Download the model, the prompts and the weights of every metric of a config.
+    """Download the model, the prompts, the files of the erasers and the weights of every metric of a config.
 
     Returns:
         0 if all of it is here now, 1 if something could not be had (each is named).
@@ -49,18 +53,29 @@ def prefetch(overrides: Sequence[str], console: Console | None = None) -> int:
             lambda: prompts_here(config.prompts),
             lambda: fetch_prompts(config.prompts),
         ),
+        ("files that erasers read", lambda: not _wrong_with_erasers(config), lambda: _fetch_files_of_erasers(config)),
         *((f"metric {metric.id}", _has_weights(metric), metric.prefetch) for metric in metrics_asked(config)),
     ]:
         try:
             if is_here():
-                console.print(f"here      {name}", highlight=False)
+                say(console, f"here      {name}")
                 continue
-            console.print(f"getting   {name} ...", highlight=False)
+            say(console, f"getting   {name} ...")
             get()
         except (UserError, OSError, ImportError) as error:
             failed += 1
-            console.print(f"[red]failed[/]    {name}: {error}", highlight=False)
+            say(console, f"   {name}: {error}", "failed", "red")
     return 1 if failed else 0
+
+
+def _wrong_with_erasers(config: DictConfig) -> list[UserError]:
+    with from_the_cache_alone():
+        return list(erasers_asked(config, task_groups(config)))
+
+
+def _fetch_files_of_erasers(config: DictConfig) -> None:
+    for error in erasers_asked(config, task_groups(config)):
+        raise error
 
 
 def _has_weights(metric: Metric) -> Callable[[], bool]:

@@ -18,6 +18,7 @@ from erasebench.config.compose import compose
 from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError, suggest
 from erasebench.models.load import quiet_libraries
+from erasebench.progress import say
 from erasebench.prompts.prompt_set import PromptSet
 from erasebench.prompts.reader import load_prompts
 from erasebench.runs.about import About
@@ -243,7 +244,7 @@ def score_folder(
         edit_key="", attack="", attack_key="", clean_key=keys, targets=[list(erase) or [task]] * len(images),
     )  # fmt: skip
     for note in [*prompts.notes, *_lacking(images, prompts)]:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"note: {note}")
     not_run: dict[str, str] = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
     not_run |= {metric.id: "no image is of its kind and role" for metric in metrics if not len(metric.applies_to(plan))}
     unscored = score_missing(plan, [metric for metric in metrics if metric.id not in not_run], store)
@@ -262,8 +263,8 @@ def score_folder(
     for metric, why in not_run.items():
         if metric in set(measured.metric):
             continue  # said below its table
-        console.print(f"not run: {metric}: {why}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{len(written)} files in {target}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"not run: {metric}: {why}")
+    say(console, f"{len(written)} files in {target}")
     return 1 if unscored.problems else 0
 
 

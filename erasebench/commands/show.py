@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from erasebench.commands import add_store, verb_parser
-from erasebench.errors import Damaged, UserError, suggest
+from erasebench.errors import Damaged, UserError, printable, suggest
 from erasebench.runs.folder import read_plan, stored_runs
 from erasebench.runs.manifest import command_line, read_manifest
 from erasebench.runs.names import GRIDS_FOLDER, PLAN_FILE, TABLES_FOLDER
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if len(options.what) > 1:
         raise UserError(f"show {' '.join(options.what)}: show one thing at a time, or: show protocol NAME")
-    print(show(Store(options.store), options.what[0]))
+    print(printable(show(Store(options.store), options.what[0])))
     return 0
 
 

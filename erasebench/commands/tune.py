@@ -26,6 +26,7 @@ from erasebench.config.overrides import parse_overrides
 from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
 from erasebench.files import check_writable
+from erasebench.progress import say
 from erasebench.runs.sweep import command, literal, varied
 from erasebench.tables.objective import objective_value, parse_objective
 
@@ -93,10 +94,10 @@ def tune(arguments: Sequence[str], console: Console | None = None) -> pd.DataFra
     from erasebench.tables.tabulate import tabulate_sweep
 
     trials = Trials(Path(config.store.dir) / "tune", _study_name(config, space, objective))
-    console.print(
+    say(
+        console,
         f"tuning {', '.join(space)} for the largest {objective}: {len(trials.finished)} of {number} trials are there",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    )
     more = True
     while more:
         with trials.next(int(number)) as trial:
@@ -104,7 +105,7 @@ def tune(arguments: Sequence[str], console: Console | None = None) -> pd.DataFra
             if more:
                 trials.study.tell(trial, _value(trial, space, fixed, objective, console))
     if elsewhere := len(trials.running):
-        console.print(f"{elsewhere} more are under way in other processes", highlight=False)
+        say(console, f"{elsewhere} more are under way in other processes")
     rows = [trial.params | {"value": trial.value} | trial.user_attrs for trial in trials.finished]
     if not rows:
         raise UserError("tune: no trial is finished yet; give the command again when the other processes are done")
@@ -115,11 +116,9 @@ def tune(arguments: Sequence[str], console: Console | None = None) -> pd.DataFra
     best = tried.iloc[0]
     # Trials of an older version do not say which metrics they took.
     meant = best["objective"] if "objective" in tried and isinstance(best["objective"], str) else objective
-    console.print(
-        f"best of {len(tried)} trials: {meant} = {best.value:.4f}", markup=False, highlight=False, soft_wrap=True
-    )
+    say(console, f"best of {len(tried)} trials: {meant} = {best.value:.4f}")
     again = command([runs / best.run], best.eraser)
-    console.print(f"  {again or best.run}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"  {again or best.run}")
     return tried
 
 
@@ -142,7 +141,7 @@ def _value(trial: Any, space: Mapping[str, Any], fixed: Sequence[str], objective
 
     values = {name: _suggest(trial, name, sweep) for name, sweep in space.items()}
     chosen = [f"{name}={literal(value)}" for name, value in values.items()]
-    console.print(f"trial {trial.number}: {' '.join(chosen)}", markup=False, highlight=False)
+    say(console, f"trial {trial.number}: {' '.join(chosen)}")
     sys.argv = ["erasebench run", *chosen, *fixed]  # what the run's manifest says: the command of this trial alone
     finished = run(compose([*chosen, *fixed]), console)
     assert finished is not None  # no dry run
@@ -150,7 +149,7 @@ def _value(trial: Any, space: Mapping[str, Any], fixed: Sequence[str], objective
     trial.set_user_attr("run", finished.folder.name)
     trial.set_user_attr("eraser", next(name for name in finished.measured.eraser if name != UNEDITED))
     trial.set_user_attr("objective", meant)
-    console.print(f"trial {trial.number}: {meant} = {value:.4f}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"trial {trial.number}: {meant} = {value:.4f}")
     return value
 
 

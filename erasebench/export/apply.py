@@ -16,6 +16,7 @@ from erasebench.export.export import Found, check_new, describe_model, find_edit
 from erasebench.models.load import Model, load_model, quiet_libraries
 from erasebench.models.marks import read_marks
 from erasebench.models.targets import named_weight
+from erasebench.progress import say
 from erasebench.store import Store
 
 
@@ -72,11 +73,10 @@ def apply(
     infos = [entry.edit.info for entry in found]
     if len(found) > 1:
         same = all(additive(entry.edit.changes) for entry in found)
-        console.print(
+        say(
+            console,
             f"{len(found)} edits, {how}: {HOW[how]}"
             + ("; these edits do not read the weights they change, so sum and sequence are the same" if same else ""),
-            markup=False,
-            highlight=False,
         )
     write_export(
         target,

@@ -31,6 +31,7 @@ from erasebench.export.lora import LARGEST, TOLERANCE, Lora, lora
 from erasebench.files import check_writable, disk_errors, temporary_beside, write_atomic, write_text
 from erasebench.models.load import Model, load_model, quiet_libraries
 from erasebench.models.marks import MARK, read_marks, write_marks
+from erasebench.progress import say
 from erasebench.runs.folder import find_run, latest_first, latest_run, read_config, read_plan
 from erasebench.runs.manifest import read_manifest
 from erasebench.runs.names import MEASURED_FILE, PLAN_FILE, TABLES_FOLDER
@@ -364,13 +365,8 @@ def write_export(
         write_marks(folder, base, infos, how, made)
         write_text(folder / "README.md", card)
     for text in (*warnings, *facts[:1]):
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"{form}: {out} ({_size(out)}); README.md there says how to load it",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+        say(console, text)
+    say(console, f"{form}: {out} ({_size(out)}); README.md there says how to load it")
 
 
 def describe_model(model: Model) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants, hf_hub_download, list_repo_files, snapshot_download
 from huggingface_hub import errors as hub_errors
-from huggingface_hub import hf_hub_download, list_repo_files, snapshot_download
 
 from erasebench.errors import UserError, suggest
 from erasebench.prompts.formats import SUFFIXES
@@ -59,6 +61,18 @@ def is_here(source: str | Path, revision: str | None = None) -> bool:
     repository, inside = where
     names = _cached({"repo_id": repository, "repo_type": "dataset", "revision": revision})
     return inside in names if inside else any(Path(name).suffix.lower() in _TABLES for name in names)
+
+
+@contextmanager
+def from_the_cache_alone() -> Iterator[None]:
+    """Inside the block nothing comes from the Hub but what is in its cache: whoever only looks downloads nothing, also
+    where an eraser reads a file of names as it is made."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _where(source: str | Path, option: str) -> Path | tuple[str, str | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from erasebench.errors import UserError
+from erasebench.progress import say
 from erasebench.report import pages
 from erasebench.report.browser import make_rows, write_browser
 from erasebench.report.folder import check_target, replacing
@@ -73,14 +74,14 @@ def write_report(
         with replacing(target, [runs[0].name]) as folder:
             _assets(folder)
             pages.write_incomplete(folder, runs[0], store)
-        console.print(f"run {runs[0].name} is not finished; the report says what it lacks", highlight=False)
+        say(console, f"run {runs[0].name} is not finished; the report says what it lacks")
     else:
         joint = join_runs(folders, store, plugins=plugins)
         if show:
             print_tables(joint.measured, joint.about, console)
         check_scored(joint.measured, runs, store)
         _write_finished(runs, joint, store, target, full, plugins)
-    console.print(f"[bold]{target / 'index.html'}[/]", highlight=False, soft_wrap=True)
+    say(console, "", str(target / "index.html"))
     return target
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from rich.console import Console
 
+from erasebench.progress import say
 from erasebench.runs.plan import Plan, Share
 from erasebench.scores.scoring import Chunk
 from erasebench.store import Store
@@ -160,10 +161,7 @@ def share_out(
             if not waiting:
                 waiting = True
                 owner = next(filter(None, (store.claims.owner(job.id) for job in others)), "another process")
-                console.print(
-                    f"waiting for {len(others)} jobs that other processes are at work on ({owner})",
-                    markup=False, highlight=False,
-                )  # fmt: skip
+                say(console, f"waiting for {len(others)} jobs that other processes are at work on ({owner})")
             time.sleep(pause)
             pause = min(2 * pause, WAITS[1])
         else:

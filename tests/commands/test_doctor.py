@@ -88,3 +88,46 @@ def test_the_files_of_tasks_and_erasers_belong_to_what_a_config_needs(tmp_path: 
     real = ["metric=[fid_embedded_real]", f"metric.fid_embedded_real.reference={tmp_path / 'pictures'}"]
     status, text = said(doctor, real)
     assert status == 1 and "pictures holds none" in text
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=sd14"],
+        ["prompts=i2p", "task=unsafe"],
+        ["method=speed", "method.retain=somebody/names/names.csv", "task=artist"],
+        ["method=leace", "method.controls=somebody/names/names.csv", "task=artist"],
+        ["method=mace_cfr", "method.preserve=somebody/names/names.csv", "task=artist"],
+        ["prompts=file", "prompts.source=somebody/names/names.csv"],
+    ],
+)
+def test_looking_asks_nobody(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither for what is not here nor whether what is here is new: no connection is even tried."""
+    import socket
+
+    import huggingface_hub.constants as hub
+
+    asked: list[object] = []
+
+    def refuse(*to: object, **more: object) -> None:
+        asked.append(to)
+        raise OSError("nobody may be asked")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert not hub.HF_HUB_OFFLINE
+    status, text = said(doctor, overrides)
+    assert not asked and status == 1 and "missing" in text and not list(tmp_path.rglob("*.*"))
+    assert not hub.HF_HUB_OFFLINE, "others may ask again"
+    said(prefetch, [*overrides, "metric=[judge]"])
+    assert asked, "prefetch does"
+
+
+def test_a_config_of_any_name_is_looked_at() -> None:
+    status, text = said(doctor, ["prompts=file", "prompts.source='[/] [red]x.csv'"])
+    assert status == 1 and "[/] [red]x.csv" in text
