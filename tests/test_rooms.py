@@ -29,6 +29,7 @@ ORDER = [
     "runs",
     "tables",
     "run",
+    "notebook",
     "export",
     "report",
     "tiny",
@@ -45,7 +46,7 @@ PLUGINS = {
 """What an eraser, and what a metric, may see of the core."""
 
 FACES = {
-    "erasebench": {"__version__"},
+    "erasebench": {"__version__", "compare", "erase", "generate", "load_model", "load_run", "score", "task"},
     "erasebench.edits": {"Attack", "Change", "Edit", "Eraser", "Found", "Hook"},
     "erasebench.models": {"Model", "Pipeline", "load_model", "text_inputs"},
     "erasebench.scores": {"Estimate", "Metric"},

@@ -16,7 +16,7 @@ PARTS = ("delta", "left", "right", "token", "value")
 """The tensors that a change may hold."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Change:
     """The change of one weight W, in one of five forms.
 
@@ -60,6 +60,10 @@ class Change:
             width = self.token.shape[1] if self.right is None else self.right.shape[1]
             if self.token.shape[0] != width:
                 raise ValueError(f"a change of tokens maps a width to itself, not {self.token.shape[0]} to {width}")
+
+    def __repr__(self) -> str:
+        given = {name: getattr(self, name) for name in PARTS if getattr(self, name) is not None}
+        return f"<Change {', '.join(f'{name} {list(tensor.shape)}' for name, tensor in given.items())}>"
 
     @property
     def _first(self) -> Tensor:

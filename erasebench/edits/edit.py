@@ -26,7 +26,7 @@ from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import named_weight
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edit:
     """What an eraser made: weight changes by name, notes about them, and hooks.
 
@@ -64,6 +64,14 @@ class Edit:
                         f"{self._method} made a hook {hook.name} with NaN or infinite numbers in {name}; nothing was "
                         "applied or saved. Check the eraser's options and the model"
                     )
+
+    def __repr__(self) -> str:
+        what = [f"{len(self.changes)} weights", *(hook.name for hook in self.hooks)]
+        task = self.info.get("task")
+        of = f" of {task['label']}" if isinstance(task, dict) and "label" in task else ""
+        return (
+            f"<Edit {self.key[:12] or 'without a key'}: {self.info.get('method', 'an eraser')}{of}, {', '.join(what)}>"
+        )
 
     @property
     def _method(self) -> str:

@@ -11,7 +11,7 @@ import importlib.resources
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Model:
     name: str
     source: str
     revision: str
-    pipe: Pipeline
+    pipe: Pipeline = field(repr=False)
     family: str
     size: int
     dtype: str

@@ -26,7 +26,7 @@ from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import UNEDITED, Label, label_of
 from erasebench.errors import UserError
 from erasebench.files import check_place
-from erasebench.images.scheduler import check_steps, make_scheduler, scheduler_identity
+from erasebench.images.recipes import recipe_maker
 from erasebench.models.load import Model, find_device, find_dtype
 from erasebench.prompts.choose import from_config as prompt_set
 from erasebench.prompts.prompt_set import PromptSet
@@ -267,32 +267,13 @@ class Plan:
 def make_plan(prepared: Prepared, model: Model) -> Plan:
     """Turn a checked config into rows and recipes for a loaded model."""
     protocol = prepared.protocol
-    scheduler, scheduler_config = scheduler_identity(model.pipe, protocol.scheduler, protocol.scheduler_config)
-    check_steps(make_scheduler(protocol.scheduler, protocol.scheduler_config, model.pipe), protocol.steps)
-    size, rng = protocol.size or model.size, protocol.noise_on(model.device)
+    recipe_of = recipe_maker(model, protocol)
     recipes: dict[str, Recipe] = {}
     searches: dict[str, Search] = {}
     frames = []
 
     def recipe_key(row: Any, edit: str) -> str:
-        own_guidance = protocol.prompt_guidance and pd.notna(row.guidance)
-        own_size = protocol.prompt_size and pd.notna(row.width) and pd.notna(row.height)
-        recipe = Recipe(
-            model=model.name,
-            revision=model.revision,
-            edit=edit,
-            prompt=row.prompt,
-            negative_prompt=row.negative_prompt or protocol.negative_prompt,
-            seed=int(row.seed),
-            steps=protocol.steps,
-            guidance=float(row.guidance if own_guidance else protocol.guidance),
-            width=int(row.width if own_size else size),
-            height=int(row.height if own_size else size),
-            scheduler=scheduler,
-            scheduler_config=scheduler_config,
-            dtype=model.dtype,
-            rng=rng,
-        )
+        recipe = recipe_of(row, edit)
         recipes.setdefault(recipe.key, recipe)
         return recipe.key
 

@@ -131,13 +131,13 @@ class Worker:
         self._put_on("")
         eraser, task = self._makers[key]
         with means_of(eraser, key, task, self.model, self._store, self.prepared.batch_size) as work:
-            edit = _new_edit(eraser, task, self.model, work)
+            edit = new_edit(eraser, task, self.model, work)
             self._store.put_edit(key, edit)
         # The one that is stored: another process may have been first, and a training need not come out the same.
         return self._store.get_edit(key) or replace(edit, key=key)
 
 
-def _new_edit(eraser: Eraser, task: ErasureTask, model: Model, work: Work | None) -> Edit:
+def new_edit(eraser: Eraser, task: ErasureTask, model: Model, work: Work | None) -> Edit:
     """A new edit, with notes of the model, of what it cost on which machine, and of what it changed."""
     cuda = model.device.startswith("cuda")
     if cuda:

@@ -47,17 +47,17 @@ def count(what, keys):
     with open(log, "a") as file:
         file.writelines(f"{what} {key}\\n" for key in keys)
 
-sample, made, score = images._sample, worker._new_edit, Judge.score
+sample, made, score = images._sample, worker.new_edit, Judge.score
 def _sample(pipe, texts, batch, *rest):
     count("image", [recipe.key for recipe in batch])
     return sample(pipe, texts, batch, *rest)
-def _new_edit(eraser, task, *rest):
+def _slow_edit(eraser, task, *rest):
     count("edit", [eraser.key("", task)])
     return made(eraser, task, *rest)
 def _score(self, pictures, rows, originals=None):
     count("score", rows.key)
     return score(self, pictures, rows, originals)
-images._sample, worker._new_edit, Judge.score = _sample, _new_edit, _score
+images._sample, worker.new_edit, Judge.score = _sample, _slow_edit, _score
 sys.exit(main(sys.argv[2:]))
 """
 

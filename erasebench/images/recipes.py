@@ -1,0 +1,50 @@
+"""From a row of prompts and a protocol to the recipe of its image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from erasebench.config.protocol import Protocol
+from erasebench.images.scheduler import check_steps, make_scheduler, scheduler_identity
+from erasebench.models.load import Model
+from erasebench.recipe import Recipe
+
+
+def recipe_maker(model: Model, protocol: Protocol) -> Callable[[Any, str], Recipe]:
+    """What makes the recipe of one image in a loaded model under a protocol.
+
+    Returns:
+        A function of a row (attributes ``prompt``, ``seed``, ``negative_prompt``, and ``guidance``, ``width`` and
+        ``height``, which may be missing numbers) and of the key of an edit (``""``: the unedited model).
+
+    Raises:
+        UserError: the sampler is not one of this model's, or cannot make so many steps.
+    """
+    scheduler, scheduler_config = scheduler_identity(model.pipe, protocol.scheduler, protocol.scheduler_config)
+    check_steps(make_scheduler(protocol.scheduler, protocol.scheduler_config, model.pipe), protocol.steps)
+    size, rng = protocol.size or model.size, protocol.noise_on(model.device)
+
+    def recipe_of(row: Any, edit: str) -> Recipe:
+        own_guidance = protocol.prompt_guidance and pd.notna(row.guidance)
+        own_size = protocol.prompt_size and pd.notna(row.width) and pd.notna(row.height)
+        return Recipe(
+            model=model.name,
+            revision=model.revision,
+            edit=edit,
+            prompt=row.prompt,
+            negative_prompt=row.negative_prompt or protocol.negative_prompt,
+            seed=int(row.seed),
+            steps=protocol.steps,
+            guidance=float(row.guidance if own_guidance else protocol.guidance),
+            width=int(row.width if own_size else size),
+            height=int(row.height if own_size else size),
+            scheduler=scheduler,
+            scheduler_config=scheduler_config,
+            dtype=model.dtype,
+            rng=rng,
+        )
+
+    return recipe_of
