@@ -1,9 +1,12 @@
-"""SPM: one-dimensional adapters with a gate for each prompt (Lyu et al., CVPR 2024), without their training."""
+"""SPM: one-dimensional adapters with a gate for each prompt (Lyu et al., CVPR 2024).
+
+Their training is :mod:`erasebench.methods.trained.spm`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,16 +17,17 @@ from torch.nn import Module
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.edits.eraser import Change, Edit, Eraser, Hook, Work
 from erasebench.errors import UserError
+from erasebench.methods.adapters.beside import Addition, beside, rank_one
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.closed_form.uce import Uce
 from erasebench.models.encode import encode_prompts
 from erasebench.models.pipeline import Pipeline
-from erasebench.models.targets import named_weight
+from erasebench.models.targets import denoiser, named_weight
 from erasebench.recipe import Recipe
 
 
 class Membrane(Hook):
-    """Adapters ``y + sum_k g_k(prompt) (x d_k) u_k`` beside linear layers, one rank for each concept k.
+    """Adapters ``y + sum_k g_k(prompt) (x d_k) u_k`` beside linear layers and convolutions, one rank a concept k.
 
     The gate g_k is SPM's "facilitated transport": the largest, over the concept's phrases, of the cosine of the prompt's
     and the phrase's embeddings (all rows, flattened) and of the share of the phrase's tokens that the prompt has. Both
@@ -33,8 +37,8 @@ class Membrane(Hook):
     (As released, the gate multiplies both factors, so that it counts squared, and with several concepts every factor of
     one meets every factor of the others. Here each adapter counts once, by itself, as in the paper.)
 
-    Settings: ``phrases``, a list for each concept. Tensors: for every layer ``down.<weight name>`` [k, in] and
-    ``up.<weight name>`` [k, out].
+    Settings: ``phrases``, a list for each concept. Tensors: for every layer ``down.<weight name>`` [k, in] (a
+    convolution's [k, in, kernel, kernel]) and ``up.<weight name>`` [k, out].
     """
 
     name = "spm"
@@ -51,32 +55,32 @@ class Membrane(Hook):
         """
         phrases = [text for texts in self.settings["phrases"] for text in texts]
         self._embedded = dict(zip(phrases, encode_prompts(pipe, phrases)[0], strict=True))
-        with ExitStack() as stack:
-            for name in [key.removeprefix("up.") for key in self.tensors if key.startswith("up.")]:
-                weight, up, down = named_weight(pipe, name), self.tensors[f"up.{name}"], self.tensors[f"down.{name}"]
-                if weight.shape != (up.shape[1], down.shape[1]):
-                    raise UserError(
-                        f"{name}: the model's weight is {list(weight.shape)}, the adapter's [{up.shape[1]}, "
-                        f"{down.shape[1]}]; the edit was made for another model"
-                    )
-                component, _, path = name.removesuffix(".weight").partition(".")
-                layer = getattr(pipe, component).get_submodule(path)
-                handle = layer.register_forward_hook(self._adapter(up.to(weight), down.to(weight)))
-                stack.callback(handle.remove)
-            try:
+        additions = {}
+        for name in [key.removeprefix("up.") for key in self.tensors if key.startswith("up.")]:
+            weight, up, down = named_weight(pipe, name), self.tensors[f"up.{name}"], self.tensors[f"down.{name}"]
+            if weight.shape != (up.shape[1], *down.shape[1:]):
+                raise UserError(
+                    f"{name}: the model's weight is {list(weight.shape)}, the adapter's "
+                    f"{[up.shape[1], *down.shape[1:]]}; the edit was made for another model"
+                )
+            component, _, path = name.removesuffix(".weight").partition(".")
+            if component != "unet":
+                raise UserError(f"{name}: adapters of SPM stand in a UNet; the edit was made for another model")
+            additions[path] = self._addition(down.to(weight), up.to(weight))
+        try:
+            with beside(denoiser(pipe), additions):
                 yield
-            finally:
-                self.gates = None
-                del self._embedded
+        finally:
+            self.gates = None
+            del self._embedded
 
-    def _adapter(self, up: Tensor, down: Tensor) -> Callable[[Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def add(layer: Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            inner = inputs[0] @ down.T
-            if self.gates is not None:
+    def _addition(self, down: Tensor, up: Tensor) -> Addition:
+        def add(layer: Module, inputs: Tensor, output: Tensor) -> Tensor:
+            gates = self.gates
+            if gates is not None:
                 # The passes of a batch follow each other: [all images without the prompt, all images with it].
-                gates = self.gates.repeat(len(inner) // len(self.gates), 1)
-                inner = inner * gates.to(inner).reshape(len(inner), *[1] * (inner.ndim - 2), -1)
-            return output + inner @ up
+                gates = gates.repeat(len(inputs) // len(gates), 1).to(inputs)
+            return rank_one(layer, inputs, down, up, gates)
 
         return add
 

@@ -1,7 +1,7 @@
 """MACE (Lu et al., CVPR 2024), stage 3: fusion of one LoRA a concept into one edit.
 
-The LoRAs come from elsewhere (stage 2 of the method trains them on segmented images, which needs gradients and is not
-here): files as diffusers or peft write them, of ``to_k`` and ``to_v`` of cross-attention.
+The LoRAs come from stage 2 (:mod:`erasebench.methods.trained.mace`), or from elsewhere: files as diffusers or peft write
+them, of ``to_k`` and ``to_v`` of cross-attention.
 
 Example:
     >>> part = text_inputs(pipe)[0]                                                 # doctest: +SKIP

@@ -3,7 +3,7 @@
 In a sentence, what stands beside a concept's name carries the concept too, because the text encoder mixes words: the
 words after it, the end-of-text row and all padding. Stage 1 moves those rows to what they are beside a harmless word.
 The rows of the name itself are no target of it. In the method they are the matter of stage 2, which trains one LoRA a
-concept on segmented images; that needs gradients and is not here. So numbers of stage 1 are not numbers of MACE, and
+concept (:mod:`erasebench.methods.trained.mace`). So numbers of stage 1 are not numbers of MACE, and
 how much of a directly named concept stage 1 alone leaves depends on how much a model reads from the padding.
 Stage 3 is :mod:`erasebench.methods.closed_form.fusion`.
 """
@@ -157,9 +157,24 @@ class Refinement(ClosedForm):
 
     def solve(self, part: TextInput, task: ErasureTask) -> tuple[Change, dict[str, Any]]:
         """The closed-form edit of all targets at once."""
-        defaults = self.settings_by_kind[task.kind]
-        templates = tuple(self.templates or self.default_templates(task.kind))
         pairs = [pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, False)]
+        system, about = self.system(part, task)
+        change, notes = self.refine(part, pairs, self.sentences(task.kind), **system)
+        probe = stacked(part, [text for text in task.retain if text][:64], "content_eos")
+        notes["moved"] |= moved(change, {"retain": probe})
+        return change, {"pairs": [list(pair) for pair in pairs], **about, **notes}
+
+    def sentences(self, kind: str) -> tuple[str, ...]:
+        """Sentences with ``{}`` around a concept of a kind."""
+        return tuple(self.templates or self.default_templates(kind))
+
+    def system(self, part: TextInput, task: ErasureTask) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What holds the weights in place: ``lam``, and with a preserve cache ``keep_gram`` and ``keep_scale``; and notes.
+
+        Raises:
+            UserError: nothing does.
+        """
+        defaults, templates = self.settings_by_kind[task.kind], self.sentences(task.kind)
         kept, about = self._kept(part, task, templates, defaults)
         lam = self.lam
         if lam == 0 and kept is None:
@@ -168,17 +183,9 @@ class Refinement(ClosedForm):
             lam = defaults.lam_alone if self.preserve is None else defaults.lam
         scale = defaults.preserve_scale if self.preserve_scale is None else self.preserve_scale
         scale = scale**2 if self.squared_scale else scale
-        system = {} if kept is None else {"keep_gram": kept, "keep_scale": scale}
-        change, notes = self.refine(part, pairs, templates, lam=lam, **system)
-        probe = stacked(part, [text for text in task.retain if text][:64], "content_eos")
-        notes["moved"] |= moved(change, {"retain": probe})
-        return change, {
-            "pairs": [list(pair) for pair in pairs],
-            "templates": list(templates),
-            "lam": lam,
-            "preserve": {**about, "scale": scale} if about else None,
-            **notes,
-        }
+        system: dict[str, Any] = {"lam": lam} | ({} if kept is None else {"keep_gram": kept, "keep_scale": scale})
+        preserve = {**about, "scale": scale} if about else None
+        return system, {"templates": list(templates), "lam": lam, "preserve": preserve}
 
     def _needs_cache(self, why: str) -> str:
         return (

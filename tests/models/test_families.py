@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from training_helpers import work_in
 
 from erasebench.commands.list import eraser_classes, listing, support
 from erasebench.concepts import Concept, ErasureTask
@@ -17,7 +18,6 @@ from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.edits.edit import Edit
 from erasebench.edits.eraser import Eraser
-from erasebench.edits.work import Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.cure import Cure
 from erasebench.methods.closed_form.linear import ClosedForm, pair_rows
@@ -368,7 +368,7 @@ def test_what_the_table_says_an_eraser_edits_it_edits(request, option, family, t
             assert bool(eraser.refuses(model)) == (family in eraser.partly)  # FLUX.1-dev is what is asked here
             if eraser.trains:
                 eraser = dataclasses.replace(eraser, iterations=1)
-            work = Work(tmp_path, None, lambda done, of: None, 0, "cpu")
+            work = work_in(tmp_path)
             edit = eraser.edit(pipe, TASK, work=work)
             with edit.applied(pipe):
                 pass
