@@ -121,7 +121,7 @@ def test_a_tiny_experiment_runs_whole_and_its_numbers_are_the_embedded_models(tm
     assert len(table) == 6 and table.published.notna().all()
     assert table.measured.isna().all() and table.difference.isna().all(), "no embedded number beside a published one"
     text = (done.folder / "tables" / "published.md").read_text(encoding="utf-8")
-    assert "not run" in text and "4.2~" in text and "not of Stable Diffusion" in text
+    assert "not run" in text and r"4.2\~" in text and "not of Stable Diffusion" in text
     again = quiet()
     assert run(compose([*overrides, *few, "prompts.general=3", "dry_run=true"]), again) is None
     assert re.search(r"2 images to make; time for them here: [0-9.]+ minutes; disk: [0-9.]+ MB", said(again))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,10 @@ from erasebench.runs.about import read_about
 from erasebench.runs.names import TABLES_FOLDER
 from erasebench.tables.layout import EMPTY, column_text, title
 from erasebench.tables.measured_file import read_measured
+from erasebench.texts import escape_markdown
 
 LISTED = 20
 """A card names at most so many concepts, retained texts or layers; ``erasebench.json`` has them all."""
-
-MEANINGFUL = re.compile(r"([\\`*_\[\]<>#|~&$@]|:(?! )|(?<=[wW])\.|^[-+=])")
-"""What may mean something in Markdown: emphasis, links (also bare ones), HTML, headings, tables, formulas, names."""
 
 NOT_MEASURED = (
     "**not run**: the effect of this edit on this model has not been measured. To measure it, give the exported "
@@ -253,12 +250,6 @@ def measured_effect(run: Path, eraser: str, kind: str, task: str) -> str:
     text = ". ".join(escape_markdown(sentence.rstrip(".")) for sentence in sentences) + "."
     note = f"\n\n**{escape_markdown(about.note)}**" if about.note else ""
     return "\n".join(lines) + f"\n\n{text}{note}"
-
-
-def escape_markdown(text: str) -> str:
-    """A text on one line that Markdown shows as it is: no emphasis, link, HTML, table or heading comes out of it."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return MEANINGFUL.sub(r"\\\1", line)
 
 
 def _code(text: Any) -> str:

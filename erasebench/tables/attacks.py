@@ -14,11 +14,13 @@ import pandas as pd
 from rich.console import Console
 
 from erasebench.files import write_text
+from erasebench.progress import say
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.tables.layout import column_text, markdown_table, title
 from erasebench.tables.measure import POOLED, slices_of
 from erasebench.tables.pairs import holm_by_kind, p_text, pair_of
+from erasebench.texts import escape_markdown, to_csv
 
 ATTACK_FIELDS = (
     "task_kind", "eraser", "attack", "role", "metric", "unit", "direction", "clean", "clean_low", "clean_high",
@@ -86,10 +88,13 @@ def write_attacks(attacks: pd.DataFrame, folder: Path) -> list[Path]:
     if not len(attacks):
         return []
     written = [folder / "attacks.csv", folder / "attacks.md"]
-    write_text(written[0], attacks.to_csv(index=False))
+    write_text(written[0], to_csv(attacks))
     parts = []
     for kind in dict.fromkeys(attacks.task_kind):
-        parts += [f"**Attacks, erasing concepts of kind {kind}**", markdown_table(*attack_cells(attacks, kind))]
+        parts += [
+            f"**Attacks, erasing concepts of kind {escape_markdown(kind)}**",
+            markdown_table(*attack_cells(attacks, kind)),
+        ]
     write_text(written[1], "\n\n".join([*parts, ATTACKS_EXPLAINED]) + "\n")
     return written
 
@@ -133,9 +138,9 @@ def print_attacks(attacks: pd.DataFrame, console: Console) -> None:
         head = (
             f"  {row.task_kind}, {title(row.role, row.metric, row.direction, row.unit)}, {row.eraser} + {row.attack}: "
         )
-        console.print(
+        say(
+            console,
             f"{head}{100 * row.clean:.1f} to {100 * row.attacked:.1f} % of {row.n}, "
             f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}], p Holm {p_text(row.p_holm)}",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        )
     console.print()

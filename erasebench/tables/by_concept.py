@@ -10,7 +10,16 @@ from rich.console import Console
 
 from erasebench.edits.label import UNEDITED
 from erasebench.files import write_text
-from erasebench.tables.layout import Layout, column_text, markdown_table, print_columns, title
+from erasebench.tables.layout import (
+    Layout,
+    column_text,
+    markdown_table,
+    print_caption,
+    print_columns,
+    title,
+    without_attacks,
+)
+from erasebench.texts import escape_markdown, to_csv
 
 PRINTED_CONCEPTS = 40
 """Concepts of one column that are printed in the terminal; files have all."""
@@ -68,11 +77,14 @@ def write_concepts(concepts: pd.DataFrame, folder: Path) -> list[Path]:
     if not len(concepts):
         return []
     written = [folder / "by_concept.csv", folder / "by_concept.md"]
-    write_text(written[0], concepts.to_csv(index=False))
+    write_text(written[0], to_csv(without_attacks(concepts)))
     parts = []
     for kind in dict.fromkeys(concepts.task_kind):
         for name, (heads, rows, _) in concept_tables(concepts, kind):
-            parts += [f"**{name}, erasing concepts of kind {kind}**", markdown_table(heads, rows)]
+            parts += [
+                f"**{escape_markdown(name)}, erasing concepts of kind {escape_markdown(kind)}**",
+                markdown_table(heads, rows),
+            ]
     write_text(written[1], "\n\n".join([*parts, CONCEPTS_EXPLAINED]) + "\n")
     return written
 
@@ -88,4 +100,4 @@ def print_concepts(concepts: pd.DataFrame, console: Console) -> None:
             print_columns(f"{kind}, by concept: {name}", cut, range(1, len(heads)), console)
             if len(rows) > PRINTED_CONCEPTS:
                 console.print(f"{len(rows) - PRINTED_CONCEPTS} more concepts are in by_concept.md", highlight=False)
-    console.print(CONCEPTS_EXPLAINED, style="dim", markup=False, highlight=False)
+    print_caption(CONCEPTS_EXPLAINED, console)

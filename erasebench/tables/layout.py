@@ -16,10 +16,12 @@ from rich.text import Text
 
 from erasebench.concepts import ROLE, ROLES
 from erasebench.edits.label import UNEDITED
+from erasebench.errors import printable
 from erasebench.files import write_text
 from erasebench.runs.about import About
 from erasebench.runs.names import MEASURED_FILE
 from erasebench.tables import measure as tables
+from erasebench.texts import escape_latex, escape_markdown, to_csv
 
 ARROWS = {"up": "↑", "down": "↓"}
 ROLE_HEADINGS = {name: role.words for name, role in ROLE.items()} | {"both": "", "cost": ""}
@@ -53,15 +55,11 @@ ATTACKED = (
 ERASER_WIDTH = 24
 """Characters of an eraser's label on one line in the terminal."""
 
+NUMBER = re.compile(r"[-+–0-9., \[\]]*")
+"""A cell that holds numbers alone."""
+
 ABSENT = "–"
 """Where no number is to be expected (the unedited model has no edit)."""
-
-LATEX_ESCAPES = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "\n": " ",
-}  # fmt: skip
 
 
 def title(role: str, metric: str, direction: str, unit: str) -> str:
@@ -172,14 +170,14 @@ def _reasons(measured: pd.DataFrame) -> list[tuple[str, str]]:
 
 def markdown(measured: pd.DataFrame, kind: str, about: About) -> str:
     """One kind's tables in Markdown: pooled with its caption, differences to the unedited model, one a task."""
-    parts = [_markdown_rows(layout(measured, kind)), _markdown_escaped(caption(measured, kind, about))]
+    parts = [_markdown_rows(layout(measured, kind)), escape_markdown(caption(measured, kind, about))]
     differences = layout(measured, kind, of="difference")
     if differences[1]:
         parts += [f"**{_differences(measured)}**", _markdown_rows(differences)]
     tasks = [task for task in dict.fromkeys(measured.task[measured.task_kind == kind]) if task != tables.POOLED]
     if len(tasks) > 1:
         for task in tasks:
-            parts += [f"**Only {_markdown_escaped(task)} erased**", _markdown_rows(layout(measured, kind, task))]
+            parts += [f"**Only {escape_markdown(task)} erased**", _markdown_rows(layout(measured, kind, task))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -192,7 +190,7 @@ def _markdown_rows(table: Layout) -> str:
     heads, rows, marks = table
     lines = [_pipes(heads), "|" + "|".join(["---", *["---:"] * (len(heads) - 1)]) + "|"]
     for row, mark in zip(rows, marks, strict=True):
-        lines.append("| " + " | ".join(_bold([_markdown_escaped(cell) for cell in row], mark, "**{}**".format)) + " |")
+        lines.append("| " + " | ".join(_bold([_markdown_cell(cell) for cell in row], mark, "**{}**".format)) + " |")
     return "\n".join(lines)
 
 
@@ -240,12 +238,22 @@ def write_tables(measured: pd.DataFrame, folder: Path, about: About) -> list[Pat
         The files written.
     """
     written = [folder / MEASURED_FILE]
-    write_text(written[0], (measured if measured.attack.any() else measured.drop(columns="attack")).to_csv(index=False))
+    write_text(written[0], to_csv(without_attacks(measured)))
     for kind in dict.fromkeys(measured.task_kind):
         for suffix, text in ((".md", markdown(measured, kind, about)), (".tex", latex(measured, kind, about))):
             written.append(folder / f"{re.sub(r'[^a-z0-9]+', '-', kind.lower())}{suffix}")
             write_text(written[-1], text)
     return written
+
+
+def print_caption(text: str, console: Console, style: str = "dim") -> None:
+    """Print a sentence of a table as it stands, broken at words to the terminal's width."""
+    console.print(Text(printable(text), style=style))
+
+
+def without_attacks(table: pd.DataFrame) -> pd.DataFrame:
+    """A table without the column of attacks where nothing was attacked."""
+    return table if table.attack.any() else table.drop(columns="attack")
 
 
 def print_tables(measured: pd.DataFrame, about: About, console: Console) -> None:
@@ -258,10 +266,10 @@ def print_tables(measured: pd.DataFrame, about: About, console: Console) -> None
         heads, rows, marks = layout(measured[measured.metric != "peak_memory_mb"], kind)
         shown = [i for i in range(1, len(heads)) if any(row[i] not in (EMPTY, ABSENT) for row in rows)]
         print_columns(kind, (heads, rows, marks), shown, console)
-        console.print(caption(measured, kind, about), style="dim", markup=False, highlight=False)
+        print_caption(caption(measured, kind, about), console)
         console.print()
     for metric, reason in _reasons(measured):
-        console.print(f"not run: {metric}: {reason}", markup=False, highlight=False)
+        print_caption(f"not run: {metric}: {reason}", console, style="")
 
 
 def print_columns(name: str, table: Layout, shown: Sequence[int], console: Console) -> None:
@@ -274,10 +282,11 @@ def print_columns(name: str, table: Layout, shown: Sequence[int], console: Conso
         console: where to print.
     """
     heads, rows, marks = table
-    cells = [[row[0], *(_below(cell) for cell in row[1:])] for row in rows]
+    heads = [printable(head) for head in heads]
+    cells = [[printable(row[0]), *(_below(cell) for cell in row[1:])] for row in rows]
     for number, part in enumerate(_fitting(heads, cells, shown, console.width)):
         drawn = Table(
-            title=Text(f"{name}, more columns" if number else name),
+            title=Text(printable(f"{name}, more columns" if number else name)),
             title_justify="left",
             title_style="bold",
             box=SIMPLE_HEAD,
@@ -314,11 +323,6 @@ def _fitting(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: Seque
     return parts
 
 
-def escape_latex(text: str) -> str:
-    """A text that LaTeX prints as it is."""
-    return "".join(LATEX_ESCAPES.get(character, character) for character in text)
-
-
 def _stacked(head: str) -> Text:
     """A head over several lines, so that columns are as narrow as their numbers."""
     return Text(
@@ -330,10 +334,10 @@ def _bold(row: Sequence[str], mark: Sequence[bool], style: Callable[[str], str])
     return [style(text) if best else text for text, best in zip(row, mark, strict=True)]
 
 
-def _markdown_escaped(text: str) -> str:
-    """A text that Markdown shows as it is, also inside a table."""
-    return re.sub(r"([\\|*`])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
+def _markdown_cell(text: str) -> str:
+    """A cell as Markdown shows it; a number with its interval needs no escapes."""
+    return text if NUMBER.fullmatch(text) else escape_markdown(text)
 
 
 def _pipes(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_markdown_escaped(cell) for cell in cells) + " |"
+    return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"

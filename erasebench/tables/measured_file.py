@@ -12,6 +12,7 @@ from erasebench.errors import Damaged, UserError
 from erasebench.files import read_whole
 from erasebench.runs.names import MEASURED_FILE
 from erasebench.tables.measure import MEASURED_COLUMNS
+from erasebench.texts import from_csv
 
 NUMBERS = ("value", "low", "high", "n", "difference", "difference_low", "difference_high")
 """The columns of numbers; the others are texts."""
@@ -29,6 +30,7 @@ def read_measured(folder: Path) -> pd.DataFrame:
         table = pd.read_csv(io.BytesIO(read_whole(path)), dtype=str, keep_default_na=False)
         if lacking := [name for name in MEASURED_COLUMNS if name not in (*table.columns, "attack")]:
             raise ValueError(f"no column {', '.join(lacking)}")
+        table = from_csv(table)
         # Only an empty cell is a missing number: a concept may be called NA.
         numbers = {name: pd.to_numeric(table[name].where(table[name] != "")).astype(float) for name in NUMBERS}
         if wrong := [name for name in NUMBERS if np.isinf(numbers[name]).any()]:

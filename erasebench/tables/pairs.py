@@ -21,11 +21,13 @@ from scipy import stats as scipy_stats
 from erasebench.concepts import ROLES
 from erasebench.edits.label import UNEDITED
 from erasebench.files import write_text
+from erasebench.progress import say
 from erasebench.scores.estimate import BINARY, CONFIDENCE
 from erasebench.scores.metric import Metric
 from erasebench.scores.paired import holm, paired_difference
 from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
 from erasebench.tables.measure import POOLED, slices_of
+from erasebench.texts import escape_markdown, to_csv
 
 FIELDS = (
     "task_kind", "role", "metric", "unit", "direction", "a", "b", "value_a", "value_b", "difference", "low", "high",
@@ -207,12 +209,16 @@ def write_pairs(pairs: pd.DataFrame, folder: Path) -> list[Path]:
     if not len(pairs):
         return []
     written = [folder / "pairs.csv", folder / "pairs.md"]
-    write_text(written[0], pairs.to_csv(index=False))
+    write_text(written[0], to_csv(pairs))
     parts = []
     for kind in dict.fromkeys(pairs.task_kind):
         part = pairs[pairs.task_kind == kind]
-        parts += [f"**Ranks, erasing concepts of kind {kind}**", markdown_table(*rank_cells(part))]
-        parts += [f"**Pairs, erasing concepts of kind {kind}**", markdown_table(*pair_cells(part)), EXPLAINED]
+        parts += [f"**Ranks, erasing concepts of kind {escape_markdown(kind)}**", markdown_table(*rank_cells(part))]
+        parts += [
+            f"**Pairs, erasing concepts of kind {escape_markdown(kind)}**",
+            markdown_table(*pair_cells(part)),
+            EXPLAINED,
+        ]
     write_text(written[1], "\n\n".join(parts) + "\n")
     return written
 
@@ -259,5 +265,5 @@ def print_ranks(pairs: pd.DataFrame, console: Console) -> None:
         part = found[(found.task_kind == kind) & (found.role == role) & (found.metric == metric)]
         text = ", ".join(f"{row.rank} {row.eraser}" for row in part.itertuples())
         head = f"  {kind}, {title(role, metric, direction, unit)}: "
-        console.print(head + (text or "no eraser is told from another"), markup=False, highlight=False, soft_wrap=True)
+        say(console, head + (text or "no eraser is told from another"))
     console.print()

@@ -13,8 +13,10 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from scipy import stats as scipy_stats
 
+from erasebench.errors import printable
 from erasebench.tables.layout import title
 
 POWER, ALPHA = 0.8, 0.05
@@ -105,7 +107,7 @@ def print_power(pairs: pd.DataFrame, console: Console) -> None:
         return
     for kind, part in rates.groupby("task_kind", sort=False):
         table = Table(
-            title=f"{kind}: prompts and seeds to tell two erasers apart",
+            title=Text(printable(f"{kind}: prompts and seeds to tell two erasers apart")),
             title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
         )  # fmt: skip
         for head in ("column", "A", "B"):
@@ -118,7 +120,12 @@ def print_power(pairs: pd.DataFrame, console: Console) -> None:
             else:
                 wanted = f"{row.needed:.0f}" if math.isfinite(row.needed) else f"over {MOST:,}".replace(",", " ")
             head = title(row.role, row.metric, row.direction, row.unit)
-            table.add_row(head, row.a, row.b, f"{100 * row.difference:+.1f}", str(row.n), wanted)
+            table.add_row(
+                *(Text(printable(name)) for name in (head, row.a, row.b)),
+                f"{100 * row.difference:+.1f}",
+                str(row.n),
+                wanted,
+            )
         console.print(table)
     console.print(
         f"n needed: for {POWER:.0%} power at {ALPHA:.0%}, two-sided, for that pair alone, if it differs by as much as was "

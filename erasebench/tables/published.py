@@ -22,11 +22,13 @@ from rich.table import Table
 from rich.text import Text
 
 from erasebench.edits.label import UNEDITED
-from erasebench.errors import UserError, suggest
+from erasebench.errors import UserError, printable, suggest
 from erasebench.files import write_text
 from erasebench.runs.about import About
+from erasebench.tables.layout import print_caption
 from erasebench.tables.measure import POOLED
 from erasebench.tables.published_match import row_mismatches, run_mismatches
+from erasebench.texts import escape_markdown, to_csv
 
 OBTAINED = {"authors": "read in the authors' own text", "quoted": "quoted by somebody else"}
 """How a number was obtained."""
@@ -265,30 +267,32 @@ def write_beside(table: pd.DataFrame, folder: Path, experiment: Mapping[str, Any
     heads, rows, below = texts(table)
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
 
-    lines = [line(heads), "|" + "---|" * len(heads), *map(line, rows), "", caption(experiment, about)]
-    write_text(folder / "published.csv", table.to_csv(index=False))
-    write_text(folder / "published.md", "\n".join([*lines, "", *(f"- {text}" for text in below)]) + "\n")
+    lines = [line(heads), "|" + "---|" * len(heads), *map(line, rows), "", escape_markdown(caption(experiment, about))]
+    write_text(folder / "published.csv", to_csv(table))
+    write_text(
+        folder / "published.md", "\n".join([*lines, "", *(f"- {escape_markdown(text)}" for text in below)]) + "\n"
+    )
 
 
 def print_beside(table: pd.DataFrame, experiment: Mapping[str, Any], about: About, console: Console) -> None:
     """Print the table; quoted numbers are dim. Of a long one, what was measured and the first of the rest."""
     if not len(table):
-        console.print(
-            f"{experiment['paper']}, {experiment['table']}: {experiment['note']}", markup=False, highlight=False
-        )
+        print_caption(f"{experiment['paper']}, {experiment['table']}: {experiment['note']}", console, style="")
         return
     shown = table.sort_values("measured", key=lambda values: values.isna(), kind="stable")[:SHOWN]
     heads, rows, below = texts(shown)
-    drawn = Table(title=f"{experiment['paper']}, {experiment['table']}", title_justify="left", box=SIMPLE_HEAD)
+    drawn = Table(
+        title=Text(printable(f"{experiment['paper']}, {experiment['table']}")), title_justify="left", box=SIMPLE_HEAD
+    )
     for head in heads:
         drawn.add_column(head, justify="left" if head in ("method", "metric", "of") else "right")
     for cells in rows:
         styles = ["dim" if head == "published" and text.endswith("~") else "" for head, text in zip(heads, cells, strict=True)]  # fmt: skip
-        drawn.add_row(*[Text(text, style=style) for text, style in zip(cells, styles, strict=True)])
+        drawn.add_row(*[Text(printable(text), style=style) for text, style in zip(cells, styles, strict=True)])
     console.print(drawn)
     if len(table) > len(shown):
         console.print(f"{len(table) - len(shown)} more published numbers are in published.md", highlight=False)
     for text in (*below, caption(experiment, about)):
-        console.print(text, style="dim", markup=False, highlight=False)
+        print_caption(text, console)

@@ -20,6 +20,7 @@ from rich.markup import escape
 from erasebench.edits.label import Label, swept_option
 from erasebench.errors import UserError
 from erasebench.files import write_json
+from erasebench.progress import say
 from erasebench.runs.about import About, read_about
 from erasebench.runs.costs import read_costs
 from erasebench.runs.folder import erasers_of, find_runs, metrics_of, read_config, read_plan
@@ -33,6 +34,7 @@ from erasebench.tables import comparable as mixing
 from erasebench.tables import frontier, grid, plots, published
 from erasebench.tables import measure as tables
 from erasebench.tables.comparable import _check_comparable
+from erasebench.tables.layout import print_caption
 from erasebench.tables.numbers import Numbers, numbers_of, side_by_side
 from erasebench.tables.recognised import by_image, recognised
 from erasebench.tables.view import View
@@ -150,14 +152,11 @@ def tabulate_sweep(
     try:
         measured = _together(folders, store, target, console, View(), plugins)
     except UserError as error:
-        console.print(f"no table of the whole sweep: {error}", markup=False, highlight=False)
+        print_caption(f"no table of the whole sweep: {error}", console, style="")
         return None
     write_json(target / SWEPT_FILE, [folder.name for folder in folders])
     at = f" --store {shlex.quote(str(store.root))}" if str(store.root) != "results" else ""
-    console.print(
-        f'pick a setting with: erasebench table {target.name}{at} --best "retained>=0.9"',
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    say(console, f'pick a setting with: erasebench table {target.name}{at} --best "retained>=0.9"')
     return measured
 
 

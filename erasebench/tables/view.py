@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from erasebench.errors import UserError
+from erasebench.progress import say
 from erasebench.runs.about import About
 from erasebench.runs.names import CONFIG_FILE
 from erasebench.runs.sweep import command
@@ -80,4 +81,4 @@ class View:
             except UserError as error:  # a config of an older version
                 lines.append(f"  its command cannot be given: {error}")
             for line in lines:
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                say(console, line)

@@ -30,7 +30,7 @@ from erasebench.edits.edit import Edit
 from erasebench.edits.hook import Hook
 from erasebench.errors import UserError
 from erasebench.export.apply import apply
-from erasebench.export.card import NOT_MEASURED, Card, escape_markdown, measured_effect, model_card
+from erasebench.export.card import NOT_MEASURED, Card, measured_effect, model_card
 from erasebench.export.export import DELTA_FILE, FORMS, export, find_edit, write_export
 from erasebench.export.export import settings as export_settings
 from erasebench.export.lora import FILE, LARGEST, TOLERANCE, lora
@@ -504,12 +504,6 @@ def test_names_have_no_meaning_in_a_card() -> None:
     assert not re.search(r"(?<!\\)<|(?<!\\)\[|^# Head", outside, re.MULTILINE) and "\u202e" not in text
     assert body.count("\n# ") == 1 and len(re.findall(r"^```", body, re.MULTILINE)) == 4
     compile(re.search(r"```python\n(.*?)\n```", body, re.DOTALL)[1], "card", "exec")
-
-
-@given(st.text())
-def test_escaped_text_is_one_line_without_bare_signs(text: str) -> None:
-    shown = escape_markdown(text)
-    assert "\n" not in shown and not re.search(r"(?<!\\)(?:\\\\)*[*_`<\[|]", shown)
 
 
 def test_a_card_has_the_rows_of_its_eraser_and_task_and_keeps_not_run(tmp_path: Path) -> None:

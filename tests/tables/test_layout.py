@@ -8,15 +8,13 @@ import re
 
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from table_helpers import METRICS, make_costs, make_plan, make_scores
 
 from erasebench.runs.about import About
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
-from erasebench.tables.layout import column_text, escape_latex, latex, markdown, print_tables, write_tables
+from erasebench.tables.layout import column_text, latex, markdown, print_tables, write_tables
 
 ABOUT = About(
     model="small (abc, float32)",
@@ -75,7 +73,7 @@ def test_markdown_marks_the_best_and_says_how_it_was_measured(measured: pd.DataF
     assert cells["cure"][1].startswith("**0.0 [0.0, 27.8]**") and cells["uce"][1] == "100.0 [72.2, 100.0]"
     assert cells["none"][heads.index("edit s ↓")] == "–"
     for said in (
-        "small (abc, float32)", "quick v1", "builtin-object v1 (0a1b2c3d)", "classifier@1", "erased n = 10", "95 %",
+        "small (abc, float32)", "quick v1", "builtin-object v1 (0a1b2c3d)", r"classifier\@1", "erased n = 10", "95 %",
         "not of Stable Diffusion", "Wilson", "church, gas pump", "general n = 5 to 10",
     ):  # fmt: skip
         assert said in text, said
@@ -99,24 +97,9 @@ def test_a_table_of_one_eraser_has_no_differences() -> None:
 def test_markdown_survives_any_name(nasty: pd.DataFrame) -> None:
     rows = rows_of(markdown(nasty, "object", ABOUT))
     assert len({len(row) for row in rows}) == 1, "a pipe in a name does not make a column"
-    assert any(r"\|w\| \*s\* \`q\`" in row[0] and "&lt;v>" in row[0] for row in rows)
+    assert any(r"\|w\| \*s\* \`q\`" in row[0] and r"\<v\>" in row[0] for row in rows)
     assert any("not run" in row for row in rows)
-    assert "not run: text_match@2-a_b (no_weights & 5% left)" in markdown(nasty, "object", ABOUT)
-
-
-SPECIAL = {
-    r"\textbackslash{}": "\\", r"\&": "&", r"\%": "%", r"\$": "$", r"\#": "#", r"\_": "_", r"\{": "{", r"\}": "}",
-    r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<", r"\textgreater{}": ">",
-    r"\textbar{}": "|",
-}  # fmt: skip
-
-
-@given(st.text(alphabet=st.sampled_from("ab \\&%$#_{}~^<>|"), max_size=30))
-def test_latex_escapes_are_complete_and_can_be_read_back(text: str) -> None:
-    escaped = escape_latex(text)
-    pattern = "|".join(re.escape(sign) for sign in SPECIAL)
-    assert re.sub(pattern, lambda match: SPECIAL[match.group()], escaped) == text
-    assert not re.search(r"[\\&%$#_{}~^<>|]", re.sub(pattern, "", escaped)), "no special sign is left"
+    assert r"not run: text\_match\@2-a\_b (no\_weights \& 5% left)" in markdown(nasty, "object", ABOUT)
 
 
 def test_latex_is_balanced_and_has_as_many_cells_as_heads(nasty: pd.DataFrame) -> None:

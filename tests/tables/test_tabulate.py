@@ -171,7 +171,7 @@ def test_a_sweep_has_one_table_and_a_plot_the_default_included(store: Store) -> 
     (plot,) = store.root.glob("tables/sweep-*/object-erase_scale.png")
     assert read_picture(plot).width > 500
     (table,) = store.root.glob("tables/sweep-*/object.md")
-    assert "uce erase_scale=1.0" in table.read_text()
+    assert r"uce erase\_scale=1.0" in table.read_text()
 
 
 def test_a_sweep_over_what_cannot_be_compared_says_so_and_ends_well(store: Store) -> None:
