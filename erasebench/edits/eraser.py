@@ -136,7 +136,7 @@ class Eraser(ABC):
             "version": self.version,
             "settings": self.settings,
             "task": {"label": task.label, "key": task.key, "kind": task.kind, **asdict(task)},
-            "seconds": seconds,
+            "seconds": seconds + made.info.get("seconds_before", 0.0),  # of a training that was taken up
             "trained": self.trains,
             "weights": len(made.changes),
             "rank": max((change.rank for change in made.changes.values()), default=0),

@@ -36,9 +36,12 @@ class Cost:
         images: how many are to be made.
         seconds: for all of them; ``None``: images like these have not been made here yet.
         disk_bytes: for all of them; ``None`` likewise.
-        edits: how many are to be made.
+        edits: how many are to be made, but for those that are trained.
         edit_seconds: for all of them; ``None``: no edits of these erasers have been made here yet.
         edit_bytes: for all of them; ``None`` likewise.
+        trainings: how many edits are to be trained.
+        training_seconds: for all of them; ``None``: none with these settings has been done here yet.
+        training_bytes: of these edits; ``None`` likewise.
         searches: how many attacks have to look for something.
         search_seconds: for all of them; ``None``: these attacks have not looked for anything here yet.
     """
@@ -49,18 +52,25 @@ class Cost:
     edits: int = 0
     edit_seconds: float | None = 0.0
     edit_bytes: float | None = 0.0
+    trainings: int = 0
+    training_seconds: float | None = 0.0
+    training_bytes: float | None = 0.0
     searches: int = 0
     search_seconds: float | None = 0.0
 
     @property
     def known_bytes(self) -> int:
         """What is known of the disk that all of it takes."""
-        return int((self.disk_bytes or 0) + (self.edit_bytes or 0))
+        return int((self.disk_bytes or 0) + (self.edit_bytes or 0) + (self.training_bytes or 0))
 
     def __str__(self) -> str:
         lines = [_line(self.images, "images", self.seconds, self.disk_bytes)]
         if self.edits:
             lines.append(_line(self.edits, "edits", self.edit_seconds, self.edit_bytes))
+        if self.trainings:
+            time = "not known yet" if self.training_seconds is None else _duration(self.training_seconds)
+            disk = "not known yet" if self.training_bytes is None else _size(self.training_bytes)
+            lines.append(f"{self.trainings} trainings to do; time for them here: {time}; disk: {disk}")
         if self.searches:
             time = "unknown until the first is done" if self.search_seconds is None else _duration(self.search_seconds)
             lines.append(f"{self.searches} searches of attacks to do; time for them here: {time}")
@@ -70,8 +80,12 @@ class Cost:
 def _line(count: int, what: str, seconds: float | None, size: float | None) -> str:
     unknown = f"unknown until the first {what} are made"
     time = unknown if seconds is None else _duration(seconds)
-    disk = unknown if size is None else f"{size / 1e6:.3g} MB"
+    disk = unknown if size is None else _size(size)
     return f"{count} {what} to make; time for them here: {time}; disk: {disk}"
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e6:.3g} MB"
 
 
 def _duration(seconds: float) -> str:
@@ -89,36 +103,52 @@ def estimate_run(prepared: Prepared, model: Model, plan: Plan, missing: Sequence
     """
     store = prepared.store
     images = estimate(store, [plan.recipes[key] for key in missing], device_name(model.pipe))
-    methods = {key: eraser.name for _, eraser, _, task in prepared.edits() if (key := eraser.key(model.identity, task))}
-    wanted = [name for key, name in methods.items() if not store.edit_path(key).is_file()]
-    seconds, size = _edit_costs(store, wanted, model)
+    edits = {key: eraser for _, eraser, _, task in prepared.edits() if (key := eraser.key(model.identity, task))}
+    wanted = [eraser for key, eraser in edits.items() if not store.edit_path(key).is_file()]
+    made, trained = ([eraser for eraser in wanted if eraser.trains is trains] for trains in (False, True))
+    seconds, size = _edit_costs(store, [eraser.name for eraser in made], model)
+    trained_alike = [_same(eraser.name, eraser.settings) for eraser in trained]
+    training_seconds, training_size = _edit_costs(store, trained_alike, model)
     searches = [plan.searches[job.hash].attack for job in attack_jobs(plan, missing) if not store.get_attack(job.hash)]
     return replace(
         images,
-        edits=len(wanted),
+        edits=len(made),
         edit_seconds=seconds,
         edit_bytes=size,
+        trainings=len(trained),
+        training_seconds=training_seconds,
+        training_bytes=training_size,
         searches=len(searches),
         search_seconds=_search_seconds(store, searches, model),
     )
 
 
-def _edit_costs(store: Store, methods: Sequence[str], model: Model) -> tuple[float | None, float | None]:
-    """Seconds and bytes of edits by their methods, from the median of those made before of a model of that name."""
-    if not methods:
+def _edit_costs(store: Store, wanted: Sequence[str], model: Model) -> tuple[float | None, float | None]:
+    """Seconds and bytes of edits, from the median of those made before of a model of that name.
+
+    Args:
+        store: where edits are.
+        wanted: the method of each edit; of those that are trained, with all settings (:func:`_same`): they decide how long.
+        model: as loaded.
+    """
+    if not wanted:
         return 0.0, 0.0
     here = machine(model)
     seconds: dict[str, list[float]] = {}
     sizes: dict[str, list[int]] = {}
     for path in (store.root / "edits").glob("*.safetensors"):
         notes = store.edit_notes(path.stem)
-        if notes.get("model", {}).get("name") == model.name:
-            sizes.setdefault(notes.get("method", ""), []).append(path.stat().st_size)
-            if notes.get("machine") == here:
-                seconds.setdefault(notes.get("method", ""), []).append(notes["seconds"])
+        if notes.get("model", {}).get("name") != model.name:
+            continue
+        alike = notes.get("method", "")
+        if notes.get("trained"):
+            alike = _same(alike, notes.get("settings", {}))
+        sizes.setdefault(alike, []).append(path.stat().st_size)
+        if notes.get("machine") == here:
+            seconds.setdefault(alike, []).append(notes["seconds"])
     return (
-        sum(median(seconds[name]) for name in methods) if set(methods) <= set(seconds) else None,
-        sum(median(sizes[name]) for name in methods) if set(methods) <= set(sizes) else None,
+        sum(median(seconds[alike]) for alike in wanted) if set(wanted) <= set(seconds) else None,
+        sum(median(sizes[alike]) for alike in wanted) if set(wanted) <= set(sizes) else None,
     )
 
 

@@ -46,19 +46,25 @@ class Checkpoints:
         self.path = folder / "checkpoint.safetensors"
         self.parameters, self.optimizer, self.kept = parameters, optimizer, kept
         self.every = -(-iterations // CHECKPOINTS)
+        self.seconds_before = 0.0
+        """How long the steps took that need not be done again."""
 
-    def save(self, losses: list[float]) -> None:
+    def save(self, losses: list[float], seconds: float) -> None:
         """Write one if it is time: after every fiftieth of the steps.
 
         Args:
             losses: of all steps so far.
+            seconds: that they took.
 
         Raises:
             UserError: the folder is full or not writable.
         """
         if len(losses) % self.every:
             return
-        tensors: dict[str, Tensor] = {"losses": torch.tensor(losses, dtype=torch.float64)}
+        tensors: dict[str, Tensor] = {
+            "losses": torch.tensor(losses, dtype=torch.float64),
+            "seconds": torch.tensor([seconds], dtype=torch.float64),
+        }
         tensors |= {f"kept.{name}": tensor.detach().cpu().clone() for name, tensor in self.kept.items()}
         for name, parameter in self.parameters.items():
             tensors[f"value.{name}"] = parameter.detach().cpu().clone()
@@ -77,6 +83,7 @@ class Checkpoints:
             kept = {name: tensors[f"kept.{name}"] for name in self.kept}
             moments = {name: {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS} for name in self.parameters}
             losses = tensors["losses"].tolist()
+            seconds = tensors["seconds"].item()
         except FileNotFoundError:
             return []
         except (SafetensorError, KeyError) as error:
@@ -92,5 +99,6 @@ class Checkpoints:
                 self.optimizer.state[parameter] = dict(
                     zip(MOMENTS, (step, *(moment.to(parameter) for moment in rest)), strict=True)
                 )
+        self.seconds_before = seconds
         log.info("training goes on after %d steps (%s)", len(losses), self.path)
         return losses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -128,7 +129,8 @@ def train(
         after: called after each step with its number, under ``no_grad``.
 
     Returns:
-        Notes for the edit: the loss's first and last value and its curve, and the number of parameters.
+        Notes for the edit: the loss's first and last value and its curve, the number of parameters, and the seconds of
+        the steps that were done before a kill.
 
     Raises:
         UserError: nothing is trained; a loss or gradient that is not finite, or a loss that has grown without bound
@@ -141,6 +143,7 @@ def train(
     optimizer = optimization.adam(parameters.values(), lr=eraser.lr, **optimization.options)
     checkpoints = Checkpoints(work.folder, parameters, optimizer, eraser.iterations, kept or {})
     losses = checkpoints.resume()
+    began = time.perf_counter() - checkpoints.seconds_before
     for step in range(len(losses), eraser.iterations):
         for group in optimizer.param_groups:
             group["lr"] = eraser.lr * optimization.rate(step)
@@ -156,11 +159,12 @@ def train(
         losses.append(loss.item())
         with torch.no_grad():
             after(step)
-        checkpoints.save(losses)
+        checkpoints.save(losses, time.perf_counter() - began)
         work.advance(step + 1, eraser.iterations)
     return {
         "loss": {"first": losses[0], "last": losses[-1]},
         "loss_curve": curve(losses),
+        **({"seconds_before": checkpoints.seconds_before} if checkpoints.seconds_before else {}),
         "trained_parameters": sum(parameter.numel() for parameter in parameters.values()),
     }
 

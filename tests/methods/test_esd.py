@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -241,6 +242,8 @@ def test_killed_by_the_system_the_same_command_ends_in_the_same_edit(small_pipe,
     first, second = load_file(one), load_file(two)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     assert not list(killed.glob("work/*"))
+    whole_notes, taken_up = (json.loads(path.with_suffix(".json").read_text()) for path in (one, two))
+    assert "seconds_before" not in whole_notes and 0 < taken_up["seconds_before"] < taken_up["seconds"]
 
 
 def test_the_concepts_of_a_joint_task_take_turns(tiny_random_pipe, work):
