@@ -61,7 +61,13 @@ def fingerprint(pipe: Pipeline) -> dict[str, Any]:
         for name, module in network.named_modules():
             place = f"{part}.{name}".rstrip(".")
             prints[f"the mode (train or eval) of {place}"] = module.training
-            prints[f"the forward hooks of {place}"] = (*module._forward_pre_hooks, *module._forward_hooks)
+            prints[f"the forward hooks of {place}"] = [
+                number
+                for hooks in (module._forward_pre_hooks, module._forward_hooks)
+                for number, hook in hooks.items()
+                # transformers puts in what collects hidden states when they are first asked for, and leaves it there.
+                if not str(getattr(hook, "__module__", "")).startswith("transformers.")
+            ]
     return prints
 
 

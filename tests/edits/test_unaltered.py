@@ -228,3 +228,14 @@ def test_a_part_of_a_larger_tensor_has_bits_of_its_own():
 
 def test_two_prints_of_one_pipeline_are_equal(tiny_random_sdxl_pipe):
     assert fingerprint(tiny_random_sdxl_pipe) == fingerprint(tiny_random_sdxl_pipe)
+
+
+def test_the_first_edit_of_a_freshly_loaded_model_is_not_taken_for_an_alteration(
+    tiny_random_sdxl_pipe, church_task, tmp_path
+):
+    """transformers puts hooks into a text encoder when its hidden states are first asked for, as SDXL's are."""
+    tiny_random_sdxl_pipe.save_pretrained(tmp_path)
+    fresh = type(tiny_random_sdxl_pipe).from_pretrained(tmp_path)
+    assert not any(module._forward_hooks for module in fresh.text_encoder.modules())
+    assert Uce().edit(fresh, church_task).changes
+    assert keys_on(fresh) == ()

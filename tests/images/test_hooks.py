@@ -15,6 +15,7 @@ from erasebench.errors import UserError
 from erasebench.images.generate import generate
 from erasebench.images.scheduler import scheduler_identity
 from erasebench.methods.adapters.spm import Membrane
+from erasebench.methods.guards.adavd import ErasedValues, JoinedValues
 from erasebench.methods.guards.negative_prompt import NegativeText
 from erasebench.methods.guards.safree import FilteredText, Reattended
 from erasebench.methods.guards.sld import PRESETS, SafeGuidance
@@ -112,12 +113,20 @@ def filtered(pipe) -> tuple[dict, dict]:
         return {"alpha": -1.0, "slope": 0.0, "offset": -50.0}, {"concepts": pipe.text_encoder(ids).pooler_output}
 
 
+def valued(pipe) -> tuple[dict, dict]:
+    """AdaVD's settings and tensors, strong enough to be seen in a random network."""
+    concepts = torch.randn(2, 24, generator=torch.Generator().manual_seed(0))
+    return {"slope": 0.0, "threshold": 0.0, "strength": 20.0}, {"concepts": concepts}
+
+
 HOOKS = {
     "test_everything": lambda pipe: Everything(),
     "negative_prompt": lambda pipe: NegativeText({"text": "a church"}),
     "spm": membrane,
     "safree": lambda pipe: FilteredText(*filtered(pipe)),
     "safree_reattention": lambda pipe: Reattended(*filtered(pipe)),
+    "adavd": lambda pipe: ErasedValues(*valued(pipe)),
+    "adavd_joined": lambda pipe: JoinedValues(*valued(pipe)),
     "sld": lambda pipe: SafeGuidance({"text": "a church", **PRESETS["max"]}),
 }
 """One hook of every kind that there is, by name."""
