@@ -6,7 +6,6 @@ and several calls at once share the work (:mod:`erasebench.runs.jobs`).
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from erasebench.runs.folder import open_run
 from erasebench.runs.jobs import Tally, attack_jobs, jobs, score_job, share_out
 from erasebench.runs.plan import Plan, Prepared, make_plan, prepare
 from erasebench.runs.state import Part, note_error, parts_of, still_lacking
+from erasebench.runs.sweep import store_option
 from erasebench.runs.worker import Worker
 from erasebench.scores.metric import Metric
 from erasebench.scores.scoring import Unscored, chunks_to_score
@@ -255,10 +255,8 @@ def _score(metrics: Sequence[Metric], prepared: Prepared, model: Model, plan: Pl
 def _say_what_is_left(folder: Path, there: Sequence[Part], prepared: Prepared, console: Console) -> None:
     """Print what the other parts of a run are still to make, and what makes the tables in the end."""
     lacking = ", ".join(str(part) for part in there if part.lacks) or "nothing"
-    root = shlex.quote(str(prepared.store.root))
-    at = "" if root == "results" else f" --store {root}"
     say(
         console,
         f"part {prepared.share.number} of {prepared.share.of} is done; missing in all parts: {lacking}. "
-        f"When nothing is: erasebench finish {folder.name}{at}",
+        f"When nothing is: erasebench finish {folder.name}{store_option(prepared.store.root)}",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shlex
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from erasebench.report.names import Names
 from erasebench.report.provenance import provenance
 from erasebench.report.runs import Run
 from erasebench.report.thumbnails import suffix
+from erasebench.runs.sweep import store_option
 from erasebench.store import Store
 from erasebench.tables import grid, published
 from erasebench.tables import layout as table_files
@@ -126,7 +126,6 @@ def _head_groups(heads: Sequence[Head]) -> list[tuple[str, int]]:
 
 
 def _site(runs: Sequence[Run], nav: list[Link], store: Store, incomplete: bool = False) -> dict[str, Any]:
-    root = str(store.root)
     return {
         "title": "Concept erasure",
         "heading": summary.heading(runs),
@@ -136,7 +135,7 @@ def _site(runs: Sequence[Run], nav: list[Link], store: Store, incomplete: bool =
         "note": next((run.about.note for run in runs if run.about and run.about.note), ""),
         "embedded": all(run.embedded for run in runs),
         "incomplete": incomplete,
-        "store_option": "" if root == "results" else f" --store {shlex.quote(root)}",
+        "store_option": store_option(store.root),
     }
 
 

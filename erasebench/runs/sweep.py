@@ -112,6 +112,11 @@ def command(folders: Sequence[Path], label: str, option: str | None = None) -> s
     return None if chosen is None else f"erasebench run {shlex.join([*chosen, *kept])}"
 
 
+def store_option(root: Path) -> str:
+    """What a command that is printed says of the results folder, with a space before it: nothing of the default one."""
+    return "" if str(root) == "results" else f" --store {shlex.quote(str(root))}"
+
+
 def _overrides(wanted: Mapping[str, Any], kept: Sequence[str]) -> list[str] | None:
     """The fewest overrides that give an eraser beside others, or ``None``."""
     best: list[str] | None = None

@@ -15,6 +15,7 @@ import pandas as pd
 from erasebench.errors import UserError
 from erasebench.runs.about import About, read_about
 from erasebench.runs.manifest import read_manifest
+from erasebench.runs.sweep import store_option
 
 METRIC = "metric "
 """How the keys of metrics begin in what :func:`said` returns."""
@@ -45,7 +46,7 @@ def check_same(folders: Sequence[Path]) -> About:
                 raise UserError(
                     f"runs {said_by[key]} and {folder.name} cannot stand in one table: {what} differs "
                     f"({common[key]} and {value}); for columns of their own: "
-                    f"erasebench table {said_by[key]} {folder.name} --allow-mixed"
+                    f"erasebench table {said_by[key]} {folder.name} --allow-mixed{store_option(folder.parent.parent)}"
                 )
             said_by.setdefault(key, folder.name)
     abouts = [read_about(folder) for folder in folders]
@@ -90,11 +91,10 @@ def _short(key: str, values: Mapping[str, str]) -> str:
 
 def labelled(measured: pd.DataFrame, label: str) -> pd.DataFrame:
     """A tidy table whose metrics carry a label, so that each has columns of its own: ``judge [default v1]@2``."""
-    names = {"edit_seconds": "edit s", "peak_memory_mb": "peak MB"}
 
     def rename(metric: str) -> str:
         name, at, version = metric.partition("@")
-        return f"{names.get(name, name)} [{label}]{at}{version}"
+        return f"{name} [{label}]{at}{version}"
 
     return measured.assign(metric=measured.metric.map(rename))
 

@@ -64,7 +64,8 @@ ABSENT = "–"
 
 def title(role: str, metric: str, direction: str, unit: str) -> str:
     """A column's head: ``judge % erased ↓``. The version is in the caption."""
-    name = NAMES.get(metric, metric.partition("@")[0])
+    base, bracket, machine = metric.partition("@")[0].partition(" [")
+    name = NAMES.get(base, base) + bracket + machine
     words = [name, unit, ROLE_HEADINGS.get(role, role), ARROWS.get(direction, "")]
     return " ".join(word for word in words if word)
 
@@ -263,7 +264,7 @@ def print_tables(measured: pd.DataFrame, about: About, console: Console) -> None
     the files, and what is too wide for one table goes into a second one.
     """
     for kind in dict.fromkeys(measured.task_kind):
-        heads, rows, marks = layout(measured[measured.metric != "peak_memory_mb"], kind)
+        heads, rows, marks = layout(measured[~measured.metric.str.startswith("peak_memory_mb")], kind)
         shown = [i for i in range(1, len(heads)) if any(row[i] not in (EMPTY, ABSENT) for row in rows)]
         print_columns(kind, (heads, rows, marks), shown, console)
         print_caption(caption(measured, kind, about), console)

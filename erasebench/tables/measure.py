@@ -25,7 +25,7 @@ POOLED = "all"
 """The task of a row that is pooled over all tasks of a kind."""
 
 COST_DIRECTIONS = {"edit_seconds": "down", "peak_memory_mb": "down"}
-"""What an edit costs, as rows of their own; the metric is the name here."""
+"""What an edit costs, as rows of their own; the metric is the name here, with the machine if there are several."""
 
 NO_NUMBER = (
     "it gives no number for these prompts (their labels are unknown to it, they are too few, or its reference images "
@@ -283,21 +283,20 @@ def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
 
 
 def _cost_rows(costs: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    machines = ", ".join(sorted(set(costs.machine)))
-    apart = f"the edits were made on different machines ({machines})" if costs.machine.nunique() > 1 else ""
-    for (kind, eraser), part in costs.groupby(["task_kind", "eraser"], sort=False):
+    """A row a cost; those of several machines are columns of their own, since seconds of two are not to be compared."""
+    apart = costs.machine.nunique() > 1
+    for (kind, eraser, machine), part in costs.groupby(["task_kind", "eraser", "machine"], sort=False):
+        # An @ would begin a version: "Xeon CPU @ 2.20GHz".
+        where = f" [{machine.replace('@', 'at') or 'machine unknown'}]" if apart else ""
         for name, direction in COST_DIRECTIONS.items():
             values = part[name].astype(float)
             if values.notna().any():
                 identity = {
-                    "task_kind": kind, "eraser": eraser, "task": POOLED, "role": "cost", "metric": name,
+                    "task_kind": kind, "eraser": eraser, "task": POOLED, "role": "cost", "metric": f"{name}{where}",
                     "unit": "", "direction": direction, "attack": "",
                 }  # fmt: skip
-                if apart:  # seconds of two machines are no column; each edit's own are in its notes
-                    yield identity | _cells(not_run(), reason=apart)
-                else:
-                    cost = mean_estimate(values)
-                    yield identity | _cells(replace(cost, low=0.0) if cost.low < 0 else cost)  # no cost is below 0
+                cost = mean_estimate(values)
+                yield identity | _cells(replace(cost, low=0.0) if cost.low < 0 else cost)  # no cost is below 0
 
 
 def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:

@@ -7,7 +7,6 @@ store say what was measured.
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
@@ -17,7 +16,7 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from erasebench.edits.label import Label, swept_option
+from erasebench.edits.label import Label, row_text, swept_option
 from erasebench.errors import UserError
 from erasebench.files import write_json
 from erasebench.progress import say
@@ -27,6 +26,7 @@ from erasebench.runs.folder import erasers_of, find_runs, metrics_of, read_confi
 from erasebench.runs.manifest import read_manifest
 from erasebench.runs.names import GRIDS_FOLDER, SWEPT_FILE, TABLES_FOLDER
 from erasebench.runs.state import check_finished
+from erasebench.runs.sweep import store_option
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.store import Store
@@ -155,8 +155,9 @@ def tabulate_sweep(
         print_caption(f"no table of the whole sweep: {error}", console, style="")
         return None
     write_json(target / SWEPT_FILE, [folder.name for folder in folders])
-    at = f" --store {shlex.quote(str(store.root))}" if str(store.root) != "results" else ""
-    say(console, f'pick a setting with: erasebench table {target.name}{at} --best "retained>=0.9"')
+    say(
+        console, f'pick a setting with: erasebench table {target.name}{store_option(store.root)} --best "retained>=0.9"'
+    )
     return measured
 
 
@@ -218,24 +219,30 @@ def join_runs(folders: Sequence[Path], store: Store, rates: str = WILSON, plugin
     costs = [read_costs(folder, plan, store) for folder, plan in zip(folders, plans, strict=True)]
     if option and len(folders) > 1:
         # Their one table says for every row what was varied, also where it has its default.
-        for frames, labels in zip(zip(plans, costs, strict=True), own, strict=True):
-            for frame in frames:
-                frame["eraser"] = frame.eraser.map({text: label.showing(option).text for text, label in labels.items()})
-        own = [{(shown := label.showing(option)).text: shown for label in labels.values()} for labels in own]
+        for rows, cost_rows, labels in zip(plans, costs, own, strict=True):
+            shown = {
+                row_text(text, attack): row_text(label.showing(option).text, attack)
+                for text, label in labels.items()
+                for attack in ("", *rows.attack.unique())
+            }
+            rows["eraser"], cost_rows["eraser"] = rows.eraser.map(shown), cost_rows.eraser.map(shown)
+        own = [{label.showing(option).text: label.showing(option) for label in labels.values()} for labels in own]
     plan = pd.concat(plans, ignore_index=True).drop_duplicates(["eraser", "task_kind", "task", "prompt_id", "key"])
     _check_comparable(plan)
     cost = pd.concat(costs, ignore_index=True).drop_duplicates(["eraser", "task_kind", "task"])
     metrics = list(by_id.values())
     scores = _scores(store, metrics)
-    every = {text: label for labels in own for text, label in labels.items()}
+    every = {text: Label(text) for text in plan.eraser.unique()}  # one under an attack is its text, and nothing more
+    every |= {text: label for labels in own for text, label in labels.items()}
     measured = tables.measure(plan, scores, metrics, not_run_because=not_run, costs=cost, rates=rates)
     return Joint(plan.reset_index(drop=True), cost, metrics, not_run, about, option, every, measured, scores)
 
 
 def _labels(folder: Path, plan: pd.DataFrame) -> dict[str, Label]:
-    """The labels of a run's rows; one that the run does not explain is its text, and nothing more."""
-    known = erasers_of(folder)
-    return {text: known[text][0] if text in known else Label(text) for text in dict.fromkeys(plan.eraser)}
+    """The labels of a run's erasers; one that the run does not explain is its text, and nothing more."""
+    explained = erasers_of(folder)
+    erasers = dict.fromkeys(plan.eraser[plan.attack == ""])
+    return {text: explained[text][0] if text in explained else Label(text) for text in erasers}
 
 
 def _together(

@@ -15,6 +15,7 @@ from erasebench.models.load import load_model
 from erasebench.runs.costs import COST_COLUMNS, read_costs
 from erasebench.runs.environment import machine
 from erasebench.store import Store
+from erasebench.tables.layout import layout
 from erasebench.tables.measure import measure
 
 CPU, GPU = "cpu Some CPU, 2 threads", "cuda NVIDIA H100"
@@ -55,11 +56,28 @@ def test_a_cpu_has_no_peak_memory_of_an_edit(plan: pd.DataFrame, tmp_path: Path)
     assert set(table.metric) == {"edit_seconds"}
 
 
-def test_seconds_of_two_machines_are_no_column(plan: pd.DataFrame, tmp_path: Path) -> None:
+def test_seconds_of_two_machines_are_two_columns_and_none_is_lost(plan: pd.DataFrame, tmp_path: Path) -> None:
     costs = read_costs(tmp_path, plan, stored(tmp_path, plan, {"cure": CPU, "uce": GPU}))
+    measured = measure(plan, make_scores(plan), METRICS, costs=costs)
+    seconds = costs_of(measured)[lambda table: table.metric.str.startswith("edit_seconds")]
+    assert dict(zip(seconds.eraser, seconds.metric, strict=True)) == {
+        "cure": f"edit_seconds [{CPU}]", "uce": f"edit_seconds [{GPU}]",
+    }  # fmt: skip
+    assert set(seconds.value) == {2.0}
+    heads, rows, marks = layout(measured, "object")
+    columns = [heads.index(f"edit s [{machine}] ↓") for machine in (CPU, GPU)]
+    by_eraser = {row[0]: [row[column] for column in columns] for row in rows}
+    assert by_eraser == {"none": ["–", "–"], "cure": ["2.00", "–"], "uce": ["–", "2.00"]}
+    assert not any(mark[column] for mark in marks for column in columns), "alone in a column nothing is best"
+
+
+def test_edits_of_one_eraser_on_two_machines_count_apart(plan: pd.DataFrame, tmp_path: Path) -> None:
+    costs = read_costs(tmp_path, plan, stored(tmp_path, plan, {"cure": CPU, "uce": CPU}))
+    costs.loc[0, ["machine", "edit_seconds"]] = ["cpu Xeon @ 2.20GHz", 8.0]
     table = costs_of(measure(plan, make_scores(plan), METRICS, costs=costs))
-    assert len(table) and table.value.isna().all()
-    assert all(reason == f"the edits were made on different machines ({CPU}, {GPU})" for reason in table.reason)
+    ours = table[table.eraser == costs.eraser[0]].set_index("metric")
+    assert ours.value.to_dict() == {"edit_seconds [cpu Xeon at 2.20GHz]": 8.0, f"edit_seconds [{CPU}]": 2.0}
+    assert set(ours.n) == {1}
 
 
 def test_an_edit_that_is_gone_costs_nothing_that_is_known(plan: pd.DataFrame, tmp_path: Path) -> None:

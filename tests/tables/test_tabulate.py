@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from picture_helpers import read_picture
 from table_helpers import ABOUT, finish, make_plan, make_store, printed, quiet, tabulate, tabulate_sweep
 
-from erasebench.edits.label import UNEDITED, Label
+from erasebench.cli import main
+from erasebench.edits.label import UNEDITED, Label, row_text
 from erasebench.errors import UserError
 from erasebench.runs.folder import find_runs
 from erasebench.store import Store
@@ -172,6 +174,30 @@ def test_a_sweep_has_one_table_and_a_plot_the_default_included(store: Store) -> 
     assert read_picture(plot).width > 500
     (table,) = store.root.glob("tables/sweep-*/object.md")
     assert r"uce erase\_scale=1.0" in table.read_text()
+
+
+def test_attacked_rows_of_a_sweep_say_what_was_varied_as_the_clean_ones_do(store: Store) -> None:
+    plan = make_plan(erasers=("none", "uce", "uce erase_scale=5.0"), prompts=2)
+    hit = plan[plan.role == "erase"]
+    plan = pd.concat([plan, hit.assign(eraser=[row_text(name, "ring") for name in hit.eraser], attack="ring")])
+    folders = []
+    for label in (Label("uce", {}, {"erase_scale": 1.0}), Label("uce", {"erase_scale": 5.0})):
+        own = {UNEDITED: Label(UNEDITED), label.text: label}
+        rows = plan[plan.eraser.isin([row_text(text, attack) for text in own for attack in ("", "ring")])]
+        folders.append(finish(store, f"scale-{len(folders)}", rows.reset_index(drop=True), labels=own))
+    measured = tabulate_sweep(folders, quiet())
+    clean = {"none", "uce erase_scale=1.0", "uce erase_scale=5.0"}
+    assert set(measured.eraser) == clean | {f"{name} + ring" for name in clean}
+    assert measured.eraser.notna().all()
+
+
+def test_the_command_that_mixes_runs_finds_them(store: Store) -> None:
+    for name, protocol in (("mine", ABOUT.protocol), ("yours", "another")):
+        finish(store, name, make_plan(prompts=1), about=replace(ABOUT, protocol=protocol))
+    with pytest.raises(UserError) as refused:
+        tabulate(["mine", "yours"], str(store.root), console=quiet())
+    program, *arguments = shlex.split(str(refused.value).partition("for columns of their own: ")[2])
+    assert program == "erasebench" and main([*arguments, "--plugins", "table_helpers"]) == 0
 
 
 def test_a_sweep_over_what_cannot_be_compared_says_so_and_ends_well(store: Store) -> None:
