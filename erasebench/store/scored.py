@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from erasebench.errors import Damaged
 from erasebench.store import shards
 
 
@@ -19,11 +18,11 @@ class Scored:
     Args:
         folder: of the metric's records.
         by: ``key`` and the metric's inputs.
-        damaged: called with each shard that does not parse.
+        left_out: called with each shard whose rows cannot be used.
     """
 
-    def __init__(self, folder: Path, by: Sequence[str], damaged: Callable[[Damaged], None]) -> None:
-        self.folder, self.by, self.damaged = folder, list(by), damaged
+    def __init__(self, folder: Path, by: Sequence[str], left_out: shards.LeftOut) -> None:
+        self.folder, self.by, self.left_out = folder, list(by), left_out
         self._read: set[Path] = set()
         self._rows: set[tuple[Any, ...]] = set()
 
@@ -33,7 +32,7 @@ class Scored:
         Raises:
             UserError: the records cannot be read now.
         """
-        new = shards.read(self.folder, self.by, self.damaged, columns=self.by, read_before=self._read)
+        new = shards.read(self.folder, self.by, self.left_out, columns=self.by, read_before=self._read)
         self._rows.update(_values(new[self.by]))
         return np.array([row not in self._rows for row in _values(rows[self.by])], dtype=bool)
 

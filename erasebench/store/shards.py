@@ -32,6 +32,23 @@ HASH_DIGITS = 16
 _NAME = re.compile(r"(\d{20})-([0-9a-f]{16})\.parquet")
 
 
+class LacksColumns(UserError):
+    """A shard that is whole, and was written before a column was asked for: it is left out, and never set aside.
+
+    Args:
+        path: of the shard.
+        columns: that it lacks.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        super().__init__(f"{path} is left out: it has no column {', '.join(columns)}, which is asked for now")
+        self.path = path
+
+
+LeftOut = Callable[[Damaged | LacksColumns], None]
+"""Called with each shard whose rows are absent from what is read."""
+
+
 def encode(rows: pd.DataFrame) -> bytes:
     """Rows as the bytes of a shard.
 
@@ -67,7 +84,7 @@ def write(folder: Path, data: bytes) -> None:
 def read(
     folder: Path,
     by: Sequence[str],
-    damaged: Callable[[Damaged], None],
+    left_out: LeftOut,
     *,
     columns: Sequence[str] | None = None,
     types: Mapping[str, pa.DataType] | None = None,
@@ -78,7 +95,8 @@ def read(
     Args:
         folder: of shards; need not be there.
         by: columns that every shard must have: the first a key, the others plain values.
-        damaged: called with each shard that does not parse or does not go with those before it; its rows are absent.
+        left_out: called with each shard that does not parse, does not go with those before it, or lacks a column of
+            ``by`` beside the key; its rows are absent.
         columns: read no others.
         types: of columns, where a shard has them.
         read_before: shards that are left out; those that are read now are added.
@@ -91,12 +109,12 @@ def read(
     """
     tables: list[pa.Table] = []
     schema = pa.schema({})
-    for path, table in _tables(folder, by, damaged, columns, types or {}, read_before).items():
+    for path, table in _tables(folder, by, left_out, columns, types or {}, read_before).items():
         try:
             schema = pa.unify_schemas([schema, table.schema], promote_options="permissive")
             tables.append(table)
         except pa.ArrowException as error:
-            damaged(Damaged(path, f"its columns do not go with those of other shards: {error}"))
+            left_out(Damaged(path, f"its columns do not go with those of other shards: {error}"))
     if not tables:
         return pd.DataFrame(columns=list(by))
     return pa.concat_tables(tables, promote_options="permissive").to_pandas()
@@ -183,7 +201,7 @@ def _bytes(table: pa.Table) -> bytes:
 def _tables(
     folder: Path,
     by: Sequence[str],
-    damaged: Callable[[Damaged], None],
+    left_out: LeftOut,
     columns: Sequence[str] | None,
     types: Mapping[str, pa.DataType],
     read_before: set[Path] | None,
@@ -200,9 +218,9 @@ def _tables(
                 continue
             try:
                 parsed[path] = _parsed(path, by, columns, types)
-            except Damaged as error:
+            except (Damaged, LacksColumns) as error:
                 parsed[path] = None
-                damaged(error)
+                left_out(error)
             except FileNotFoundError:
                 if path not in gone:
                     gone.add(path)
@@ -223,6 +241,8 @@ def _parsed(path: Path, by: Sequence[str], columns: Sequence[str] | None, types:
         file = pq.ParquetFile(pa.BufferReader(data))
         names = file.schema_arrow.names
         if lacking := [column for column in by if column not in names]:
+            if lacking[0] != by[0]:
+                raise LacksColumns(path, lacking)
             raise ValueError(f"no column {', '.join(lacking)}")
         if len(set(names)) < len(names):
             raise ValueError("two columns of one name")
@@ -238,7 +258,7 @@ def _parsed(path: Path, by: Sequence[str], columns: Sequence[str] | None, types:
         if not name:  # not checked by a hash: whether all of it can be used is tried
             table.validate(full=True)
             table.to_pandas()
-    except MemoryError:
+    except (MemoryError, LacksColumns):
         raise
     except Exception as error:  # whatever Arrow raises: the bytes are all there, so they are wrong
         raise Damaged(path, " ".join(str(error).split())[:200]) from error

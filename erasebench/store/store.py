@@ -107,9 +107,9 @@ class Store:
             self._rows = self._unrecorded(set(recorded["key"]))
             self.flush()
 
-    def _damaged(self, error: Damaged) -> None:
-        """What happens to a damaged file: it is set aside, or left with a warning."""
-        if self.mends:
+    def _damaged(self, error: Damaged | shards.LacksColumns) -> None:
+        """What happens to a damaged file: it is set aside, or left with a warning; one that is whole is always left."""
+        if self.mends and isinstance(error, Damaged):
             set_aside(error.path, error.why)
         else:
             self._warn(error.path, error)

@@ -165,3 +165,17 @@ def test_a_shard_cannot_hold_everything_and_says_what(store):
     with pytest.raises(ValueError, match="no column 'key'"):
         store.put_scores("judge@1", pd.DataFrame({"value": [1.0]}))
     assert not (store.root / "records").exists()
+
+
+@pytest.mark.parametrize("mends", [True, False])
+def test_a_shard_from_before_a_column_was_asked_for_is_left_out_and_stays(store, caplog, mends):
+    store = Store(store.root, mends=mends)
+    store.put_scores("m@1", pd.DataFrame({"key": ["a" * 32], "value": [0.1]}))
+    (old,) = store.root.glob("records/m@1/*.parquet")
+    store.put_scores("m@1", pd.DataFrame({"key": ["b" * 32], "label": ["x"], "value": [0.2]}))
+    rows = pd.DataFrame({"key": ["a" * 32, "b" * 32], "label": ["x", "x"]})
+    assert list(store.scores("m@1", ["label"]).key) == ["b" * 32]
+    assert list(store.scored("m@1", ["label"]).lacks(rows)) == [True, False]
+    assert old.is_file() and not list(store.root.glob("records/m@1/*.broken"))
+    assert f"{old} is left out: it has no column label, which is asked for now" in caplog.text
+    assert set(store.scores("m@1", []).key) == {"a" * 32, "b" * 32}, "a metric that asks for less has all of it"
