@@ -15,8 +15,9 @@ from typing import Any
 from erasebench.errors import UserError
 from erasebench.files import disk_errors
 
-WAIT_SECONDS = 60
-"""For the database and its lock; the others hold them for milliseconds."""
+WAIT_SECONDS = 600
+"""For the database and its lock. The others hold them for milliseconds; on a busy machine the first one, which makes the
+tables, takes a minute."""
 
 
 class Trials:

@@ -15,19 +15,22 @@ pytest.importorskip("optuna")
 from erasebench.runs.trials import Trials  # noqa: E402
 
 HOLD = """
-import sys, time
+import sys
 from erasebench.runs.trials import Trials
 with Trials(__import__("pathlib").Path(sys.argv[1]), "study").next(9) as trial:
     trial.suggest_float("method.alpha", 0.5, 20)
     print(trial.number, flush=True)
-    time.sleep(600)
+    sys.stdin.read()  # until it is killed, or nobody is there any more
 """
 
 
 def test_a_live_trial_is_left_alone_and_a_killed_one_taken_up(tmp_path: Path) -> None:
     folder = tmp_path / "a?b=c#d %41"  # signs that mean something in the address of a database
-    other = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
-    assert other.stdout.readline().strip() == "0"
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert other.stdout.readline().strip() == "0", other.communicate()[1]
     trials = Trials(folder, "study")
     with trials.next(1) as none:
         assert none is None, "the one that is wanted is under way"
@@ -37,7 +40,7 @@ def test_a_live_trial_is_left_alone_and_a_killed_one_taken_up(tmp_path: Path) ->
         assert mine.suggest_float("method.alpha", 0.5, 20) != lost["method.alpha"], "nothing is tried twice"
         trials.study.tell(mine, 1.0)
     other.kill()
-    other.wait()
+    other.communicate()
     with trials.next(2) as again:
         assert again.suggest_float("method.alpha", 0.5, 20) == lost["method.alpha"]
         trials.study.tell(again, 2.0)
