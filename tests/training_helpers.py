@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,15 @@ from erasebench.edits.edit import Edit
 from erasebench.edits.eraser import Eraser
 from erasebench.edits.work import Work
 from erasebench.models.pipeline import Pipeline
+
+SMALL = {"iterations": 3, "steps": 2, "images": 3, "image_steps": 2, "batch": 2, "early": 1, "lr": 1e-3}
+"""Settings under which a training takes a moment."""
+
+
+def shrunk(eraser: Any, **more: Any) -> Any:
+    """An eraser that trains, with :data:`SMALL` settings as far as it has them."""
+    has = {entry.name for entry in fields(eraser)}
+    return replace(eraser, **{name: value for name, value in SMALL.items() if name in has} | more)
 
 
 def noise_pictures(prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> list[Image.Image]:

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from erasebench.concepts import ErasureTask
-from erasebench.edits.eraser import Change, Edit, Work
+from erasebench.edits.eraser import Edit, Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
+from erasebench.methods.trained.examples import encoded_texts, phrases_of
 from erasebench.methods.trained.latents import ddim, denoised, initial_noise
 from erasebench.methods.trained.parameters import check_group, group
-from erasebench.methods.trained.training import Optimization, TrainedEraser, below, train
-from erasebench.models.encode import encode_prompts
+from erasebench.methods.trained.training import Optimization, TrainedEraser, below, train, trained_values
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
 
@@ -82,9 +82,8 @@ class Esd(TrainedEraser):
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""
         assert work is not None
-        phrases = [phrase for target in task.targets for phrase in (target.phrases if self.phrases else (target.name,))]
-        rows = encode_prompts(pipe, ["", *phrases])[0].float()
-        texts = {text: row[None] for text, row in zip(["", *phrases], rows, strict=True)}
+        phrases = phrases_of(task, self.phrases)
+        texts = encoded_texts(pipe, ["", *phrases])
         frozen = denoiser(pipe)
         student = self.student(frozen)
         parameters = group(student, self.train)
@@ -102,8 +101,7 @@ class Esd(TrainedEraser):
             return esd_loss(student, frozen, z, draw.timestep, c, empty, eta)
 
         notes = train(self, work, parameters, loss_of, Optimization())
-        changes = {f"unet.{name}": Change(value=p.detach().cpu().clone()) for name, p in parameters.items()}
-        return Edit(changes, {"method": self.name, "phrases": phrases, **notes})
+        return Edit(trained_values("unet", parameters), {"method": self.name, "phrases": phrases, **notes})
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Work
 from erasebench.methods.closed_form.mace import span
 from erasebench.methods.trained.latents import encoded
+from erasebench.models.encode import encode_prompts
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import text_inputs
 
@@ -20,6 +22,16 @@ TEMPLATES = {"artist": "a photo in the style of {}"}
 def template(kind: str) -> str:
     """The sentence in which a kind of concept is shown: ``a photo of the {}``, or the style's."""
     return TEMPLATES.get(kind, "a photo of the {}")
+
+
+def phrases_of(task: ErasureTask, all_phrases: bool) -> list[str]:
+    """What a training erases: every phrase of every concept, or the concepts' names alone."""
+    return [phrase for target in task.targets for phrase in (target.phrases if all_phrases else (target.name,))]
+
+
+def encoded_texts(pipe: Pipeline, texts: Sequence[str]) -> dict[str, Tensor]:
+    """Each text as the network reads it: [1, positions, d] float32, without gradients."""
+    return {text: row[None] for text, row in zip(texts, encode_prompts(pipe, texts)[0].float(), strict=True)}
 
 
 def example_latents(
@@ -50,7 +62,7 @@ def token_columns(pipe: Pipeline, sentence: str, text: str, pooled: bool) -> Ten
         pipe: whose tokenizer reads it.
         sentence: with ``{}`` where the text goes.
         text: the concept.
-        pooled: the end-of-text row and the padding behind it as well (``use_pooler`` of the releases).
+        pooled: the end-of-text row as well, and padding where it is the same token (``use_pooler`` of the releases).
 
     Returns:
         Positions, of a sentence with all its padding; BOS is 0.
@@ -61,6 +73,6 @@ def token_columns(pipe: Pipeline, sentence: str, text: str, pooled: bool) -> Ten
     start, stop = span(text_inputs(pipe)[0], sentence, text)
     columns = list(range(start, stop))
     if pooled:
-        ids = pipe.tokenizer(sentence.replace("{}", text), verbose=False).input_ids
-        columns += list(range(len(ids) - 1, pipe.tokenizer.model_max_length))
+        ids = pipe.tokenizer(sentence.replace("{}", text), padding="max_length", verbose=False).input_ids
+        columns += [position for position, token in enumerate(ids) if token == pipe.tokenizer.eos_token_id]
     return torch.tensor(columns)

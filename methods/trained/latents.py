@@ -79,3 +79,19 @@ def target_of(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor)
     if scheduler.config.prediction_type == "v_prediction":
         return scheduler.get_velocity(latents, noise, timesteps)
     return noise
+
+
+def noised(scheduler: Any, latents: Tensor, numbers: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents as the model's own training has them: each at a timestep of its own, with noise drawn on the CPU.
+
+    Args:
+        scheduler: of :func:`noising`.
+        latents: [n, channels, height, width].
+
+    Returns:
+        The noised latents, the timesteps [n], and what the network should predict (:func:`target_of`).
+    """
+    timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), generator=numbers)
+    noise = torch.randn(latents.shape, generator=numbers).to(latents)
+    timesteps = timesteps.to(latents.device)
+    return scheduler.add_noise(latents, noise, timesteps), timesteps, target_of(scheduler, latents, noise, timesteps)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from erasebench.edits.eraser import Eraser, Work
+from erasebench.edits.eraser import Change, Eraser, Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.trained.checkpoint import Checkpoints
@@ -195,6 +195,11 @@ def curve(losses: list[float]) -> list[float]:
     width = -(-len(losses) // CURVE)
     parts = [losses[start : start + width] for start in range(0, len(losses), width)]
     return [float(f"{sum(part) / len(part):.4g}") for part in parts]
+
+
+def trained_values(part: str, parameters: Mapping[str, Parameter | Tensor]) -> dict[str, Change]:
+    """The changes of an edit: what was trained of a part of the pipeline (``unet``) is its new weights."""
+    return {f"{part}.{name}": Change(value=value.detach().cpu().clone()) for name, value in parameters.items()}
 
 
 def generator(work: Work, step: int) -> torch.Generator:

@@ -11,15 +11,14 @@ from torch.nn import Module
 from torch.nn.functional import mse_loss
 
 from erasebench.concepts import ErasureTask
-from erasebench.edits.eraser import Change, Edit, Work
+from erasebench.edits.eraser import Edit, Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive, phrase_pairs
 from erasebench.methods.closed_form.trce import Trce
-from erasebench.methods.trained.examples import template
+from erasebench.methods.trained.examples import encoded_texts, template
 from erasebench.methods.trained.latents import ddim, denoised, initial_noise
 from erasebench.methods.trained.parameters import group
-from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, train
-from erasebench.models.encode import encode_prompts
+from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, train, trained_values
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
 
@@ -105,7 +104,7 @@ class TrceFull(TrainedEraser):
             for phrase, anchor in phrase_pairs(target, self.stage1.anchor, self.stage1.phrases, False)
         ]
         texts = ["", *dict.fromkeys(text for pair in pairs for text in pair if text)]
-        rows = dict(zip(texts, encode_prompts(pipe, texts)[0].float()[:, None], strict=True))
+        rows = encoded_texts(pipe, texts)
         scheduler = ddim(pipe.scheduler.config, self.steps)
         kind = next(unedited.parameters()).dtype
 
@@ -131,9 +130,8 @@ class TrceFull(TrainedEraser):
             )
 
         notes = train(self, work, parameters, loss_of, Optimization(torch.optim.AdamW, {"weight_decay": 0.01}))
-        values = {f"unet.{name}": Change(value=p.detach().cpu().clone()) for name, p in parameters.items()}
         return Edit(
-            {**first.changes, **values},
+            {**first.changes, **trained_values("unet", parameters)},
             {"method": self.name, "pairs": [list(pair) for pair in pairs], "stage1": first.info, **notes},
         )
 

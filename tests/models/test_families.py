@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from training_helpers import work_in
+from training_helpers import shrunk, work_in
 
 from erasebench.commands.list import eraser_classes, listing, support
 from erasebench.concepts import Concept, ErasureTask
@@ -367,9 +367,8 @@ def test_what_the_table_says_an_eraser_edits_it_edits(request, option, family, t
         for eraser in erasers_of(option):
             assert bool(eraser.refuses(model)) == (family in eraser.partly)  # FLUX.1-dev is what is asked here
             if eraser.trains:
-                eraser = dataclasses.replace(eraser, iterations=1)
-            work = work_in(tmp_path)
-            edit = eraser.edit(pipe, TASK, work=work)
+                eraser = shrunk(eraser, iterations=1)
+            edit = eraser.edit(pipe, TASK, work=work_in(tmp_path))
             with edit.applied(pipe):
                 pass
             assert edit.changes or edit.hooks or eraser.name == "none"

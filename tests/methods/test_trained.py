@@ -1,0 +1,100 @@
+"""What must be true of every eraser that trains, whatever it trains."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from training_helpers import assert_resumes, numbers_of, shrunk, work_in
+
+from erasebench.commands.list import eraser_classes
+from erasebench.config.build import build, places
+from erasebench.config.choices import groups
+from erasebench.config.compose import compose
+from erasebench.edits.eraser import Eraser
+from erasebench.errors import UserError
+from erasebench.methods.closed_form.uce import Uce
+from erasebench.methods.compose import Compose
+from erasebench.methods.trained.training import TrainedEraser
+from erasebench.models.targets import named_weight
+
+
+def options() -> list[str]:
+    """The names of configs of one eraser that trains."""
+    return [
+        name
+        for name in groups()["method"]
+        if len(eraser_classes(name)) == 1 and issubclass(eraser_classes(name)[0], TrainedEraser)
+    ]
+
+
+def small(option: str, **more) -> TrainedEraser:
+    """The eraser of a config with small settings."""
+    config = compose([f"method={option}"])
+    (eraser,) = [build(node, place, Eraser) for place, node in places(config.method, "method", "_target_").items()]
+    return shrunk(eraser, **more)
+
+
+@pytest.fixture
+def work(tmp_path):
+    return work_in(tmp_path / "work")
+
+
+@pytest.mark.parametrize("option", options())
+def test_it_repeats_and_goes_on_where_it_was_killed(tiny_random_pipe, church_task, tmp_path, option):
+    assert_resumes(small(option), tiny_random_pipe, church_task, tmp_path, 2, 3)
+
+
+@pytest.mark.parametrize("option", options())
+def test_an_edit_is_put_on_composed_and_taken_back_bit_for_bit(tiny_random_pipe, church_task, work, option):
+    pipe = tiny_random_pipe
+    before = {
+        f"{part}.{name}": parameter.detach().clone()
+        for part in ("unet", "text_encoder")
+        for name, parameter in getattr(pipe, part).named_parameters()
+    }
+    edit = Compose({"first": small(option), "second": Uce()}, how="sequence").edit(pipe, church_task, work=work)
+    alone = small(option).edit(pipe, church_task, work=work)
+    with alone.applied(pipe):
+        for name, change in alone.changes.items():
+            assert not torch.equal(named_weight(pipe, name), before[name]), name
+            if change.value is not None:
+                assert torch.equal(named_weight(pipe, name), change.value)
+    with edit.applied(pipe):
+        pass
+    assert all(torch.equal(named_weight(pipe, name), value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("option", options())
+def test_what_is_trained_in_bfloat16_is_what_is_trained_in_float32(tiny_random_pipe, church_task, work, option):
+    edits = [
+        small(option, precision=precision).edit(
+            tiny_random_pipe, church_task, work=replace(work, folder=work.folder / precision)
+        )
+        for precision in ("float32", "bfloat16")
+    ]
+    one, other = (numbers_of(edit) for edit in edits)
+    assert one.keys() == other.keys() and not any(tensor.dtype == torch.bfloat16 for tensor in other.values())
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("option", options())
+def test_several_styles_can_be_erased_at_once(tiny_random_pipe, artists_task, work, option):
+    assert small(option).edit(tiny_random_pipe, artists_task, work=work).changes
+
+
+@pytest.mark.parametrize("option", options())
+def test_models_that_it_cannot_train_are_refused_with_a_reason(option):
+    for family in ("sdxl", "sd3", "flux"):
+        assert len(small(option).refuses(SimpleNamespace(family=family))) > 20
+
+
+@pytest.mark.parametrize("option", options())
+def test_options_out_of_range_are_refused(option):
+    has = {entry.name for entry in fields(small(option))}
+    for wrong in ({"lr": 0}, {"iterations": 0.5}, {"steps": 0}, {"images": 0}, {"batch": 1.5}, {"guidance": -1}):
+        if set(wrong) <= has:
+            with pytest.raises(UserError, match=next(iter(wrong))):
+                small(option, **wrong)
