@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
@@ -22,12 +22,14 @@ from erasebench.files import read_whole, write_atomic, write_json, write_text
 from erasebench.runs.about import About
 from erasebench.runs.manifest import command_line, read_manifest
 from erasebench.runs.names import CONFIG_FILE, ERASERS_FILE, MANIFEST_FILE, METRICS_FILE, PLAN_FILE, SWEPT_FILE
-from erasebench.runs.plan import Prepared
 from erasebench.scores.metric import Metric
 from erasebench.scores.stored import from_record, to_record
 from erasebench.store import Store
 from erasebench.store.records import KEY
 from erasebench.typed_files import check_type, read_json, read_parquet
+
+if TYPE_CHECKING:
+    from erasebench.runs.plan import Prepared
 
 log = logging.getLogger(__name__)
 

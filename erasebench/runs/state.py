@@ -19,8 +19,7 @@ from erasebench.files import write_json
 from erasebench.runs.folder import metrics_of, read_plan
 from erasebench.runs.manifest import command_line, read_manifest
 from erasebench.runs.names import ERROR_FILE, PLAN_FILE
-from erasebench.scores.metric import Metric
-from erasebench.scores.scoring import rows_to_score
+from erasebench.scores.metric import Metric, rows_to_score
 from erasebench.store import Store
 from erasebench.typed_files import read_json
 

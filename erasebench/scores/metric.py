@@ -172,3 +172,8 @@ class Metric(ABC):
         if self.outcome == BINARY:
             return rate_estimate(values, keys, clusters, rates)
         return (count_estimate if self.outcome == COUNT else mean_estimate)(values, keys, clusters)
+
+
+def rows_to_score(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The rows of a plan a metric applies to, one for each image and value of its inputs."""
+    return metric.applies_to(rows).drop_duplicates(["key", *metric.inputs])

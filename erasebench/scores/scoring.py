@@ -18,7 +18,7 @@ from PIL import Image
 from erasebench.errors import Damaged, UserError
 from erasebench.images.generate import is_out_of_memory
 from erasebench.progress import progress
-from erasebench.scores.metric import Metric
+from erasebench.scores.metric import Metric, rows_to_score
 from erasebench.store import Scored, Store
 
 IMAGES_A_WRITE = 128
@@ -46,11 +46,6 @@ class Unscored:
             else ""
         )
         return tuple(filter(None, (*(f"metric {name} failed: {why}" for name, why in self.failed.items()), lost)))
-
-
-def rows_to_score(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """The rows of a plan a metric applies to, one for each image and value of its inputs."""
-    return metric.applies_to(rows).drop_duplicates(["key", *metric.inputs])
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from table_helpers import colour, make_plan, make_store
 
 from erasebench.errors import UserError
 from erasebench.scores import scoring
-from erasebench.scores.metric import Metric
-from erasebench.scores.scoring import rows_to_score, score_missing
+from erasebench.scores.metric import Metric, rows_to_score
+from erasebench.scores.scoring import score_missing
 from erasebench.store import Store
 
 

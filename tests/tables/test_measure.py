@@ -258,6 +258,14 @@ def test_the_harmonic_mean_equals_its_formula(plan: pd.DataFrame) -> None:
             assert row.high - row.low > 0.05 and row.how.startswith("joint"), "so few images prove little"
 
 
+def test_an_interval_is_a_point_only_where_all_values_are_equal(measured: pd.DataFrame) -> None:
+    there = measured[measured.low.notna()]
+    points = there[there.high - there.low <= 0]
+    assert len(points) and {how.partition(",")[0] for how in points.how} == {"exact"}
+    assert not (points.unit == "%").any(), "of a rate few images that agree prove little"
+    assert (there.low <= there.value).all() and (there.value <= there.high).all()
+
+
 def test_scores_of_other_images_only_are_no_scores(plan: pd.DataFrame) -> None:
     table = make_scores(plan)["classifier@1"]
     elsewhere = {"classifier@1": table.assign(key=[f"{i:032x}" for i in range(len(table))])}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from picture_helpers import read_picture
-from table_helpers import ABOUT, finish, make_plan, make_store, printed, quiet, tabulate, tabulate_sweep
+from table_helpers import ABOUT, METRICS, finish, make_plan, make_store, printed, quiet, tabulate, tabulate_sweep
 
 from erasebench.cli import main
 from erasebench.edits.label import UNEDITED, Label, row_text
@@ -265,3 +268,25 @@ def test_a_best_setting_is_picked_among_runs_that_were_measured_alike(store: Sto
     console = quiet()
     tabulate(["mine", "yours"], str(store.root), console=console, allow_mixed=True, view=View(sort="eraser"))
     assert list(store.root.glob("tables/*/pairs.csv"))
+
+
+def test_a_table_of_records_loads_no_network_nor_what_runs_one(store: Store) -> None:
+    finish(store, "one", make_plan(prompts=2))
+    command = [
+        "import sys; from erasebench.cli import main",
+        f"assert main(['table', 'one', '--store', {str(store.root)!r}, '--plugins', 'table_helpers', '--power']) == 0",
+        "print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", "\n".join(command)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_records_of_a_metric_are_read_once_a_table(store: Store, monkeypatch) -> None:
+    finish(store, "one", make_plan(prompts=2))
+    read = []
+    scores = Store.scores
+    monkeypatch.setattr(Store, "scores", lambda self, name, inputs: read.append(name) or scores(self, name, inputs))
+    tabulate(["one"], str(store.root), console=quiet())
+    assert sorted(read) == sorted({metric.records_id for metric in METRICS})
