@@ -107,10 +107,18 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".erasebench-{os.getpid()}-{secrets.token_hex(6)}.tmp")
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, keep_first: bool = False) -> bool:
     """Write a file so that its name only ever shows whole content, whatever is killed and when.
 
     A temporary file in the same folder is written, flushed to the disk and renamed. Folders are made.
+
+    Args:
+        path: of the file.
+        data: its content.
+        keep_first: leave a file that has the name already, also one that another process has just written.
+
+    Returns:
+        Whether it is this content that has the name now.
 
     Raises:
         UserError: the folder is full or not writable; no partial file is left.
@@ -123,11 +131,32 @@ def write_atomic(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            return give_name(temporary, path, keep_first)
         except BaseException:
             with suppress(OSError):  # the first error is the one to tell
                 temporary.unlink()
             raise
+
+
+def give_name(temporary: Path, path: Path, keep_first: bool = False) -> bool:
+    """Let a whole temporary file have its name; arguments and result as of :func:`write_atomic`.
+
+    Raises:
+        OSError: as the file system has it.
+    """
+    if keep_first:
+        try:
+            os.link(temporary, path)  # unlike a rename it never replaces
+        except FileExistsError:
+            temporary.unlink()
+            return False
+        except OSError:  # no links on this file system: the name was free when we looked
+            os.replace(temporary, path)
+            return True
+        temporary.unlink()
+        return True
+    os.replace(temporary, path)
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -43,7 +43,8 @@ def left(root: Path) -> Left:
     for path in sorted(root.glob("images/*/*.png")):
         store.image(path.stem)
     records = store.image_records()
-    pixels = dict(zip(records.key, records.pixels_sha256, strict=True))
+    if len(records):  # none are there before the first image
+        pixels = dict(zip(records.key, records.pixels_sha256, strict=True))
     scores = {metric: store.scores(metric, []).sort_values("key", ignore_index=True) for metric in store.metric_ids()}
     for path in root.glob("edits/*.safetensors"):
         assert store.get_edit(path.stem) is not None

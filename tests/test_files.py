@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +102,17 @@ def test_reading_tells_absent_damaged_and_not_now_apart(tmp_path, monkeypatch):
             with pytest.raises(UserError, match="cannot be read now") as caught:
                 read_whole(tmp_path / "file")
             assert not isinstance(caught.value, Damaged)
+
+
+def test_the_first_file_of_a_name_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder" / "file"
+    assert write_atomic(path, b"one", keep_first=True) and not write_atomic(path, b"two", keep_first=True)
+    assert path.read_bytes() == b"one" and [entry.name for entry in path.parent.iterdir()] == ["file"]
+    assert write_atomic(path, b"three") and path.read_bytes() == b"three"
+
+    def no_links(*paths: object) -> None:
+        raise PermissionError("links are not made here")
+
+    monkeypatch.setattr("os.link", no_links)
+    other = tmp_path / "other"
+    assert write_atomic(other, b"one", keep_first=True) and other.read_bytes() == b"one"

@@ -22,6 +22,7 @@ from erasebench.config.choices import model_name
 from erasebench.config.compose import compose
 from erasebench.edits.eraser import Change, Eraser
 from erasebench.errors import UserError
+from erasebench.images import generate as generate_module
 from erasebench.run import run
 from erasebench.runs.state import check_finished, last_error
 from erasebench.scores.scoring import chunks_to_score
@@ -95,10 +96,14 @@ def test_a_dry_run_makes_nothing(model_folder: Path, tmp_path: Path) -> None:
 
 
 def test_kill_9_anywhere_and_the_same_command_ends_as_if_undisturbed(
-    finished, model_folder: Path, tmp_path: Path
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = [sys.executable, "-m", "erasebench", "run", *overrides(model_folder, tmp_path, "batch_size=1")]
-    for images_before_kill in (3, 40):
+    # Images of batches of another size may be rounded another way, so the undisturbed run makes them one by one, too.
+    alone, few = tmp_path / "alone", ["batch_size=1", "method=uce", "task.erase=[church]"]
+    undisturbed = run(compose(overrides(model_folder, alone, *few)))
+    tmp_path = tmp_path / "killed"
+    command = [sys.executable, "-m", "erasebench", "run", *overrides(model_folder, tmp_path, *few)]
+    for images_before_kill in (3, 14):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 240
         while len(list(tmp_path.glob("images/*/*.png"))) < images_before_kill and process.poll() is None:
@@ -108,19 +113,31 @@ def test_kill_9_anywhere_and_the_same_command_ends_as_if_undisturbed(
         process.wait()
     with pytest.raises(UserError, match="is not finished: missing are .* images"):
         check_finished(next(tmp_path.glob("runs/*")), Store(tmp_path))
-    # What a crash of the machine can leave: the last images, whose records were not written yet, are cut.
-    recorded = {key for shard in tmp_path.glob("records/images/*") for key in pd.read_parquet(shard).key}
-    fresh = [path for path in sorted(tmp_path.glob("images/*/*.png")) if path.stem not in recorded]
-    for path, keep in zip(fresh[:2], (100, 0), strict=True):
+    # What a crash of the machine can leave: images whose records were not written yet are cut.
+    for shard in tmp_path.glob("records/images/*"):
+        shard.unlink()
+    cut = sorted(tmp_path.glob("images/*/*.png"))[:2]
+    for path, keep in zip(cut, (100, 0), strict=True):
         path.write_bytes(path.read_bytes()[:keep])
-    done = run(compose(overrides(model_folder, tmp_path, "batch_size=1")))
-    undisturbed = pixels(finished[0])
-    resumed = pixels(tmp_path)
-    assert resumed.keys() == undisturbed.keys()
-    # The first run made batches of 16; the kernels of another batch size may round another way.
-    assert sum(resumed[key] != undisturbed[key] for key in resumed) <= len(resumed) // 10
-    columns = ["eraser", "task", "role", "metric", "n"]
-    pd.testing.assert_frame_equal(done.measured[columns], finished[1].measured[columns])
+    whole = {path.stem: path.read_bytes() for path in tmp_path.glob("images/*/*.png") if path not in cut}
+    assert len(whole) >= 12
+    sampled: list[str] = []
+
+    def counted(pipe, texts, batch, *rest):
+        sampled.extend(recipe.key for recipe in batch)
+        return sample(pipe, texts, batch, *rest)
+
+    sample = generate_module._sample
+    monkeypatch.setattr(generate_module, "_sample", counted)
+    done = run(compose(overrides(model_folder, tmp_path, *few)))
+    expected = pixels(alone)
+    assert sorted(sampled) == sorted(expected.keys() - whole.keys()), (
+        "what was whole is not sampled again, the rest once"
+    )
+    assert all(Store(tmp_path).image_path(key).read_bytes() == data for key, data in whole.items())
+    assert pixels(tmp_path) == expected
+    measured = [made.measured[made.measured.role != "cost"].reset_index(drop=True) for made in (done, undisturbed)]
+    pd.testing.assert_frame_equal(*measured)
 
 
 def test_other_weights_do_not_go_by_the_name_of_known_ones() -> None:

@@ -167,11 +167,11 @@ class Edit:
         mark_edited(pipe, (*edits_on(pipe), self.info), (*keys_on(pipe), self.key))
         return math.sqrt(lost / size) if size else 0.0
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str], keep_first: bool = False) -> Path:
         """Write the edit; see :func:`erasebench.edits.edit_file.write_edit`."""
         from erasebench.edits.edit_file import write_edit  # it needs Edit
 
-        return write_edit(Path(path), self)
+        return write_edit(Path(path), self, keep_first)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], key: str = "") -> Edit:

@@ -24,7 +24,7 @@ from erasebench.edits.change import PARTS, Change
 from erasebench.edits.edit import Edit
 from erasebench.edits.hook import Hook, hook_class
 from erasebench.errors import Damaged, UserError
-from erasebench.files import temporary_beside, write_text
+from erasebench.files import give_name, temporary_beside, write_text
 
 FORMATS = ("erasebench edit 1", "erasebench edit 2", "erasebench edit 3")
 """Headers of edit files; 2 added changes in token form, 3 new weights, hooks, the key and the hash."""
@@ -33,12 +33,13 @@ CHECKED = ("format", "key", "layout", "hooks", "info")
 """The entries of a header that the hash covers."""
 
 
-def write_edit(path: Path, edit: Edit) -> Path:
+def write_edit(path: Path, edit: Edit, keep_first: bool = False) -> Path:
     """Write an edit, atomically, and its notes beside it as ``.json`` for people.
 
     Args:
         path: ends in ``.safetensors``. The file alone holds everything.
         edit: the edit; tensors that changes share are written once.
+        keep_first: leave an edit that has the name already, also one that another process has just written.
 
     Returns:
         The path written.
@@ -91,8 +92,8 @@ def write_edit(path: Path, edit: Edit) -> Path:
         temporary.chmod(mode)  # safetensors lets nobody else read its files; a store may be shared
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
-        write_text(path.with_suffix(".json"), notes + "\n")
+        if give_name(temporary, path, keep_first):
+            write_text(path.with_suffix(".json"), notes + "\n")
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             temporary.unlink()

@@ -85,6 +85,11 @@ def from_record(record: Mapping[str, Any], place: str, plugins: Sequence[str] = 
             f"{place} {stored['name']}: its records were counted by version {rule} of the metric and would be by version "
             f"{metric.rule_version} now; give the run's command again, or read it with the erasebench that made it"
         )
+    if stored["inputs"] != tuple(metric.inputs):
+        raise UserError(
+            f"{place} {stored['name']}: its scores are said to hang on {', '.join(stored['inputs']) or 'nothing'}, and hang on "
+            f"{', '.join(metric.inputs) or 'nothing'}; give the run's command again"
+        )
     return StoredMetric(metric, stored, record["records_id"])
 
 

@@ -178,8 +178,8 @@ class Store:
         if os.path.lexists(path):
             set_aside(path, "not a whole PNG")
         data, record = png_bytes(image, recipe, meta)
-        write_atomic(path, data)
-        self._rows.append(records.row(recipe, record))
+        if write_atomic(path, data, keep_first=True):  # another process may just have made it, too
+            self._rows.append(records.row(recipe, record))
         if len(self._rows) >= FLUSH_ROWS or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
             self.flush()
 
@@ -266,7 +266,7 @@ class Store:
                 return
             if os.path.lexists(path):
                 set_aside(path, "not an edit that can be read")
-            replace(edit, key=key).save(path)
+            replace(edit, key=key).save(path, keep_first=True)
 
     def edit_notes(self, key: str) -> dict[str, Any]:
         """What is noted of an edit, from the file beside its weights, which need not be there; empty if nothing is."""
@@ -314,7 +314,7 @@ class Store:
             return
         if os.path.lexists(path):
             set_aside(path, "not what an attack found")
-        write_atomic(path, found.to_bytes(key))
+        write_atomic(path, found.to_bytes(key), keep_first=True)
 
     # Scores
 

@@ -120,7 +120,7 @@ def test_asking_for_many_images_opens_no_file(store, monkeypatch):
     assert store.missing([*keys, recipe(5).key, keys[0]]) == [recipe(5).key]
 
 
-def test_of_an_image_made_by_two_processes_one_stays(store):
+def test_of_an_image_that_is_put_twice_the_first_stays(store):
     one, two = Store(store.root), Store(store.root)
     one.put_image(recipe(0), picture(0), META)
     two.put_image(recipe(0), picture(1), META)
@@ -283,11 +283,12 @@ def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_is_said_and_leaves_nothing_partial(store, monkeypatch, call):
+@pytest.mark.parametrize("calls", [["fsync"], ["link", "replace"]])
+def test_a_full_disk_is_said_and_leaves_nothing_partial(store, monkeypatch, calls):
     filled(store, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, call, full)
+        for call in calls:
+            patch.setattr(os, call, full)
         with pytest.raises(UserError, match=r"results.*no space is left"):
             store.put_image(recipe(1), picture(1), META)
         with pytest.raises(UserError, match="no space is left"):
