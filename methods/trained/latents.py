@@ -29,6 +29,14 @@ def initial_noise(unet: Any, batch: int, numbers: torch.Generator) -> Tensor:
     return torch.randn((batch, unet.config.in_channels, height, width), generator=numbers).to(unet.device)
 
 
+def remaining_and_timestep(scheduler: Any, numbers: torch.Generator) -> tuple[int, Tensor]:
+    """How many sampling steps remain, from 0, and a training timestep [1] of that part of the schedule (ESD, 2023)."""
+    steps, total = len(scheduler.timesteps), scheduler.config.num_train_timesteps
+    remaining = int(torch.randint(0, steps, (1,), generator=numbers))
+    first, last = round(remaining / steps * total), round((remaining + 1) / steps * total)
+    return remaining, torch.randint(first, max(last, first + 1), (1,), generator=numbers)
+
+
 @torch.no_grad()
 def denoised(
     unet: Module, scheduler: Any, latents: Tensor, context: Tensor, empty: Tensor, guidance: float, remaining: int
