@@ -10,6 +10,7 @@ from importlib import import_module
 from pkgutil import walk_packages
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from erasebench.errors import UserError
@@ -111,6 +112,11 @@ class Hook(ABC):
             tensors: ``latents`` [n, ...] after the step.
         """
         return tensors
+
+    def images(self, pipe: Pipeline, images: np.ndarray, batch: Sequence[Recipe]) -> np.ndarray:
+        """Change the finished images of a batch, [n, height, width, 3] float32, 0 to 1 (beyond, or NaN, where the model
+        broke down: what becomes of such an image does not count, it is never saved)."""
+        return images
 
 
 def hook_class(name: str) -> type[Hook] | None:

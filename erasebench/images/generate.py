@@ -316,7 +316,22 @@ def _sample(pipe: Pipeline, texts: _Texts, batch: Sequence[Recipe], hooks: Seque
         width=first.width,
         output_type="np",
     )
-    return output.images
+    return _filtered(pipe, output.images, drawn, hooks)
+
+
+def _filtered(pipe: Pipeline, images: np.ndarray, batch: Sequence[Recipe], hooks: Sequence[Hook]) -> np.ndarray:
+    """What hooks make of finished images. What is no image stays as it is, and is complained about later."""
+    whole = _whole(images)
+    safe = np.where(whole, images, 0).astype(images.dtype)
+    for hook in hooks:
+        safe = hook.images(pipe, safe, batch)
+    return np.where(whole, safe, images).astype(images.dtype)
+
+
+def _whole(images: np.ndarray) -> np.ndarray:
+    """Which images [n, height, width, 3] are numbers from 0 to 1, [n, 1, 1, 1]. NaN is neither; beyond, a level would wrap
+    around."""
+    return np.all((images >= 0) & (images <= 1), axis=(1, 2, 3), keepdims=True)
 
 
 def _drawn_as(recipe: Recipe, hooks: Sequence[Hook]) -> Recipe:
@@ -341,8 +356,8 @@ def _noise(pipe: Pipeline, recipe: Recipe, generators: Sequence[torch.Generator]
 def _save(store: Store, batch: Sequence[Recipe], images: np.ndarray, meta: Mapping[str, Any]) -> None:
     """Save what are images; then complain about what are not."""
     broken = []
-    for recipe, pixels in zip(batch, images, strict=True):
-        if ((pixels >= 0) & (pixels <= 1)).all():  # NaN is neither; beyond 0 to 1 a level would wrap around
+    for recipe, pixels, whole in zip(batch, images, _whole(images), strict=True):
+        if whole.item():
             store.put_image(recipe, Image.fromarray((pixels * 255).round().astype(np.uint8)), meta)
         else:
             broken.append(recipe)

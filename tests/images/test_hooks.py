@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from checker_helpers import save_checker
 
 from erasebench.edits.edit import Edit
 from erasebench.edits.hook import _KINDS, Hook, hook_class, hooks_on, put_on
@@ -17,6 +21,7 @@ from erasebench.images.scheduler import scheduler_identity
 from erasebench.methods.adapters.spm import Membrane
 from erasebench.methods.guards.adavd import ErasedValues, JoinedValues
 from erasebench.methods.guards.negative_prompt import NegativeText
+from erasebench.methods.guards.safety_checker import BlackImages, checker_files, checksum
 from erasebench.methods.guards.safree import FilteredText, Reattended
 from erasebench.methods.guards.sld import PRESETS, SafeGuidance
 from erasebench.models.targets import key_value_weights
@@ -60,6 +65,10 @@ class Everything(Hook):
         self.calls.append(f"step {step}")
         return {"latents": tensors["latents"] * 0.9}
 
+    def images(self, pipe, images, batch):
+        self.calls.append("images")
+        return images * 0.9
+
 
 @pytest.fixture
 def model(tiny_random_pipe) -> SimpleNamespace:
@@ -93,7 +102,7 @@ def pixels(store: Store, wanted: list[Recipe]) -> np.ndarray:
 def test_every_part_of_a_hook_is_called_in_order_and_it_is_taken_out(model, tmp_path):
     hook = Everything()
     generate(model, recipes(model, 2), Store(tmp_path), batch_size=8, hooks=[hook])
-    assert hook.calls == ["in", "texts 2", "start", "step 0", "step 1", "step 2", "out"]
+    assert hook.calls == ["in", "texts 2", "start", "step 0", "step 1", "step 2", "images", "out"]
 
 
 def membrane(pipe) -> Membrane:
@@ -119,6 +128,14 @@ def valued(pipe) -> tuple[dict, dict]:
     return {"slope": 0.0, "threshold": 0.0, "strength": 20.0}, {"concepts": concepts}
 
 
+@functools.cache
+def black() -> BlackImages:
+    """A checker that sees something in every image."""
+    folder = save_checker(Path(tempfile.mkdtemp()), ["a church"], -2.0)
+    files = checker_files(str(folder), None)
+    return BlackImages({"checker": str(folder), "revision": None, "sha256": checksum(files)})
+
+
 HOOKS = {
     "test_everything": lambda pipe: Everything(),
     "negative_prompt": lambda pipe: NegativeText({"text": "a church"}),
@@ -127,6 +144,7 @@ HOOKS = {
     "safree_reattention": lambda pipe: Reattended(*filtered(pipe)),
     "adavd": lambda pipe: ErasedValues(*valued(pipe)),
     "adavd_joined": lambda pipe: JoinedValues(*valued(pipe)),
+    "safety_checker": lambda pipe: black(),
     "sld": lambda pipe: SafeGuidance({"text": "a church", **PRESETS["max"]}),
 }
 """One hook of every kind that there is, by name."""
