@@ -45,9 +45,9 @@ def denoised(
 
     Args:
         latents: [n, channels, height, width], noise.
-        context, empty: [1, positions, d], the text and ``""``.
+        context, empty: [1, positions, d], the text and ``""``; or as many texts as latents.
     """
-    both = torch.cat([empty, context]).repeat_interleave(len(latents), 0)
+    both = torch.cat([text.expand(len(latents), -1, -1) for text in (empty, context)])
     for timestep in scheduler.timesteps[: len(scheduler.timesteps) - remaining]:
         without, with_text = unet(torch.cat([latents] * 2), timestep, both).sample.chunk(2)
         noise = without + guidance * (with_text - without)

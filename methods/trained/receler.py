@@ -19,7 +19,7 @@ from erasebench.methods.adapters.beside import beside
 from erasebench.methods.adapters.receler import RecelerErasers, cross_attention, erased
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.trained.attention import recorded_attention
-from erasebench.methods.trained.examples import token_columns
+from erasebench.methods.trained.examples import phrases_of, token_columns
 from erasebench.methods.trained.latents import ddim, denoised, initial_noise, remaining_and_timestep
 from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, train
 from erasebench.models.encode import encode_prompts
@@ -94,7 +94,7 @@ class Receler(TrainedEraser):
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""
         assert work is not None
-        phrases = [phrase for target in task.targets for phrase in (target.phrases if self.phrases else (target.name,))]
+        phrases = phrases_of(task, self.phrases)
         columns = [token_columns(pipe, "{}", phrase, pooled=False) for phrase in phrases]
         for phrase, own in zip(phrases, columns, strict=True):
             if len(own) + self.words >= pipe.tokenizer.model_max_length:
