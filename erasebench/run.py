@@ -136,14 +136,17 @@ def _say_what_is_asked(prepared: Prepared, console: Console) -> None:
 def about(prepared: Prepared, model: Model) -> About:
     """What the caption of every table of a run says."""
     protocol = prepared.protocol
+    sets = {kind: prompts for kind, (_, prompts) in prepared.groups.items()}
     return About(
         model=f"{model.name} ({model.short_revision}, {model.dtype})",
         protocol=protocol.described(protocol.differences(model.device, model.dtype)),
-        prompts={
-            kind: f"{prompts.name} v{prompts.version} ({prompts.hash[:8]})"
-            for kind, (_, prompts) in prepared.groups.items()
-        },
+        prompts={kind: f"{prompts.name} v{prompts.version} ({prompts.hash[:8]})" for kind, prompts in sets.items()},
         embedded=model.source == "embedded",
+        names={
+            "model": model.name,
+            "protocol": f"{protocol.name} v{protocol.version}",
+            **{f"prompts of kind {kind}": f"{prompts.name} v{prompts.version}" for kind, prompts in sets.items()},
+        },
     )
 
 

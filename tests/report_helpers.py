@@ -19,6 +19,7 @@ ABOUT = About(
     model="small (0123456789ab, float32)",
     protocol="default v1 (DDIMScheduler, 20 steps, guidance 7.5)",
     prompts={"object": "mine-object v1 (deadbeef)"},
+    names={"model": "small", "protocol": "default v1"},
 )
 SCRIPT = "</script><script>document.title = 'owned'</script>"
 QUOTES = "\"><img src=x onerror=\"document.title='owned'\"> it's 100 % & more"

@@ -256,6 +256,7 @@ def score_folder(
         model=f"images of the folder {name} ({digest})",
         protocol="made elsewhere: sampler, steps, guidance and seeds are not known here",
         prompts={kind: f"{prompts.name} v{prompts.version} ({prompts.hash[:8]})"},
+        names={"model": f"images of the folder {name}", "protocol": "made elsewhere"},
     )
     target = Path(out) if out else store.root / "tables" / f"scored-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}-{digest}"
     written = write_tables(measured, target, about)

@@ -49,7 +49,7 @@ def lead(runs: Sequence[Run], joint: Joint) -> str:
 
 
 def _model(joint: Joint) -> str:
-    return "the embedded model" if joint.about.embedded else joint.about.model.partition(" (")[0]
+    return "the embedded model" if joint.about.embedded else joint.about.name("model")
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from erasebench.errors import UserError
 from erasebench.files import write_json
@@ -26,12 +26,15 @@ class About:
         prompts: name, version and hash of the prompt set, by the kind of the tasks that are measured on it.
         embedded: whether its images are drawings of the embedded model: nobody has to be spared them, and the numbers
             are the model's own.
+        names: what each part is called in a few words (``sd14``, ``esd v1``), by the keys of :meth:`facts`. They are no
+            part of what was measured.
     """
 
     model: str
     protocol: str
     prompts: Mapping[str, str] = field(default_factory=dict)
     embedded: bool = False
+    names: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def note(self) -> str:
@@ -52,9 +55,13 @@ class About:
         prompts = {f"prompts of kind {kind}": text for kind, text in self.prompts.items()}
         return {"model": self.model, "protocol": self.protocol, **prompts}
 
+    def name(self, key: str) -> str:
+        """A part of :meth:`facts` in a few words; the whole of it where a run says none."""
+        return self.names.get(key, self.facts()[key])
+
     def write(self, folder: Path) -> None:
         """Put it into a run's folder."""
-        write_json(folder / ABOUT_FILE, asdict(self) | {"prompts": dict(self.prompts)})
+        write_json(folder / ABOUT_FILE, asdict(self) | {"prompts": dict(self.prompts), "names": dict(self.names)})
 
 
 class _Stored(TypedDict):
@@ -62,6 +69,7 @@ class _Stored(TypedDict):
     protocol: str
     prompts: dict[str, str]
     embedded: bool
+    names: NotRequired[dict[str, str]]
 
 
 class _StoredBefore(TypedDict):
@@ -91,7 +99,13 @@ def from_json(values: Mapping[str, Any]) -> About:
     """
     if "prompts" in values:
         check_type(values, _Stored)
-        return About(values["model"], values["protocol"], dict(values["prompts"]), values["embedded"])
+        return About(
+            values["model"],
+            values["protocol"],
+            dict(values["prompts"]),
+            values["embedded"],
+            dict(values.get("names", {})),
+        )
     check_type(values, _StoredBefore)
     check_type(values, dict[str, str | None])
     before = "prompts of kind "

@@ -6,7 +6,7 @@ for has another version, which a reference set is part of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +51,8 @@ def check_same(folders: Sequence[Path]) -> About:
             said_by.setdefault(key, folder.name)
     abouts = [read_about(folder) for folder in folders]
     prompts = {kind: text for about in abouts for kind, text in about.prompts.items()}
-    return replace(abouts[0], prompts=prompts)
+    names = {key: text for about in abouts for key, text in about.names.items()}
+    return replace(abouts[0], prompts=prompts, names=names)
 
 
 def alike(folders: Sequence[Path]) -> list[list[Path]]:
@@ -74,19 +75,21 @@ def labels(groups: Sequence[Sequence[Path]]) -> list[str]:
     keys = [key for key in dict.fromkeys(key for one in whole for key in one) if key != "note"]
     telling = [key for key in keys if len({one.get(key) for one in whole}) > 1]
     telling.sort(key=lambda key: (key != "protocol", key != "model", key.startswith(METRIC)))
+    abouts = {folder: read_about(folder) for group in groups for folder in group}
+
+    def short(key: str, group: Sequence[Path]) -> str:
+        """What a group says of one thing in a few words; nothing if it does not speak of it."""
+        if key.startswith(METRIC):
+            versions = [version for folder in group if (version := said(folder).get(key))]
+            return f"{key.removeprefix(METRIC)}@{versions[-1]}" if versions else ""
+        return next((abouts[folder].name(key) for folder in group if key in abouts[folder].facts()), "")
+
     names = [""] * len(groups)
     for key in telling:
-        names = [", ".join(filter(None, [name, _short(key, one)])) for name, one in zip(names, whole, strict=True)]
+        names = [", ".join(filter(None, [name, short(key, group)])) for name, group in zip(names, groups, strict=True)]
         if len(set(names)) == len(names):
             return names
     return [f"{name or 'group'} {letter}" for name, letter in zip(names, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", strict=False)]
-
-
-def _short(key: str, values: Mapping[str, str]) -> str:
-    if key not in values:
-        return ""
-    text = values[key].split(" (")[0]
-    return f"{key.removeprefix(METRIC)}@{text}" if key.startswith(METRIC) else text
 
 
 def labelled(measured: pd.DataFrame, label: str) -> pd.DataFrame:

@@ -223,8 +223,8 @@ def quiet() -> Console:
 def mixed(tmp_path: Path) -> Store:
     store = Store(tmp_path)
     plan = make_plan(prompts=2)
-    for name, protocol in (("one", "esd v1 (LMS; hash 11111111)"), ("two", "mace v1 (DDIM; hash 22222222)")):
-        finish(store, name, plan, about=replace(ABOUT, protocol=protocol))
+    for run, protocol, rest in (("one", "esd v1", "LMS; hash 11111111"), ("two", "mace v1", "DDIM; hash 22222222")):
+        finish(store, run, plan, about=replace(ABOUT, protocol=f"{protocol} ({rest})", names={"protocol": protocol}))
     return store
 
 
@@ -244,6 +244,14 @@ def test_two_versions_of_a_metric_or_reference_sets_are_refused(tmp_path: Path) 
     with pytest.raises(UserError, match="version or reference set of metric change differs .0-otherreference and 1"):
         check_same(folders)
     assert labels(alike(folders)) == ["change@0-otherreference", "change@1"]
+
+
+def test_a_group_is_called_by_its_name_however_that_is_written(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for run, model in (("one", "mine (try 1)"), ("two", "mine (try 2)")):
+        finish(store, run, make_plan(prompts=1), about=replace(ABOUT, model=f"{model} (ab, f)", names={"model": model}))
+    groups = alike([store.root / "runs" / name for name in ("one", "two")])
+    assert labels(groups) == ["mine (try 1)", "mine (try 2)"]
 
 
 def test_allowed_mixing_gives_each_protocol_columns_of_its_own(mixed: Store, capsys) -> None:
