@@ -1,0 +1,100 @@
+"""Attacks on the embedded model, through the public command: what was never erased is found, and a no-op is no defence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from erasebench.concepts import Concept, ErasureTask
+from erasebench.config.compose import compose
+from erasebench.edits.attack import Replace
+from erasebench.images.generate import generate
+from erasebench.methods.closed_form.uce import Uce
+from erasebench.metrics.judge import Judge
+from erasebench.models.load import load_model
+from erasebench.run import run
+from erasebench.store import Store
+
+COMMAND = [
+    "task=object", "task.erase=[church,garbage truck]", "method=[noop,uce]", "metric=judge", "protocol.steps=8", "device=cpu",
+    "attack=[random_tokens,ring_a_bell_direct,ring_a_bell_quick]", "attack.ring_a_bell.population=40",
+    "attack.ring_a_bell.generations=40", "prompts.per_erased=3", "prompts.per_retained=0", "prompts.general=0",
+    "batch_size=1",  # what shares a batch may tip a rounding, and these are to agree in every pixel
+]  # fmt: skip
+
+ATTACKS = ("ring_a_bell_direct", "ring_a_bell population=40 generations=40 words=True", "random_tokens")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory):
+    store = tmp_path_factory.mktemp("results")
+    done = run(compose([*COMMAND, f"store.dir={store}"]))
+    plan = pd.read_parquet(done.folder / "plan.parquet")
+    judge = Judge()
+    scores = Store(store).scores(judge.records_id, judge.inputs)
+    seen = judge.values(plan.merge(scores, on="key", how="left", validate="many_to_one"))
+    assert seen.notna().all()
+    return Store(store), plan.assign(seen=seen.to_numpy()), done.measured
+
+
+def rows(plan: pd.DataFrame, eraser: str, attack: str = "") -> pd.DataFrame:
+    """The rows of an eraser under an attack, in the order of the prompts."""
+    part = plan[(plan.eraser == (f"{eraser} + {attack}" if attack else eraser)) & (plan.role == "erase")]
+    return part.sort_values(["task", "prompt_id"]).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("attack", ATTACKS[:2])
+def test_ring_a_bell_succeeds_where_the_clean_prompts_do_if_nothing_was_erased(finished, attack: str) -> None:
+    _, plan, _ = finished
+    clean, attacked = rows(plan, "none"), rows(plan, "none", attack)
+    assert clean.prompt_id.tolist() == attacked.prompt_id.tolist() and clean.seen.sum() == len(clean) == 6
+    assert attacked.seen.sum() >= 5, "a short search may miss one"
+    assert not set(attacked.key) & set(clean.key)
+
+
+def test_random_tokens_are_a_control_that_finds_less(finished) -> None:
+    """They say nothing of the concept: what they 'bring back' is what the seeds alone draw."""
+    _, plan, _ = finished
+    by_chance = rows(plan, "none", "random_tokens").seen.sum()
+    assert all(by_chance < rows(plan, "none", attack).seen.sum() for attack in ATTACKS[:2])
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_under_attack_the_no_op_is_the_unedited_model_image_for_image(finished, attack: str) -> None:
+    store, plan, measured = finished
+    none, noop = rows(plan, "none", attack), rows(plan, "noop", attack)
+    records = store.image_records().set_index("key").pixels_sha256
+    assert len(none) == 6 and not set(none.key) & set(noop.key)
+    assert records[none.key].tolist() == records[noop.key].tolist()
+    assert none.seen.tolist() == noop.seen.tolist()
+    rates = measured[(measured.metric.str.startswith("judge")) & (measured.role == "erase") & (measured.task == "all")]
+    rates = rates.set_index("eraser").value
+    assert rates[f"noop + {attack}"] == rates[f"none + {attack}"] == none.seen.mean()
+
+
+def test_what_was_erased_is_seen_less_with_and_without_an_attack(finished) -> None:
+    _, plan, _ = finished
+    assert rows(plan, "uce").seen.sum() <= 1
+    for attack in ATTACKS[:2]:
+        assert rows(plan, "uce", attack).seen.sum() < rows(plan, "none", attack).seen.sum()
+
+
+def test_a_concept_that_an_edit_did_not_erase_is_found_under_attack(finished, tmp_path: Path) -> None:
+    """What was found for churches, tried on a model from which another thing was erased."""
+    store, plan, _ = finished
+    attacked = rows(plan, "none", ATTACKS[1])
+    attacked = attacked[attacked.task == "church"]
+    model = load_model("embedded", device="cpu", name="embedded")
+    task = ErasureTask((Concept("tench", "object"),))
+    edit = replace(Uce().edit(model.pipe, task), key=Uce().key(model.identity, task))
+    recipes = [replace(store.recipe(key), edit=edit.key) for key in attacked.key]
+    drawn, hook = Store(tmp_path), Replace({key: store.get_attack(key) for key in attacked.attack_key})
+    with edit.applied(model.pipe):
+        generate(model, recipes, drawn, hooks=[hook])
+    images = [drawn.image(recipe.key) for recipe in recipes]
+    judge = Judge()
+    seen = judge.values(attacked.reset_index(drop=True).join(judge.score(images, attacked)))
+    assert seen.sum() >= len(attacked) - 1
