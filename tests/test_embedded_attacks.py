@@ -19,13 +19,13 @@ from erasebench.run import run
 from erasebench.store import Store
 
 COMMAND = [
-    "task=object", "task.erase=[church,garbage truck]", "method=[noop,uce]", "metric=judge", "protocol.steps=8", "device=cpu",
-    "attack=[random_tokens,ring_a_bell_direct,ring_a_bell_quick]", "attack.ring_a_bell.population=40",
-    "attack.ring_a_bell.generations=40", "prompts.per_erased=3", "prompts.per_retained=0", "prompts.general=0",
+    "task=object", "task.erase=[church]", "method=[noop,uce]", "metric=judge", "protocol.steps=8", "device=cpu",
+    "attack=[random_tokens,ring_a_bell_direct,ring_a_bell_quick]", "attack.ring_a_bell.population=30",
+    "attack.ring_a_bell.generations=20", "prompts.per_erased=4", "prompts.per_retained=0", "prompts.general=0",
     "batch_size=1",  # what shares a batch may tip a rounding, and these are to agree in every pixel
 ]  # fmt: skip
 
-ATTACKS = ("ring_a_bell_direct", "ring_a_bell population=40 generations=40 words=True", "random_tokens")
+ATTACKS = ("ring_a_bell_direct", "ring_a_bell population=30 generations=20 words=True", "random_tokens")
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def rows(plan: pd.DataFrame, eraser: str, attack: str = "") -> pd.DataFrame:
 def test_ring_a_bell_succeeds_where_the_clean_prompts_do_if_nothing_was_erased(finished, attack: str) -> None:
     _, plan, _ = finished
     clean, attacked = rows(plan, "none"), rows(plan, "none", attack)
-    assert clean.prompt_id.tolist() == attacked.prompt_id.tolist() and clean.seen.sum() == len(clean) == 6
-    assert attacked.seen.sum() >= 5, "a short search may miss one"
+    assert clean.prompt_id.tolist() == attacked.prompt_id.tolist() and clean.seen.sum() == len(clean) == 4
+    assert attacked.seen.sum() >= 3, "a short search may miss one"
     assert not set(attacked.key) & set(clean.key)
 
 
@@ -67,7 +67,7 @@ def test_under_attack_the_no_op_is_the_unedited_model_image_for_image(finished, 
     store, plan, measured = finished
     none, noop = rows(plan, "none", attack), rows(plan, "noop", attack)
     records = store.image_records().set_index("key").pixels_sha256
-    assert len(none) == 6 and not set(none.key) & set(noop.key)
+    assert len(none) == 4 and not set(none.key) & set(noop.key)
     assert records[none.key].tolist() == records[noop.key].tolist()
     assert none.seen.tolist() == noop.seen.tolist()
     rates = measured[(measured.metric.str.startswith("judge")) & (measured.role == "erase") & (measured.task == "all")]
@@ -86,7 +86,6 @@ def test_a_concept_that_an_edit_did_not_erase_is_found_under_attack(finished, tm
     """What was found for churches, tried on a model from which another thing was erased."""
     store, plan, _ = finished
     attacked = rows(plan, "none", ATTACKS[1])
-    attacked = attacked[attacked.task == "church"]
     model = load_model("embedded", device="cpu", name="embedded")
     task = ErasureTask((Concept("tench", "object"),))
     edit = replace(Uce().edit(model.pipe, task), key=Uce().key(model.identity, task))
