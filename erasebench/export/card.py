@@ -62,11 +62,11 @@ def model_card(card: Card) -> str:
     name = escape_markdown(str(card.base["name"]))
     what = {"lora": "a LoRA for", "diffusers": "a whole copy of", "delta": "the changed weights of"}[card.form]
     sections = [
-        f"# {name} with {erased} erased",
-        f"This is {what} {name} in which {erased} {'was' if len(card.edits) == 1 else 'were'} erased by {erasers}. "
+        f"# {name}, edited to erase {erased}",
+        f"This is {what} {name} that {erasers} edited to erase {erased}. "
         f"{_by_what(card.edits)}Made by erasebench {__version__}.",
         *(f"> {escape_markdown(text)}" for text in card.warnings),
-        "## What was erased",
+        "## What was to be erased",
         "\n".join(_what(info) for info in card.edits),
         "## How",
         _base(card),
@@ -75,13 +75,35 @@ def model_card(card: Card) -> str:
         "## How to load it",
         f"```python\n{loading_code(card)}\n```",
         "## Measured effect",
-        card.effect,
+        *_measured(card),
         "## Limits",
         "A concept that no longer answers to its name can still be reached by other words, by images or by further "
-        "training. The numbers above hold for the prompts they were measured on, and for no others. No safety checker "
-        "is part of what was measured" + (" or is in this folder." if card.form == "diffusers" else "."),
+        "training."
+        + (
+            " The numbers above hold for the prompts they were measured on, and for no others; no safety checker is part "
+            "of what was measured."
+            if card.effect != NOT_MEASURED
+            else ""
+        )
+        + (" No safety checker is in this folder." if card.form == "diffusers" else ""),
     ]
     return f"---\n{_front_matter(card)}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _measured(card: Card) -> list[str]:
+    """The measured effect, and what exactly it was measured on, where that is not what the reader has at hand."""
+    if card.effect == NOT_MEASURED:
+        return [card.effect]
+    said = [card.effect]
+    if len(card.edits) > 1:
+        said.append(
+            'What is called "unedited" here is the base model, which already carries '
+            f"{'the first edit' if len(card.edits) == 2 else f'the first {len(card.edits) - 1} edits'} above; the numbers "
+            "say what the last one adds."
+        )
+    if card.form == "lora":
+        said.append("The numbers are those of the edit itself. How near to it this LoRA is stands under How.")
+    return said
 
 
 def _front_matter(card: Card) -> str:
@@ -240,7 +262,7 @@ def measured_effect(run: Path, eraser: str, kind: str, task: str) -> str:
         lines.append("| " + " | ".join([escape_markdown(head), before, after, difference, count]) + " |")
     about = read_about(run)
     sentences = [
-        f"Measured by erasebench in run {run.name} with {task} erased by {eraser}",
+        f"Measured by erasebench in run {run.name}, where {eraser} was to erase {task}",
         *(f"{name}: {text}" for name, text in about.of_kind(kind)),
         "in brackets: 95 % intervals; difference: to the unedited model on the same prompts and seeds (rates in "
         "percentage points); n: images; ↑ and ↓ say which way is better",

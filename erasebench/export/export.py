@@ -399,10 +399,8 @@ def lora_facts(factors: Lora) -> list[str]:
 
 def _rounding(lost: float, dtype: str) -> list[str]:
     if dtype == "float32":
-        return ["New weights are computed in float64 and rounded once to float32."]
-    return [
-        f"New weights are computed in float64 and rounded once to {dtype}, which takes or adds {lost:.2g} of the change."
-    ]
+        return ["Changes are put on in float64 and rounded once to float32."]
+    return [f"Changes are put on in float64 and rounded once to {dtype}, which takes or adds {lost:.2g} of the change."]
 
 
 @contextmanager

@@ -506,6 +506,54 @@ def test_names_have_no_meaning_in_a_card() -> None:
     compile(re.search(r"```python\n(.*?)\n```", body, re.DOTALL)[1], "card", "exec")
 
 
+NUMBERS = "| measured | unedited |\n|---|---|\n| judge | 1 |"
+
+
+def test_a_card_says_what_was_tried_and_claims_no_number_that_is_not_there() -> None:
+    info = {"method": "random", "trained": False, "task": {"targets": [{"name": "church", "phrases": ["church"]}]}}
+    card = replace(hostile(), edits=[info])
+    for form in FORMS:
+        text = model_card(replace(card, form=form))
+        assert NOT_MEASURED in text and "numbers" not in text.split("## Measured effect")[1].replace(NOT_MEASURED, "")
+        assert "random edited to erase church" in text and not re.search(r"erased by|church erased", text)
+        assert ("No safety checker is in this folder" in text) == (form == "diffusers")
+        measured = model_card(replace(card, form=form, effect=NUMBERS))
+        assert NUMBERS in measured and "hold for the prompts they were measured on" in measured
+        assert ("those of the edit itself" in measured) == (form == "lora"), (
+            "a LoRA may be another thing than was measured"
+        )
+        assert "already carries" not in measured
+
+
+@pytest.mark.parametrize("how", ["sum", "sequence", ""])
+def test_a_card_of_several_edits_says_what_its_numbers_compare(how: str) -> None:
+    infos = [{"method": name, "task": {"targets": [{"name": name.upper()}]}} for name in ("uce", "cure", "rece")]
+    text = model_card(replace(hostile(), edits=infos, how=how, effect=NUMBERS))
+    assert "uce and cure and rece edited to erase UCE, CURE, RECE" in text
+    assert 'called "unedited" here is the base model, which already carries the first 2 edits above' in text
+    assert {"sum": "are summed", "sequence": "to the weights that those before it left", "": "on top of each other"}[
+        how
+    ] in text
+    assert "already carries the first edit above" in model_card(replace(hostile(), edits=infos[:2], effect=NUMBERS))
+    assert "already carries" not in model_card(replace(hostile(), edits=infos, how=how))
+
+
+def test_an_edit_of_an_edited_model_is_not_compared_with_the_unedited_one(
+    base: Path, church_task: ErasureTask, tmp_path: Path
+) -> None:
+    first = Cure().edit(load_model(str(base), device="cpu").pipe, church_task)
+    file = first.save(tmp_path / "first.safetensors")
+    apply([str(file)], str(base), str(tmp_path / "edited"), console=quiet())
+    text = (tmp_path / "edited" / "README.md").read_text()
+    assert "cure edited to erase church" in text and NOT_MEASURED in text
+    model = load_model(str(tmp_path / "edited"), device="cpu")
+    second = replace(first, info=first.info | {"method": "again"})
+    infos = [*model.edits, second.info]
+    write_export(tmp_path / "out", model, second, infos, form="delta", effect=NUMBERS, console=quiet())
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "cure and again edited to erase church" in text and "already carries the first edit above" in text
+
+
 def test_a_card_has_the_rows_of_its_eraser_and_task_and_keeps_not_run(tmp_path: Path) -> None:
     plan = make_plan()
     why = {METRICS[1].id: "no weights; fetch them"}
