@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -104,6 +104,10 @@ class Protocol:
             raise UserError(f"protocol: {str(error).splitlines()[0]}") from error
         assert isinstance(full, dict)
         choices = {str(key): value for key, value in full.items()}
+        kinds = {entry.name: str(entry.type) for entry in fields(ProtocolSettings)}
+        for key, value in choices.items():
+            if isinstance(value, str) and not kinds[key].startswith("str"):  # "${...}", which no type refuses
+                raise UserError(f"protocol.{key}={value}: give the value itself")
         seeds, metrics = choices.pop("seeds"), choices.pop("metrics")
         return cls(seeds=None if seeds is None else tuple(seeds), metrics=tuple(metrics), **choices)
 

@@ -281,3 +281,19 @@ def test_seeds_that_run_out_are_a_sentence() -> None:
     assert protocol.seeds_of(2**63 - 3) == [2**63 - 3, 2**63 - 2, 2**63 - 1]
     with pytest.raises(UserError, match=r"images_per_prompt=3: a prompt has seed"):
         protocol.seeds_of(2**63 - 2)
+
+
+@pytest.mark.parametrize("key", ["steps", "guidance", "images_per_prompt", "size", "prompt_size"])
+def test_what_stands_for_a_value_is_no_value(key: str) -> None:
+    """A received protocol may hold ``${oc.env:TOKEN}``: nothing resolves it, and no type of a field refuses it."""
+    from dataclasses import asdict
+
+    values = asdict(shipped("default"))
+    for text in ("${x}", "${oc.env:HOME}"):
+        with pytest.raises(UserError, match=rf"protocol\.{key}=\$.*: give the value itself"):
+            Protocol.from_config(values | {key: text})
+    for several in ("seeds", "metrics"):  # which OmegaConf refuses itself
+        with pytest.raises(UserError, match="protocol"):
+            Protocol.from_config(values | {several: "${x}"})
+    with pytest.raises(UserError, match=r"protocol\.seeds="):
+        Protocol.from_config(values | {"seeds": [1, "${x}"]}).check()
