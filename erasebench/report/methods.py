@@ -112,11 +112,7 @@ def _paragraph(text: str) -> Markup:
 
 def _edit(store: Store, key: str, kind: str, task: str) -> EditNotes:
     """The notes of an edit from the file beside its weights; none if that is gone."""
-    path = store.edit_path(key).with_suffix(".json")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        info = {}
+    info = store.edit_notes(key)
     chart = charts.training_curve(key, info)
     return EditNotes(
         key, kind, task, info,

@@ -48,6 +48,7 @@ from erasebench.store import records, shards
 from erasebench.store.claims import Claims
 from erasebench.store.png import END, START, png_bytes, read_png
 from erasebench.store.scored import Scored
+from erasebench.typed_files import check_type
 
 if TYPE_CHECKING:
     from erasebench.edits.attack import Found
@@ -272,9 +273,10 @@ class Store:
         """What is noted of an edit, from the file beside its weights, which need not be there; empty if nothing is."""
         try:
             notes = json.loads(read_whole(self.edit_path(key).with_suffix(".json")))
+            check_type(notes, records.EditNotes)
         except (FileNotFoundError, Damaged, ValueError, RecursionError):
             return {}
-        return notes if isinstance(notes, dict) else {}
+        return dict(notes)
 
     # Attacks
 

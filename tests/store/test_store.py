@@ -357,3 +357,25 @@ def test_a_clock_that_is_wrong_deletes_nothing(store, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 0.0 + 2**33)
     store.check_writable()
     assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "[]",
+        "3",
+        '{"seconds": "x"}',
+        '{"norms": {"a": []}}',
+        '{"warnings": [1]}',
+        '{"device": null}',
+        "{",
+        '{"a": "\\ud800"}',
+    ],
+)
+def test_notes_of_an_edit_that_cannot_be_are_as_none(store, odd):
+    path = store.edit_path("ab" * 16).with_suffix(".json")
+    path.parent.mkdir(parents=True)
+    path.write_text('{"seconds": 1, "norms": {"w": 2.5}, "warnings": ["x"], "own": [1]}')
+    assert store.edit_notes("ab" * 16)["own"] == [1]
+    path.write_text(odd)
+    assert store.edit_notes("ab" * 16) == {}
