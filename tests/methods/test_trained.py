@@ -82,7 +82,8 @@ def test_what_is_trained_in_bfloat16_is_what_is_trained_in_float32(tiny_random_p
 
 @pytest.mark.parametrize("option", options())
 def test_several_styles_can_be_erased_at_once(tiny_random_pipe, artists_task, work, option):
-    assert small(option).edit(tiny_random_pipe, artists_task, work=work).changes
+    edit = small(option).edit(tiny_random_pipe, artists_task, work=work)
+    assert edit.changes or edit.hooks
 
 
 @pytest.mark.parametrize("option", options())
