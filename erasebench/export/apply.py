@@ -12,7 +12,8 @@ from erasebench.edits.combine import HOW, additive, check_how, combine
 from erasebench.edits.edit import Edit
 from erasebench.edits.eraser import describe_edit
 from erasebench.errors import UserError
-from erasebench.export.export import Found, check_new, describe_model, find_edit, write_export
+from erasebench.export.export import check_new, describe_model, write_export
+from erasebench.export.find import Found, find_edit
 from erasebench.models.load import Model, load_model, quiet_libraries
 from erasebench.models.marks import read_marks
 from erasebench.models.targets import named_weight

@@ -31,8 +31,9 @@ from erasebench.edits.hook import Hook
 from erasebench.errors import UserError
 from erasebench.export.apply import apply
 from erasebench.export.card import NOT_MEASURED, Card, measured_effect, model_card
-from erasebench.export.export import DELTA_FILE, FORMS, export, find_edit, write_export
+from erasebench.export.export import DELTA_FILE, FORMS, export, write_export
 from erasebench.export.export import settings as export_settings
+from erasebench.export.find import find_edit
 from erasebench.export.lora import FILE, LARGEST, TOLERANCE, lora
 from erasebench.methods.closed_form.cure import Cure
 from erasebench.methods.closed_form.uce import Uce

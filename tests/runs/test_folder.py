@@ -11,7 +11,7 @@ from table_helpers import PLUGINS, finish, make_plan
 from erasebench.cli import main
 from erasebench.commands.show import show
 from erasebench.errors import UserError
-from erasebench.export.export import find_edit
+from erasebench.export.find import find_edit
 from erasebench.runs.folder import find_runs, latest_run, read_plan
 from erasebench.runs.manifest import command_line, read_manifest
 from erasebench.runs.names import MANIFEST_FILE, PLAN_FILE
