@@ -65,7 +65,7 @@ class Spm(TrainedEraser):
     anchors: int = 4
     steps: int = 30
     start_guidance: float = 3.0
-    warmup: float = 1 / 6
+    warmup: float = 0.16667
     cycles: int = 3
     phrases: bool = True
 
