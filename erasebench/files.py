@@ -231,7 +231,7 @@ def sweep_temporary(folders: Iterable[Path], now: float) -> int:
     """Delete what killed processes left in folders and below; a link to another folder is not followed.
 
     Args:
-        folders: folders of ours.
+        folders: folders of ours, or single files.
         now: the time by the clock of their file system (:func:`check_writable`).
 
     Returns:
@@ -239,7 +239,8 @@ def sweep_temporary(folders: Iterable[Path], now: float) -> int:
     """
     swept = 0
     for top in folders:
-        for place, names, files in os.walk(top):
+        one = [(str(top.parent), list[str](), [top.name])] if top.is_file() else None
+        for place, names, files in one or os.walk(top):
             inside = [name for name in names if TEMPORARY.fullmatch(name)]
             for path in (Path(place, name) for name in (*inside, *filter(TEMPORARY.fullmatch, files))):
                 with suppress(OSError):

@@ -100,7 +100,8 @@ class Store:
             UserError: the folder cannot be written to, or is too full.
         """
         now = check_writable(self.root, need_bytes)
-        sweep_temporary([self.root / name for name in FOLDERS], now)
+        # The probe of a killed process lies beside our folders.
+        sweep_temporary([*(self.root / name for name in FOLDERS), *self.root.glob(".erasebench-*.tmp")], now)
         self.claims.sweep(now)
         if self.mends:
             self.flush()

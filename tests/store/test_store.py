@@ -379,3 +379,14 @@ def test_notes_of_an_edit_that_cannot_be_are_as_none(store, odd):
     assert store.edit_notes("ab" * 16)["own"] == [1]
     path.write_text(odd)
     assert store.edit_notes("ab" * 16) == {}
+
+
+def test_the_probe_of_a_killed_process_is_swept(store):
+    store.root.mkdir()
+    old, young, foreign = (store.root / f".erasebench-{n}-{'0' * 12}.tmp" for n in (1, 2, "x"))
+    for path in (old, young, foreign):
+        path.write_bytes(b"erasebench")
+    for path in (old, foreign):
+        os.utime(path, (0, 0))
+    store.check_writable()
+    assert sorted(leftovers(store)) == sorted([young.name, foreign.name])
