@@ -18,6 +18,7 @@ from erasebench.edits.hook import _KINDS, Hook, hook_class, hooks_on, put_on
 from erasebench.errors import UserError
 from erasebench.images.generate import generate
 from erasebench.images.scheduler import scheduler_identity
+from erasebench.methods.adapters.receler import PARTS, RecelerErasers, cross_attention
 from erasebench.methods.adapters.spm import Membrane
 from erasebench.methods.guards.adavd import ErasedValues, JoinedValues
 from erasebench.methods.guards.negative_prompt import NegativeText
@@ -122,6 +123,17 @@ def filtered(pipe) -> tuple[dict, dict]:
         return {"alpha": -1.0, "slope": 0.0, "offset": -50.0}, {"concepts": pipe.text_encoder(ids).pooler_output}
 
 
+def receler(pipe) -> RecelerErasers:
+    """Erasers of random numbers, strong enough to be seen in a random network."""
+    generator, tensors = torch.Generator().manual_seed(0), {}
+    for name, layer in cross_attention(pipe.unet).items():
+        width = layer.to_out[0].out_features
+        shapes = {"down.weight": (4, width), "down.bias": (4,), "up.weight": (width, 4), "up.bias": (width,)}
+        assert set(shapes) == set(PARTS)
+        tensors |= {f"{name}.{part}": torch.randn(shape, generator=generator) for part, shape in shapes.items()}
+    return RecelerErasers({}, tensors)
+
+
 def valued(pipe) -> tuple[dict, dict]:
     """AdaVD's settings and tensors, strong enough to be seen in a random network."""
     concepts = torch.randn(2, 24, generator=torch.Generator().manual_seed(0))
@@ -144,6 +156,7 @@ HOOKS = {
     "safree_reattention": lambda pipe: Reattended(*filtered(pipe)),
     "adavd": lambda pipe: ErasedValues(*valued(pipe)),
     "adavd_joined": lambda pipe: JoinedValues(*valued(pipe)),
+    "receler": receler,
     "safety_checker": lambda pipe: black(),
     "sld": lambda pipe: SafeGuidance({"text": "a church", **PRESETS["max"]}),
 }
