@@ -99,6 +99,11 @@ class SafeGuidance(Hook):
         return tuple(part.expand(self._n, *part.shape[1:]) for part in self._concept) if self._n else None
 
     def _guide(self, predicted: Tensor) -> Tensor:
+        if len(predicted) != 3:
+            raise UserError(
+                f"{self.name}: the network makes no unconditional pass (its guidance may be an input, as an LCM's is), and "
+                "this acts on the difference between the two; use a model that makes both"
+            )
         empty, prompt, concept = predicted
         difference, settings = prompt - concept, self.settings
         share = (difference.abs() * settings["scale"]).clamp(max=1).masked_fill(difference >= settings["threshold"], 0)

@@ -129,7 +129,10 @@ def test_between_batches_the_network_is_as_it_was_and_elsewhere_it_says_what_is_
             pictures(pipe, None, recipes(pipe, 2), tmp_path)
             assert torch.equal(pipe.unet(latents, 5, encoder_hidden_states=rows, return_dict=False)[0], expected)
             hook.texts(pipe, {}, recipes(pipe, 2))
-            with pytest.raises(UserError, match="sld: the UNet was given 2 rows for 2 images"):
+            with pytest.raises(UserError, match="sld: the network makes no unconditional pass"):
+                pipe.unet(latents, 5, encoder_hidden_states=rows, return_dict=False)
+            hook.texts(pipe, {}, recipes(pipe, 3))
+            with pytest.raises(UserError, match="sld: the UNet was given 2 rows for 3 images, not one or two for each"):
                 pipe.unet(latents, 5, encoder_hidden_states=rows, return_dict=False)
 
 
