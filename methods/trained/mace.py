@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +21,7 @@ from erasebench.methods.trained.attention import recorded_attention
 from erasebench.methods.trained.examples import example_latents, template, token_columns
 from erasebench.methods.trained.latents import noising
 from erasebench.methods.trained.low_rank import additions, layers_in, new_adapters
-from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, train
+from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, own_work, train
 from erasebench.models.encode import encode_prompts
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser, named_weight, text_inputs
@@ -144,15 +144,6 @@ class Mace(TrainedEraser):
         values = {name: parameter.detach().cpu().double() for name, parameter in parameters.items()}
         lora = {f"unet.{name}.weight": (values[f"up.{name}"].T, values[f"down.{name}"]) for name in layers_in(values)}
         return lora, notes
-
-
-def own_work(work: Work, number: int, of: int) -> Work:
-    """The means of one of several trainings of equal length, whose bar is that of all."""
-
-    def advance(done: int, steps: int) -> None:
-        work.advance(number * steps + done, of * steps)
-
-    return replace(work.part(number), advance=advance)
 
 
 def timestep_chances(total: int, even: bool) -> Tensor:

@@ -19,8 +19,7 @@ from erasebench.methods.adapters.spm import Membrane
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.trained.latents import ddim, denoised, initial_noise
 from erasebench.methods.trained.low_rank import additions, layers_in, new_adapters
-from erasebench.methods.trained.mace import own_work
-from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, train
+from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, own_work, train
 from erasebench.models.encode import encode_prompts
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser

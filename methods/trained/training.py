@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import psutil
@@ -205,6 +205,15 @@ def trained_values(part: str, parameters: Mapping[str, Parameter | Tensor]) -> d
 def generator(work: Work, step: int) -> torch.Generator:
     """The random numbers of a step, on the CPU, so that every machine draws the same."""
     return torch.Generator().manual_seed((work.seed + step) % 2**63)
+
+
+def own_work(work: Work, number: int, of: int) -> Work:
+    """The means of one of several trainings of equal length, whose bar is that of all."""
+
+    def advance(done: int, steps: int) -> None:
+        work.advance(number * steps + done, of * steps)
+
+    return replace(work.part(number), advance=advance)
 
 
 def below(low: int, high: int, numbers: torch.Generator) -> int:
