@@ -189,7 +189,8 @@ def test_files_and_folders_that_are_not_right_are_refused(
     models: Path, edits: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     to = ["--to", str(models / "base"), "--out", str(tmp_path / "out")]
-    (tmp_path / "cut.safetensors").write_bytes(edits["uce"].read_bytes()[:100])
+    whole = edits["uce"].read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) - 100])
     assert "cannot be read" in refused([str(tmp_path / "cut.safetensors"), *to], capsys)
     assert "named twice" in refused([str(edits["uce"]), str(edits["uce"]), *to], capsys)
     pickle = tmp_path / "evil.bin"

@@ -32,10 +32,10 @@ def test_loss_and_gradient_of_a_step_are_those_of_the_release(small_pipe):
     assert max(gradient.abs().max() for gradient in expected) > 1e-9
 
 
-def test_texts_are_read_as_the_pipeline_reads_them(tiny_random_pipe):
-    texts = ["a church", ""]
-    ours = read(tiny_random_pipe.tokenizer, tiny_random_pipe.text_encoder, texts)
-    torch.testing.assert_close(ours, encode_prompts(tiny_random_pipe, texts)[0], rtol=1e-5, atol=1e-6)
+def test_texts_are_read_as_the_pipeline_reads_them(small_pipe):
+    pipe, texts = small_pipe(), ["a church", ""]
+    ours = read(pipe.tokenizer, pipe.text_encoder, texts)
+    torch.testing.assert_close(ours, encode_prompts(pipe, texts)[0], rtol=1e-5, atol=1e-6)
     assert ours.requires_grad
 
 
