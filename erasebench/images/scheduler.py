@@ -27,13 +27,28 @@ FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
 """The samplers for flow-matching models (SD 3, FLUX), whose noise schedule is another."""
 
 
+TRAINED = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+    "rescale_betas_zero_snr",
+)  # fmt: skip
+"""What a model's scheduler says of the model: the noise it was trained with, and what it predicts."""
+
+STABLE_DIFFUSION = {"steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+"""How the samplers of all Stable Diffusion models are set, where a class has the setting."""
+
+
 def make_scheduler(name: str, config: Mapping[str, Any], pipe: Pipeline) -> Any:
-    """Build a scheduler as the model's own with another class and some other settings.
+    """Build a sampler for a model.
+
+    Up to Stable Diffusion XL only :data:`TRAINED` is read of the model's own scheduler. The rest of it says how the model
+    was last sampled, and is other for one model in two places: diffusers writes down every setting of a model that it
+    saves (``timestep_spacing: leading``), which the model's files on the Hub leave to each class (``linspace`` for LMS).
+    Flow-matching models keep all of theirs: there is one sampler for them, and its shift is theirs.
 
     Args:
         name: class name in diffusers; ``DDIM`` is short for ``DDIMScheduler``.
-        config: settings that differ from the model's own scheduler.
-        pipe: a diffusers pipeline, whose scheduler's settings (betas, prediction type) are the start.
+        config: the sampler's settings, where they are not :data:`STABLE_DIFFUSION` or its class's defaults.
+        pipe: a diffusers pipeline.
 
     Raises:
         UserError: an unknown scheduler or setting (the nearest is named), one for another kind of model, or settings
@@ -58,8 +73,11 @@ def make_scheduler(name: str, config: Mapping[str, Any], pipe: Pipeline) -> Any:
         if setting not in known:
             hint = suggest(setting, known) or f" There are {', '.join(known)}."
             raise UserError(f"scheduler {full}: unknown setting {setting!r}.{hint}")
+    own = pipe.scheduler.config
+    if fit is SCHEDULERS:
+        own = STABLE_DIFFUSION | {setting: own[setting] for setting in TRAINED if setting in own}
     try:
-        made = kind.from_config(pipe.scheduler.config, **config)
+        made = kind.from_config({setting: own[setting] for setting in known if setting in own}, **config)
     except (ValueError, NotImplementedError, TypeError) as error:
         raise UserError(f"scheduler {full}: settings {dict(config)} do not work: {error}") from error
     if made.config.get("stochastic_sampling"):

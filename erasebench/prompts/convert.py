@@ -21,7 +21,12 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def convert(
-    table: Table, schema: Schema, kind: str | None, label: str, asked: Sequence[str] = ()
+    table: Table,
+    schema: Schema,
+    kind: str | None,
+    label: str,
+    asked: Sequence[str] = (),
+    missing_seed: int | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The rows of a prompt set, and notes on what was added, is special, or was not read.
 
@@ -31,6 +36,7 @@ def convert(
         kind: kind of the concepts, where the file and its schema do not say.
         label: label of all rows, whose own labels are then not read; empty for those of the file.
         asked: columns that conditions look at.
+        missing_seed: seed of all rows of a file without seeds; ``None`` for a hash of each row's number and prompt.
 
     Raises:
         UserError: a cell that is not what its column should hold; file, row, column and cure are named.
@@ -44,7 +50,10 @@ def convert(
     kinds = cells.convert("kind", _kind) or [""] * len(prompts)
     default = "general" if schema.kind == "general" else kind or schema.kind
     seeds = cells.convert("seed", _seed)
-    if seeds is None:
+    if seeds is None and missing_seed is not None:
+        seeds = [missing_seed] * len(prompts)
+        notes.append(f"the file has no seeds; every row got {missing_seed}, as prompts.missing_seed says")
+    elif seeds is None:
         seeds = [hashed_seed("prompt file", *pair) for pair in zip(identities, prompts, strict=True)]
         notes.append("the file has no seeds; each row got one that is a hash of its number and prompt")
     widths, heights = _sizes(cells, notes)

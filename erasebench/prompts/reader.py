@@ -17,6 +17,7 @@ from erasebench.prompts.formats import Table, read
 from erasebench.prompts.prompt_set import PromptSet
 from erasebench.prompts.schemas import identify, named, schemas, spelt
 from erasebench.prompts.sources import fetch, find
+from erasebench.recipe import LARGEST_SEED
 
 __all__ = ["fetch", "load_prompts", "schemas"]
 
@@ -36,6 +37,8 @@ def load_prompts(
     label: str | None = None,
     revision: str | None = None,
     where: Mapping[str, Any] | None = None,
+    missing_seed: int | None = None,
+    empty: str | None = None,
 ) -> PromptSet:
     """Read a prompt file of any schema of :func:`schemas`.
 
@@ -50,11 +53,18 @@ def load_prompts(
         revision: commit, tag or branch of a Hub dataset.
         where: conditions on the file's own columns, all of which must hold: a number condition (``">50"``), a value,
             or a list of values; a cell that lists several (``"violence, self-harm"``) matches each of them.
+        missing_seed: seed of all rows of a file without seeds (RECE and SAFREE: 42); by default each row has its own.
+        empty: text in the place of empty prompts (``nan`` in the releases of ESD, UCE, RECE and MACE); by default they
+            stay empty.
 
     Raises:
         UserError: the file cannot be had, is not UTF-8 or is broken; the message names file, row, column and cure.
     """
-    _check_options(schema=schema, kind=kind, role=role, label=label, revision=revision)
+    _check_options(schema=schema, kind=kind, role=role, label=label, revision=revision, empty=empty)
+    if missing_seed is not None and (
+        isinstance(missing_seed, bool) or not isinstance(missing_seed, int) or not 0 <= missing_seed <= LARGEST_SEED
+    ):
+        raise UserError(f"prompts.missing_seed={missing_seed}: give a whole number from 0 to {LARGEST_SEED}, or null")
     if role is not None and role not in (*ROLES, "file"):
         raise UserError(
             f"prompts.role={role}: give one of {', '.join(ROLES)}, file or null.{suggest(role, (*ROLES, 'file'))}"
@@ -69,7 +79,7 @@ def load_prompts(
     recognised = identify(list(table.cells.columns), table.file, schema or "auto")
     met = [_meets(table, column, wanted) for column, wanted in conditions.items()]
     looked_at = [spelt(column, list(table.cells.columns)) or column for column in conditions]
-    rows, notes = convert(table, recognised, kind, (label or "").strip(), looked_at)
+    rows, notes = convert(table, recognised, kind, (label or "").strip(), looked_at, missing_seed)
     if recognised.note:
         notes.insert(0, recognised.note)
     notes += pinning
@@ -79,11 +89,10 @@ def load_prompts(
     if limit is not None and limit < len(rows):
         notes.append(f"the first {limit} of {len(rows)} rows")
         rows = rows[:limit]
-    empty = rows.prompt_id[rows.prompt == ""].tolist()
-    if empty:
-        notes.append(
-            f"empty prompts are kept as they are (prompt_id {', '.join(empty[:5])}{' ...' if empty[5:] else ''})"
-        )
+    if blank := rows.prompt_id[rows.prompt == ""].tolist():
+        kept = f"are drawn as {empty!r}, as prompts.empty says" if empty else "are kept as they are"
+        notes.append(f"empty prompts {kept} (prompt_id {', '.join(blank[:5])}{' ...' if blank[5:] else ''})")
+        rows = rows.assign(prompt=rows.prompt.replace("", empty or ""))
     if role == "file" and (rows.role == "").all():
         raise UserError(
             f"{table.file}: prompts.role=file, but the file has no column of roles; give erase, retain or null"

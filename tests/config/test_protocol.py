@@ -106,9 +106,11 @@ def test_every_sampler_can_be_built_for_stable_diffusion_and_makes_its_steps(nam
 def test_every_variant_of_a_release_composes_and_changes_something(name: str) -> None:
     for about in shipped(name).defects.values():
         if about["as_released"]:
-            plain = compose([f"protocol={name}", "model=sd14"])
+            groups_chosen = [text for text in about["as_released"] if text.startswith("prompts=")]
+            plain = compose([f"protocol={name}", "model=sd14", *groups_chosen])
             variant = compose(["model=sd14", f"protocol={name}", *about["as_released"]])
-            assert (variant.protocol, variant.metric) != (plain.protocol, plain.metric)
+            parts = ("protocol", "metric", "prompts")
+            assert any(variant[part] != plain[part] for part in parts)
 
 
 def test_the_hash_is_of_all_that_decides_a_number_and_of_nothing_else() -> None:
