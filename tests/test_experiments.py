@@ -81,7 +81,7 @@ def test_every_experiment_plans_at_a_tiny_scale(name: str, tmp_path: Path) -> No
     config = config_of(f"experiment={name}", "scale=tiny", f"store.dir={tmp_path}", "device=cpu")
     full = config_of(f"experiment={name}")
     assert (config.model.name, config.protocol.name, config.scale) == ("embedded", "embedded", "tiny")
-    assert config.method == full.method and config.experiment == full.experiment
+    assert set(config.method) == set(full.method) and config.experiment == full.experiment
     prepared = prepare(config)
     (kind,) = prepared.groups
     assert kind == config.experiment.kind
@@ -132,7 +132,7 @@ def test_a_tiny_experiment_runs_whole_and_its_numbers_are_the_embedded_models(tm
 
 def test_several_settings_of_one_eraser_are_rows_of_one_table(tmp_path: Path) -> None:
     prepared = prepare(config_of("experiment=cure_alpha", "scale=tiny", f"store.dir={tmp_path}", "device=cpu"))
-    assert list(prepared.erasers) == ["none", *(f"cure alpha={alpha}.0" for alpha in (1, 2, 3, 5, 10))]
+    assert list(prepared.erasers) == ["none", *(f"cure our choice alpha={alpha}.0" for alpha in (1, 2, 3, 5, 10))]
 
 
 def test_what_is_given_beside_the_scale_wins() -> None:
@@ -199,8 +199,8 @@ def test_a_model_that_is_not_here_is_counted_without_it(tmp_path: Path, monkeypa
     console = quiet()
     config = compose(["experiment=cure_objects", f"prompts.source={path}", "dry_run=true", f"store.dir={tmp_path}/r"])
     assert run(config, console) is None
-    # 20 prompts; unedited once, and for each of three erasers and ten classes.
-    assert f"about {20 + 3 * 10 * 20} images; sd14 is not on this machine" in said(console)
+    # 20 prompts; unedited once, and for each of ten classes with UCE, RECE and three choices of CURE.
+    assert f"about {20 + 5 * 10 * 20} images; sd14 is not on this machine" in said(console)
 
 
 def test_an_estimate_is_whole_or_unknown(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from erasebench.errors import UserError, suggest
 
 T = TypeVar("T")
 
+RELEASED = "released"
+"""The key of a node that names the release whose settings it has (:mod:`erasebench.edits.released`); no argument."""
+
 PACKAGES = ("erasebench.methods", "erasebench.metrics")
 """Where the classes are defined that a config may name unasked; a module of somebody else must be allowed by name."""
 
@@ -86,7 +89,7 @@ def _allowing(module: str) -> str:
 def _constructed(values: Mapping[str, Any], place: str, base: type[T], plugins: Sequence[str]) -> T:
     """An object of the class that ``_target_`` names, its own parts first."""
     kind = find_class(values["_target_"], place, base, plugins)
-    given = {name: value for name, value in values.items() if name != "_target_"}
+    given = {name: value for name, value in values.items() if name not in ("_target_", RELEASED)}
     _check_arguments(kind, given, place)
     arguments = {name: _argument(value, f"{place}.{name}", base, plugins) for name, value in given.items()}
     try:

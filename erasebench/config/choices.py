@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import yaml
@@ -35,15 +37,24 @@ def find_model(text: str) -> tuple[str, str | None, str | None]:
 
 
 def groups() -> dict[str, list[str]]:
-    """The groups of the config tree and the options of each, from the files that are shipped."""
+    """The groups of the config tree and the options of each, from the files that are shipped.
+
+    An option in a folder of its group is called by both names: ``released/uce``.
+    """
     root = files(CONFIG_MODULE)
     return {
-        folder.name: sorted(
-            entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-        )
+        folder.name: sorted(_options(folder))
         for folder in sorted(root.iterdir(), key=lambda entry: entry.name)
         if folder.is_dir() and not folder.name.startswith("_")
     }
+
+
+def _options(folder: Traversable) -> Iterator[str]:
+    for entry in folder.iterdir():
+        if entry.name.endswith(".yaml"):
+            yield entry.name.removesuffix(".yaml")
+        elif entry.is_dir() and not entry.name.startswith("_"):
+            yield from (f"{entry.name}/{name}" for name in _options(entry))
 
 
 def first_comment(group: str, name: str) -> str:

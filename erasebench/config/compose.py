@@ -7,7 +7,7 @@ metrics) are built from ``_target_`` nodes whose constructor signature is their 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from erasebench.config.choices import CONFIG_MODULE, groups
 from erasebench.config.overrides import ONE_OF, parse_overrides, respelt
 from erasebench.config.settings import ModelSettings, ProtocolSettings, Settings, StoreSettings
+from erasebench.config.values import plain_values
 from erasebench.errors import UserError, suggest
 
 SEVERAL = {"method": "_target_", "task": "kind"}
@@ -38,9 +39,14 @@ TINY: dict[str, tuple[str, ...]] = {
     "": (
         *("model=embedded", "protocol=embedded", "metric=[judge,clip_score_embedded,kid_embedded]", "prompts=builtin"),
         *("prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=2"),
+        *("lists.artists=task", "lists.instances=task"),
     ),
 }
 """What ``scale=tiny`` sets: by the kind of an experiment, and (under the empty name) for all of them."""
+
+
+TINY_TRAINING = {"iterations": 2, "images": 2, "image_steps": 2, "steps": 2}
+"""What ``scale=tiny`` sets in every eraser of an experiment that has such an option."""
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
@@ -126,7 +132,7 @@ def _check_keys(config: DictConfig) -> None:
                 raise UserError(f"{place}: no such key.{suggest(str(key), known)} Keys: {', '.join(known)}")
 
 
-PATHS = ("store.dir", "model.path", "prompts.source")
+PATHS = ("store.dir", "model.path", "prompts.source", "lists.artists", "lists.instances", "lists.captions")
 """Settings that may be read from the environment (``store.dir=${oc.env:SCRATCH}/results``)."""
 
 
@@ -177,9 +183,25 @@ def at_scale(overrides: Sequence[str]) -> list[str]:
         raise UserError("scale=tiny: needs one experiment beside it, e.g. experiment=cure_objects scale=tiny")
     if given.get("model", "embedded") != "embedded":
         raise UserError(f"scale=tiny: is on the embedded model; leave model={given['model']} or scale=tiny out")
-    about = compose([f"experiment={name}"]).experiment
-    small = {text.split("=", 1)[0]: text for text in (*TINY[about.kind], *TINY[""], *about.tiny)}
+    whole = compose([f"experiment={name}"])
+    about = whole.experiment
+    trained = () if "method" in given else _small_training(plain_values(whole.method), "method")
+    small = {text.split("=", 1)[0]: text for text in (*TINY[about.kind], *TINY[""], *trained, *about.tiny)}
     return [*(text for key, text in small.items() if key not in given), *overrides]
+
+
+def _small_training(node: Mapping[str, Any], place: str) -> Iterator[str]:
+    """Overrides that make the training of every eraser in a node a matter of seconds.
+
+    A weight of 0 for staying near the original weights needs captions, which are not here: ``lam`` is the default then.
+    """
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _small_training(value, f"{place}.{name}")
+        elif name in TINY_TRAINING:
+            yield f"{place}.{name}={TINY_TRAINING[name]}"
+        elif name == "lam" and value == 0:
+            yield f"{place}.lam=null"
 
 
 @contextmanager

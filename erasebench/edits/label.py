@@ -98,7 +98,7 @@ def label_of(name: str, eraser: Eraser | Attack) -> Label:
         default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
         # A name such as uce2025 or sld_weak says which variant it is.
         in_name = name in (f"{eraser.name}{value}", f"{eraser.name}_{value}")
-        (defaults if value == default or in_name else options)[entry.name] = _shown(value)
+        (defaults if value == default or in_name else options)[entry.name] = shown_value(value)
     return Label(name, options, defaults)
 
 
@@ -127,7 +127,7 @@ def swept_option(labels: Iterable[Label]) -> str | None:
     return varied.pop() if len(varied) == 1 else None
 
 
-def _shown(value: Any) -> Any:
+def shown_value(value: Any) -> Any:
     """A setting as a label holds it: a number, a flag or nothing as it is, else a short text."""
     from erasebench.edits.eraser import Eraser  # loads torch, which reading a label must not
 
@@ -145,7 +145,7 @@ def _shown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         text = ", ".join(map(str, value))
         return f"[{text}]" if len(text) <= LONGEST else f"{len(value)} names ({_digest(value)})"
-    return _shown(str(value))
+    return shown_value(str(value))
 
 
 def _part(eraser: Eraser) -> str:

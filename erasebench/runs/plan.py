@@ -24,6 +24,7 @@ from erasebench.config.settings import ModelSettings
 from erasebench.edits.attack import Attack
 from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import UNEDITED, Label, label_of
+from erasebench.edits.released import check_lists, label_as_released
 from erasebench.errors import UserError
 from erasebench.files import check_place
 from erasebench.images.recipes import recipe_maker
@@ -40,7 +41,7 @@ from erasebench.store import Store
 UNEDITED_NODE = {"_target_": "erasebench.methods.controls.none.Unedited"}
 """The unedited model is in every run, asked for or not."""
 
-NOT_IDENTITY = ("device", "batch_size", "dry_run", "part", "store", "name", "plugins", "scale")
+NOT_IDENTITY = ("device", "batch_size", "dry_run", "part", "store", "name", "plugins", "scale", "lists")
 """Keys of the config that do not change what a run measures."""
 
 
@@ -197,9 +198,12 @@ def prepare(config: DictConfig) -> Prepared:
     labels: dict[str, Label] = {}
     nodes: dict[str, Mapping[str, Any]] = {}
     for place, node in (places(plain["method"], "method", "_target_") | {"": UNEDITED_NODE}).items():
+        if config.scale == "full":
+            check_lists(node, place)
         eraser = build(node, place, Eraser, plugins)
         # A name with two underscores is one of several of an eraser: cure__1 and cure__2 are cure at two settings.
         label = label_of(place.split(".")[1].split("__")[0] if "." in place else eraser.name, eraser)
+        label = label_as_released(label, node)
         if label.text in erasers:
             if not place:  # the unedited model was asked for by name
                 continue

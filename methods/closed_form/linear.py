@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from erasebench.edits.eraser import Change, Eraser
 from erasebench.errors import UserError
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import TextInput, text_inputs
+from erasebench.prompts.formats import SUFFIXES
+from erasebench.prompts.names import read_names
 
 RESIDUAL = 1e-6
 """Largest relative residual of a solve that is accepted."""
@@ -264,6 +267,17 @@ def check_templates(templates: Any) -> None:
                 raise UserError(f"template {template!r}: mark where the concept goes with {{}}, e.g. 'a photo of {{}}'")
 
 
+def listed(keep: str | Sequence[str], option: str) -> str | Sequence[str]:
+    """Texts to keep as :func:`keep_texts` takes them; a file of names (:func:`erasebench.prompts.names.read_names`) is read.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if isinstance(keep, str) and Path(keep).suffix.lower() in SUFFIXES:
+        return read_names(keep, option)
+    return keep
+
+
 def keep_texts(keep: str | Sequence[str], task_retain: Sequence[str], option: str) -> list[str]:
     """Texts to keep: ``task`` for the task's own retain list, ``none``, or a list; each once.
 
@@ -272,7 +286,9 @@ def keep_texts(keep: str | Sequence[str], task_retain: Sequence[str], option: st
     """
     if isinstance(keep, str):
         if keep not in ("task", "none"):
-            raise UserError(f"{option}={keep!r}: use task, none, or a list of texts, e.g. {option}=[{keep}]")
+            raise UserError(
+                f"{option}={keep!r}: use task, none, a list of texts, e.g. {option}=[{keep}], or a file of names"
+            )
         keep = task_retain if keep == "task" else ()
     return list(dict.fromkeys(keep))
 

@@ -19,6 +19,7 @@ from erasebench.methods.closed_form.linear import (
     gram,
     keep_texts,
     keeping,
+    listed,
     moved,
     pair_rows,
     pull,
@@ -73,7 +74,8 @@ class Rece(ClosedForm):
             are kept, else 1, as released.
         phrases: erase all phrases of a concept (the release takes a list of names), not its name alone.
         anchor: text to map to; ``None`` is each concept's own anchor.
-        preserve: ``task`` (the task's retain list), ``none``, or a list of texts, besides ``""`` which is always kept.
+        preserve: ``task`` (the task's retain list), ``none``, a list of texts, or a file of names; what is
+            erased is not kept. ``""`` is always kept.
 
     Raises:
         UserError: a number of epochs below 0, a scale that is not above 0.
@@ -103,6 +105,7 @@ class Rece(ClosedForm):
             start_lam=self.start_lam,
             start_preserve_scale=self.start_preserve_scale,
         )
+        object.__setattr__(self, "preserve", listed(self.preserve, "method.preserve"))
         keep_texts(self.preserve, (), "method.preserve")
 
     def start(self, task: ErasureTask) -> Uce:

@@ -23,6 +23,7 @@ from erasebench.methods.closed_form.linear import (
     check_positive,
     factored,
     keep_texts,
+    listed,
     moved,
     pair_rows,
     phrase_pairs,
@@ -32,7 +33,6 @@ from erasebench.methods.closed_form.linear import (
 )
 from erasebench.models.targets import TextInput
 from erasebench.models.text import check_rule
-from erasebench.prompts.names import read_names
 
 MANY = 10
 """From this number of targets on, the settings for many concepts hold; the release has them for celebrities."""
@@ -155,8 +155,8 @@ class Speed(ClosedForm):
             check_positive("speed", lamb=self.lamb)
         if self.token_rule is not None:
             check_rule(self.token_rule)
-        if isinstance(self.retain, str) and self.retain not in ("task", "none"):
-            object.__setattr__(self, "retain", read_names(self.retain, "method.retain"))
+        object.__setattr__(self, "retain", listed(self.retain, "method.retain"))
+        keep_texts(self.retain, (), "method.retain")
 
     def preset(self, task: ErasureTask) -> Preset:
         """The settings for a task: the options that are given, and the table's for the others."""

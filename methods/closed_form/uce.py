@@ -20,6 +20,7 @@ from erasebench.methods.closed_form.linear import (
     hold,
     keep_texts,
     keeping,
+    listed,
     moved,
     pair_rows,
     phrase_pairs,
@@ -69,7 +70,8 @@ class Uce(ClosedForm):
         templates: also edit the concept in templates, and the anchor likewise; ``True`` takes the release's five.
         phrases: edit all phrases of a concept (the releases take a list of names), not its name alone.
         anchor: text to map to; ``None`` is each concept's own anchor.
-        preserve: ``task`` (the task's retain list), ``none``, or a list of texts.
+        preserve: ``task`` (the task's retain list), ``none``, a list of texts, or a file of names. What is erased is not
+            kept.
 
     Raises:
         UserError: an unknown variant or technique, a scale that is not above 0.
@@ -98,6 +100,7 @@ class Uce(ClosedForm):
             raise UserError("uce: technique=tensor belongs to variant=2023; the 2025 release only replaces")
         check_positive("uce", lam=self.lam, erase_scale=self.erase_scale, preserve_scale=self.preserve_scale)
         check_templates(self.templates)
+        object.__setattr__(self, "preserve", listed(self.preserve, "method.preserve"))
         keep_texts(self.preserve, (), "method.preserve")
 
     def solve(self, part: TextInput, task: ErasureTask) -> tuple[Change | Mapping[str, Change], dict[str, Any]]:
@@ -130,9 +133,11 @@ class Uce(ClosedForm):
         ]
 
     def kept(self, task: ErasureTask) -> list[str]:
-        """Texts whose keys and values are kept, each once."""
+        """Texts whose keys and values are kept, each once; a list loses what is erased, as released for artists."""
         own = keep_texts(self.preserve, task.retain, "method.preserve")
-        return list(dict.fromkeys((*RULES[self.variant].always_keep, *own)))
+        erased = {phrase.casefold() for target in task.targets for phrase in target.phrases}
+        kept = (text for text in own if text.casefold() not in erased)
+        return list(dict.fromkeys((*RULES[self.variant].always_keep, *kept)))
 
     def scale(self, kept: Sequence[str]) -> float:
         """The weight of kept tokens: the option, or the variant's own."""
