@@ -109,7 +109,9 @@ def method(*overrides: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("name", "row", "option", "value", "source"), TABLE)
-def test_an_experiment_has_the_settings_of_the_release(name: str, row: str, option: str, value: Any, source: str) -> None:
+def test_an_experiment_has_the_settings_of_the_release(
+    name: str, row: str, option: str, value: Any, source: str
+) -> None:
     node = method(f"experiment={name}")[row]
     assert setting_in(node, option) == value, f"{source} has {value}"
     around, _, last = option.rpartition(".")
