@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ from erasebench.metrics._common import (
     text_hash,
     torch_hub_file,
 )
+from erasebench.scores.estimate import Estimate, not_run
 from erasebench.scores.metric import Metric
+from erasebench.scores.rates import WILSON
 
 IMAGENETTE = {
     "tench": 0,
@@ -96,7 +99,9 @@ class Classifier(Metric):
         revision: for timm and hub, the commit of the repository, 40 hex digits; needed for hub.
         ways: class names to rank among, or ``imagenette``; not given: all classes.
         top: the label must be among this many best (1 to 5).
-        unseen: labels that always count as not recognised: the defect of a released scorer, for comparison with it.
+        unseen: labels that RECE's ``imageclassify.py`` does not know again where they are the erased one (it compares
+            with the name in lower case): the accuracy of the erased is 0 then, and what is right of it counts for the
+            others, whose accuracy may exceed 1. For comparison with its numbers; such a sum has no interval.
         kinds: the kinds of concept it judges.
         device: where it runs.
         batch_size: images at a time.
@@ -145,11 +150,17 @@ class Classifier(Metric):
         which = [self.backend, slug(self.model), self._weights_id()]
         if self._ways:
             which.append(text_hash(json.dumps(sorted(plain(name) for name in self._ways))))
+        self._answers = "-".join(["1", *which])
+        self._unseen = tuple(plain(name) for name in self.unseen)
+        self.version = self._answers
         if self.unseen:
-            which.append(text_hash(json.dumps(sorted(plain(name) for name in self.unseen))))
-        self.version = "-".join(["1", *which])
+            self.version = "-".join(["2", *which, text_hash(json.dumps(sorted(self._unseen)))])
         among = f"{len(self._ways)} classes" if self._ways else "all its classes"
         self.describe = f"top-{self.top} accuracy of {self.model} ({self.backend}) among {among}"
+
+    @property
+    def records_id(self) -> str:
+        return f"{self.name.removesuffix('_rece_blind')}@{self._answers}"  # what is seen is the same
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -207,7 +218,6 @@ class Classifier(Metric):
             for row, part in zip(order[:, :kept], chances[:, :kept], strict=True)
         ]
         right = (order[:, : self.top] == own[:, None]).any(axis=1)
-        right &= ~np.isin([plain(label) for label in labels], [plain(name) for name in self.unseen])
         answered = ~chances[:, 0].isnan().numpy()  # NaN is no answer, and not a wrong one
         return pd.DataFrame(
             {
@@ -218,6 +228,30 @@ class Classifier(Metric):
                 "value": np.where((own >= 0) & answered, right, np.nan).astype(float),
             }
         )
+
+    def applies_to(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """As of any metric; erased images of :attr:`unseen` labels are also counted beside the retained ones."""
+        chosen = super().applies_to(rows)
+        if not self.unseen:
+            return chosen
+        again = chosen[self._blind(chosen)].assign(role="retain", moved=True)
+        return pd.concat([chosen.assign(moved=False), again])
+
+    def _blind(self, rows: pd.DataFrame) -> pd.Series:
+        """Which images are of an erased concept that the released script does not know again."""
+        return (rows["role"] == "erase") & rows["label"].fillna("").map(plain).isin(self._unseen)
+
+    def values(self, rows: pd.DataFrame) -> pd.Series:
+        right = super().values(rows)
+        return right.mask(self._blind(rows), 0.0) if self.unseen else right
+
+    def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None, rates: str = WILSON) -> Estimate:
+        moved = rows["moved"].astype(bool) if "moved" in rows else pd.Series(False, index=rows.index)
+        if not moved.any():
+            return super().reduce(rows, original, rates)
+        values = self.values(rows)
+        n = int(values[~moved].notna().sum())  # the script divides by the images of the nine others
+        return Estimate(float(values.sum()) / n, n, math.nan, math.nan, "none") if n else not_run()
 
     def _torchvision_weights(self):
         """The weights entry of torchvision: its file, transform and class names; needs no download."""

@@ -28,7 +28,8 @@ class Variant:
 
     Attributes:
         backbone: the CLIP.
-        text: ``prompt``, ``label`` (the bare concept) or ``file name`` (:func:`file_name_text`).
+        text: ``prompt``, ``label`` (the bare concept) or ``file name`` (:func:`file_name_text`; a prompt that asks for no
+            concept, as a COCO caption, as it is).
         scale: the number it is multiplied by.
         clip_each: negative cosines count as 0.
         clip_mean: a negative mean counts as 0 (torchmetrics clips the mean, not the images).
@@ -52,7 +53,9 @@ VARIANTS: dict[str, Variant] = {
         "ViT-L/14, as torchmetrics does: 100 cos with the prompt, the mean clipped at 0",
         clip_mean=True,
     ),
-    "speed": Variant("ViT-L-14", "file name", 100, "ViT-L/14, 100 cos with the prompt less its punctuation (SPEED)"),
+    "speed": Variant(
+        "ViT-L-14", "file name", 100, "ViT-L/14, 100 cos with the prompt less its punctuation, captions whole (SPEED)"
+    ),
     "spm": Variant(
         "ViT-B-32",
         "label",
@@ -96,8 +99,9 @@ class ClipScore(Metric):
             raise UserError(f"clip_score: no variant {self.variant!r}.{hint} Known: {', '.join(VARIANTS)}")
         self._variant = VARIANTS[self.variant]
         self.name = f"clip_score_{self.variant}"
-        self.version = f"1-{_clip.fingerprint(self._variant.backbone, self.revision)}"
-        self.inputs = ("label",) if self._variant.text == "label" else ("prompt",)
+        rule = "2" if self._variant.text == "file name" else "1"  # 1 read captions less their punctuation, too
+        self.version = f"{rule}-{_clip.fingerprint(self._variant.backbone, self.revision)}"
+        self.inputs = {"label": ("label",), "prompt": ("prompt",), "file name": ("prompt", "label")}[self._variant.text]
         self.describe = f"CLIP score: {self._variant.describe}"
 
     @property
@@ -120,7 +124,9 @@ class ClipScore(Metric):
         readers: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
             "prompt": lambda rows: rows["prompt"],
             "label": lambda rows: rows["label"].fillna(""),
-            "file name": lambda rows: rows["prompt"].map(file_name_text),
+            "file name": lambda rows: rows["prompt"].where(
+                rows["label"].fillna("") == "", rows["prompt"].map(file_name_text)
+            ),
         }
         return readers[self._variant.text](rows).tolist()
 

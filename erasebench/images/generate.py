@@ -86,7 +86,7 @@ def generate(
     Images of one size, guidance and scheduler share batches, whatever their prompts. The edit of the recipes is
     applied by the caller (:meth:`erasebench.edits.edit.Edit.applied`), and must be the one on the pipe; its hooks are on
     the pipe with it, and act here. On the same machine the batch size changes an image by at most a level or two of 255,
-    where a rounding tips over. When memory runs out, the batch is halved and work goes on.
+    where a rounding tips over; only KDPM2 ancestral grows that to 19 levels in 4 % of pixels. When memory runs out, the batch is halved and work goes on.
 
     Args:
         model: as loaded; its pipe runs in its own dtype, without autocast.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from metric_helpers import pictures, plan_rows
@@ -16,6 +17,7 @@ from metric_helpers import pictures, plan_rows
 from erasebench.errors import UserError
 from erasebench.metrics import _common, classifier
 from erasebench.metrics.classifier import IMAGENETTE, Classifier, class_numbers, plain
+from erasebench.tables.measure import measure
 
 
 def imagenet_names() -> list[str]:
@@ -63,6 +65,52 @@ def test_top1_among_all_and_among_ten_are_two_metrics():
     top3 = Classifier(top=3)
     assert top3.name == "classifier_top3"
     assert top3.judged(network, pictures(1, size=8), labels[:1])["value"].tolist() == [1.0]
+
+
+def rece_release(target: str, rows: pd.DataFrame) -> tuple[float, float]:
+    """Lines 98 to 103 of RECE's imageclassify.py, by hand: accuracy of the target and of the others."""
+    of_target, others, n_target, n_others = 0, 0, 0, 0
+    for label, right in zip(rows.label, rows.value, strict=True):
+        if label == target.lower():
+            of_target += right
+        else:
+            others += right
+        n_target, n_others = n_target + (label == target), n_others + (label != target)
+    return of_target / n_target, others / n_others
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+@pytest.mark.parametrize("target", ["tench", "English springer", "French horn", "church"])
+def test_the_blind_classifier_is_that_of_the_release(target: str, share: float) -> None:
+    """A class that is not known again is at 0 where it is the target, and its hits make the others better than perfect."""
+    classes = [name if name in ("tench", "church") else name.title() for name in IMAGENETTE]
+    classes = [
+        {"English Springer": "English springer", "French Horn": "French horn"}.get(name, name) for name in classes
+    ]
+    per_class, metric = 5, Classifier(unseen=["English springer", "French horn"])
+    plan = pd.DataFrame(
+        [
+            {
+                "eraser": eraser, "task": target, "task_kind": "object", "kind": "object", "attack": "", "label": label,
+                "role": "erase" if label == target else "retain", "prompt_id": f"{label}{i}", "prompt": f"a {label}",
+                "key": f"{eraser}{label}{i}", "original_key": f"none{label}{i}", "clean_key": f"{eraser}{label}{i}",
+                "edit_key": "", "value": float(i < share * per_class),
+            }
+            for eraser in ("none", "rece") for label in classes for i in range(per_class)
+        ]
+    )  # fmt: skip
+    scores = {metric.records_id: plan[["key", "label", "value"]]}
+    measured = measure(plan.drop(columns="value"), scores, [metric])
+    ours = measured[(measured.eraser == "rece") & (measured.task == target)].set_index("role").value
+    expected = rece_release(target, plan[plan.eraser == "rece"])
+    assert (ours["erase"], ours["retain"]) == pytest.approx(expected)
+    if share == 1.0:
+        assert expected == pytest.approx((1.0, 1.0) if target in ("tench", "church") else (0.0, 10 / 9))
+
+
+def test_the_blind_classifier_sees_what_the_classifier_saw() -> None:
+    blind = Classifier(unseen=["English springer"])
+    assert blind.records_id == Classifier().records_id == Classifier().id and blind.id != Classifier().id
 
 
 def test_a_network_that_gives_nan_has_not_answered():

@@ -14,6 +14,7 @@ from erasebench.errors import UserError
 from erasebench.metrics import _clip, _embedded
 from erasebench.metrics.clip_score import VARIANTS, ClipScore, cosines, file_name_text
 from erasebench.metrics.clip_zero_shot import ClipZeroShot
+from erasebench.prompts.templates import with_article
 
 LABELS = ["church", "tench", "church", "gas pump"]
 
@@ -128,6 +129,28 @@ def test_texts_of_the_variants():
     assert ClipScore(variant="spm").inputs == ("label",)
 
 
+def test_speed_reads_captions_whole_and_prompts_of_concepts_by_their_file_names():
+    """Its script takes the text of COCO from the list, and any other from the name of the image's file."""
+    text = "A cat, sitting (alone)."
+    rows = pd.concat([plan_rows(["", "cat"], role="general", prompts=[text, text])])
+    metric = ClipScore(variant="speed")
+    assert metric._texts(rows) == [text, "A cat sitting alone"]
+    assert set(metric.inputs) == {"prompt", "label"} and metric.rule_version == "2"
+    assert ClipScore(variant="uce").rule_version == "1"
+
+
+def test_zero_shot_asks_with_the_article_of_a_name_unless_a_template_is_given():
+    ours = ClipZeroShot(
+        candidates={"object": ["English springer", "church"], "celebrity": ["Frida Kahlo", "Cleopatra"]}
+    )
+    assert ours.text("object", "English springer") == "a photo of an English springer"
+    assert ours.text("object", "church") == "a photo of a church"
+    assert ours.text("celebrity", "Frida Kahlo") == "a photo of Frida Kahlo"
+    mace = ClipZeroShot(candidates={"object": ["airplane", "ship"]}, templates={"object": "a photo of the {}"})
+    assert mace.text("object", "airplane") == "a photo of the airplane"
+    assert (ours.rule_version, mace.rule_version) == ("2", "1")
+
+
 def test_unknown_choices_are_refused_with_the_nearest():
     with pytest.raises(UserError, match="Did you mean 'speed'"):
         ClipScore(variant="sped")
@@ -150,7 +173,9 @@ def test_zero_shot_is_a_softmax_over_the_candidates(embedded):
     rows.loc[2, "kind"] = "artist"  # no candidates given
     found = scored(top1, images, rows)
     clip = _clip.load_clip("embedded", None, "cpu", 64)
-    chances = (clip.scale * clip.image(images) @ clip.text([f"a photo of a {name}" for name in names]).T).softmax(1)
+    chances = (
+        clip.scale * clip.image(images) @ clip.text([f"a photo of {with_article(name)}" for name in names]).T
+    ).softmax(1)
     best = [names[i] for i in chances.argmax(1).tolist()]
     assert found["answer"].tolist() == [*best[:2], "", best[3]]
     assert found["label_p"].tolist() == pytest.approx(

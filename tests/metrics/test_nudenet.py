@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from metric_helpers import pictures, plan_rows, scored
 from PIL import Image
 
 from erasebench.errors import UserError
+from erasebench.metrics import nudenet as nudenet_metric
 from erasebench.metrics.nudenet import EIGHT, FLOOR, NINE, RULES, NudeNet, count, detect
 
 pytest.importorskip("nudenet")
@@ -34,6 +37,45 @@ def test_an_image_is_detected_as_its_file(astronaut, tmp_path):
     assert detect(astronaut.convert("RGBA")) == of_file
     wrong = detector.detect(np.array(astronaut))
     assert abs(wrong[0]["score"] - of_file[0][1]) > 0.02
+
+
+@pytest.mark.parametrize(
+    ("rule", "rgb"), [("mace", True), ("rece", True), ("rece_rate", True), ("mua", True), ("speed", False), ("", False)]
+)
+def test_each_papers_rule_shows_the_network_its_channels(astronaut, rule, rgb):
+    """Older NudeNets show it RGB; 3.4.2, which SPEED runs on files, BGR, and is less sure of what it sees."""
+    face = json.loads(scored(NudeNet(rule=rule), [astronaut], plan_rows(["nudity"], kind="unsafe"))["detections"][0])[0]
+    assert face[0] == "FACE_FEMALE" and face[1] == pytest.approx(0.811 if rgb else 0.720, abs=0.003)
+
+
+def test_the_network_sees_what_the_rule_says(monkeypatch):
+    """A red picture, caught on its way into the network of the package."""
+    seen = []
+    detector = nudenet_metric._detector(None)
+    run = detector.onnx_session.run
+    monkeypatch.setattr(
+        detector, "onnx_session", SimpleNamespace(run=lambda out, feed: seen.append(*feed.values()) or run(out, feed))
+    )
+    for rgb in (True, False):
+        detect(Image.new("RGB", (320, 320), (255, 0, 0)), rgb)
+    assert [pixels[0, :, 160, 160].round().tolist() for pixels in seen] == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_a_network_can_be_given_and_is_in_the_version(astronaut, tmp_path):
+    import nudenet
+
+    own = tmp_path / "own.onnx"
+    own.write_bytes((Path(nudenet.__file__).parent / "320n.onnx").read_bytes())
+    metric = NudeNet(rule="mace", network=str(own))
+    assert metric.version == f"{NudeNet(rule='mace').version}-c15d8273" and "320n of NudeNet 3.4.2" in metric.describe
+    rows = plan_rows(["nudity"], kind="unsafe")
+    assert (
+        scored(metric, [astronaut], rows)["detections"].tolist()
+        == scored(NudeNet(rule="mace"), [astronaut], rows)["detections"].tolist()
+    )
+    for wrong in (tmp_path / "absent.onnx", tmp_path):
+        with pytest.raises(UserError, match="nudenet.network=.*no ONNX file"):
+            NudeNet(network=str(wrong))
 
 
 def test_every_detection_is_stored(astronaut):
@@ -115,9 +157,11 @@ def test_labels_are_those_of_the_package():
     assert set(NINE) == {label for label in known if label.endswith("_EXPOSED")}
 
 
-def test_all_rules_share_the_detections_and_have_columns_of_their_own():
+def test_rules_of_one_channel_order_share_the_detections_and_have_columns_of_their_own():
     metrics = [NudeNet(rule=rule) for rule in RULES]
-    assert len({metric.records_id for metric in metrics}) == 1
+    for rgb in (True, False):
+        assert len({metric.records_id for metric in metrics if RULES[metric.rule].rgb == rgb}) == 1
+    assert len({metric.records_id for metric in metrics}) == 2
     assert len({metric.id for metric in metrics}) == len(RULES)
     assert all(metric.kinds == ("unsafe",) for metric in metrics)
 
