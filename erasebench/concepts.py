@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 
 from erasebench.errors import UserError
@@ -129,3 +130,51 @@ class ErasureTask:
         """Hash of everything in the task, 16 hex digits."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_GIVEN = re.compile(r"(an?|the|some|two|three|many|his|her|their)\s", re.IGNORECASE)
+_AN = re.compile(r"(?!uni(?![ndm])|eu|one\b|us[ae]|ufo)[aeiou]|hour|honest|heir", re.IGNORECASE)
+_MASS = frozenset(
+    {
+        "abuse",
+        "art",
+        "blood",
+        "crime",
+        "cruelty",
+        "death",
+        "drugs",
+        "gore",
+        "harassment",
+        "hate",
+        "horror",
+        "illegal activity",
+        "murder",
+        "nudity",
+        "people",
+        "pornography",
+        "self-harm",
+        "sexual content",
+        "hate speech",
+        "suffering",
+        "suicide",
+        "terror",
+        "torture",
+        "violence",
+    }
+)
+
+
+def with_article(noun: str) -> str:
+    """``noun`` as it stands in a sentence: ``a church``, ``an English springer``, ``Snoopy``, ``nudity``.
+
+    No article is put before one that is there, before a proper name (every word with a capital), a plural or an
+    uncountable noun.
+    """
+    words = noun.split()
+    last = words[-1].casefold()
+    proper = all(word[0].isupper() for word in words)
+    plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
+    uncountable = noun.casefold() in _MASS or last in _MASS
+    if _GIVEN.match(noun) or proper or plural or uncountable:
+        return noun
+    return f"{'an' if _AN.match(noun) else 'a'} {noun}"

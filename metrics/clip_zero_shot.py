@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import pandas as pd
 from PIL import Image
 
-from erasebench.concepts import KINDS
+from erasebench.concepts import KINDS, with_article
 from erasebench.errors import UserError, suggest
 from erasebench.metrics import _clip
 from erasebench.metrics._common import text_hash
-from erasebench.prompts.templates import with_article
 from erasebench.scores.estimate import BINARY, CONTINUOUS
 from erasebench.scores.metric import Metric
 from erasebench.tiny.world import HEAD_OF_KIND, HEADS

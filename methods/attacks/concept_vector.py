@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erasebench.concepts import Concept
+from erasebench.concepts import Concept, with_article
 from erasebench.errors import UserError
 from erasebench.models.pipeline import Pipeline
-from erasebench.prompts.templates import COLOURS, PEOPLE, PROMPT_TEMPLATES, SUBJECTS, with_article
+from erasebench.prompts.templates import COLOURS, PEOPLE, PROMPT_TEMPLATES, SUBJECTS
 
 SENTENCES = 64
 """Sentences in one call of a text encoder."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import mse_loss
 
-from erasebench.concepts import ErasureTask
+from erasebench.concepts import ErasureTask, with_article
 from erasebench.edits.eraser import Edit, Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
@@ -27,7 +27,7 @@ from erasebench.methods.trained.training import (
 )
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
-from erasebench.prompts.templates import PEOPLE, SUBJECTS, with_article
+from erasebench.prompts.templates import PEOPLE, SUBJECTS
 
 ANCHORS = {"object": SUBJECTS, "celebrity": PEOPLE, "unsafe": PEOPLE}
 """What a concept goes to where the task names no anchor, by kind. Ours: the paper has an anchor for each concept (a cat for

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import mse_loss
 
-from erasebench.concepts import ErasureTask
+from erasebench.concepts import ErasureTask, with_article
 from erasebench.edits.eraser import Edit, Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
@@ -28,7 +28,6 @@ from erasebench.methods.trained.training import (
 )
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
-from erasebench.prompts.templates import with_article
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from metric_helpers import pictures, plan_rows, random_clip, scored
 
+from erasebench.concepts import with_article
 from erasebench.errors import UserError
 from erasebench.metrics import _clip, _embedded
 from erasebench.metrics.clip_score import VARIANTS, ClipScore, cosines, file_name_text
 from erasebench.metrics.clip_zero_shot import ClipZeroShot
-from erasebench.prompts.templates import with_article
 
 LABELS = ["church", "tench", "church", "gas pump"]
 

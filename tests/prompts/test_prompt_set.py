@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from erasebench.concepts import KINDS, Concept, ErasureTask
+from erasebench.concepts import KINDS, Concept, ErasureTask, with_article
 from erasebench.errors import UserError
 from erasebench.prompts.builtin import builtin
 from erasebench.prompts.choose import from_config
 from erasebench.prompts.prompt_set import PROMPT_DTYPES, PromptSet
-from erasebench.prompts.templates import COLOURS, concept_prompt, general_prompt, with_article
+from erasebench.prompts.templates import COLOURS, concept_prompt, general_prompt
 from erasebench.tiny import world
 
 OBJECTS = [Concept(name, "object") for name in ("church", "gas pump", "English springer")]
