@@ -138,6 +138,7 @@ def erase(
     eraser = method if isinstance(method, Eraser) else _plugin("method", method, Eraser, options)
     if reason := eraser.refuses(model):
         raise UserError(f"{eraser.name}: cannot edit {model.name} ({model.family}): {reason}")
+    eraser.check(model.pipe, task)
     kept, key = Store(store), eraser.key(model.identity, task)
     edit = kept.get_edit(key)
     if edit is None:

@@ -20,6 +20,7 @@ from erasebench.edits.eraser import describe_edit
 from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
 from erasebench.files import check_writable
+from erasebench.images.generate import check_passes
 from erasebench.models.load import Model, load_model, model_here, quiet_libraries
 from erasebench.models.text import truncated_texts
 from erasebench.progress import duration, progress, say
@@ -89,6 +90,7 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         say(console, model.weights, f"{model.name}:")
     _check_supported(prepared, model)
     plan = make_plan(prepared, model)
+    _check_passes(prepared, model, plan)
     truncated = _warn_truncated(model, plan, console)
     missing = prepared.store.missing(plan.recipes)
     say(
@@ -151,7 +153,7 @@ def about(prepared: Prepared, model: Model) -> About:
 
 
 def _check_supported(prepared: Prepared, model: Model) -> None:
-    """Refuse erasers that cannot edit a model of this family, and to edit an edited model unasked.
+    """Refuse erasers that cannot edit a model of this family or do one of the tasks, and to edit an edited model unasked.
 
     Raises:
         UserError: naming the eraser, the model and why.
@@ -167,9 +169,19 @@ def _check_supported(prepared: Prepared, model: Model) -> None:
                 f"method {label}: cannot edit {model.name} ({model.family}): {reason}; "
                 "see what fits with: erasebench list models"
             )
+    for _, eraser, _, task in prepared.edits():
+        eraser.check(model.pipe, task)
     for label, attack in prepared.attacks.items():
         if reason := attack.refuses(model):
             raise UserError(f"attack {label}: cannot attack {model.name} ({model.family}): {reason}")
+
+
+def _check_passes(prepared: Prepared, model: Model, plan: Plan) -> None:
+    """Refuse a guard that acts on a pass which some of its images do not have."""
+    for label, eraser in prepared.erasers.items():
+        if kinds := eraser.acts():
+            for key in dict.fromkeys(plan.rows.key[plan.rows.eraser == label]):
+                check_passes(model.pipe, plan.recipes[key], kinds)
 
 
 def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -243,3 +245,9 @@ def _exact(weight: Tensor | None) -> Tensor:
     if weight is None:
         raise ValueError("this change reads the weight that it changes; give it")
     return weight.detach().to("cpu", torch.float64)
+
+
+def add_tensor(total: Any, name: str, tensor: Tensor) -> None:
+    """Let a hash of :mod:`hashlib` know a tensor: its name, type, shape and every bit."""
+    total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+    total.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)

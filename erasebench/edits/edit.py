@@ -7,6 +7,8 @@ exported.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erasebench.edits.change import Change
+from erasebench.edits.change import PARTS, Change, add_tensor
 from erasebench.edits.hook import Hook, check_places, put_on
 from erasebench.errors import UserError
 from erasebench.models.marks import edits_on, keys_on, mark_edited
@@ -76,6 +78,19 @@ class Edit:
     @property
     def _method(self) -> str:
         return f"eraser {self.info['method']}" if "method" in self.info else "the eraser"
+
+    def digest(self) -> str:
+        """Hash of what it does to a model, whatever is noted of it: 32 hex digits, a key for an edit that no store holds."""
+        total = hashlib.sha256()
+        for name in sorted(self.changes):
+            for part in PARTS:
+                if (tensor := getattr(self.changes[name], part)) is not None:
+                    add_tensor(total, f"{name}.{part}", tensor)
+        for hook in self.hooks:
+            total.update(json.dumps([hook.name, hook.version, hook.settings], sort_keys=True).encode())
+            for name in sorted(hook.tensors):
+                add_tensor(total, name, hook.tensors[name])
+        return total.hexdigest()[:32]
 
     def check_fits(self, pipe: Pipeline) -> dict[str, Tensor]:
         """The weights that the edit changes, by name.

@@ -15,12 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from erasebench.edits.change import PARTS, Change
+from erasebench.edits.change import PARTS, Change, add_tensor
 from erasebench.edits.edit import Edit
 from erasebench.edits.hook import Hook, hook_class
 from erasebench.errors import Damaged, UserError
@@ -150,9 +149,7 @@ def _refuse_format(path: Path, name: str) -> None:
 def _sha256(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256(json.dumps([header.get(name) for name in CHECKED]).encode())
     for name in sorted(tensors):
-        tensor = tensors[name]
-        total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        add_tensor(total, name, tensors[name])
     return total.hexdigest()
 
 

@@ -107,6 +107,7 @@ class Eraser(ABC):
             )
         if self.trains and work is None:
             raise UserError(f"eraser {self.name}: it trains, and needs a folder for it; give Eraser.edit a work")
+        self.check(pipe, task)
         start = time.perf_counter()
         try:
             with (
@@ -123,6 +124,12 @@ class Eraser(ABC):
             raise UserError(
                 f"eraser {self.name} failed on the task {task.label}: {type(error).__name__}: {error} ({_place(error)})"
             ) from error
+        unsaid = [hook.name for hook in made.hooks if type(hook) not in self.acts()]
+        if unsaid:
+            raise UserError(
+                f"eraser {self.name}: its edit has a hook {unsaid[0]}, which its acts() does not name; what cannot work is "
+                "refused by that before any work"
+            )
         if not (made.changes or made.hooks or self.control):
             raise UserError(
                 f"eraser {self.name}: its edit of {task.label} changes no weight and has no hook, so its images would be "
@@ -164,6 +171,17 @@ class Eraser(ABC):
     def refuses(self, model: Model) -> str | None:
         """Why it cannot edit a loaded model, or ``None`` if it can."""
         return self.unsupported.get(model.family)
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:  # noqa: B027 (most refuse none)
+        """Refuse, before any work, a task that it could not do on a pipeline; by default none.
+
+        Raises:
+            UserError: whatever the task lacks, or has too much of.
+        """
+
+    def acts(self) -> tuple[type[Hook], ...]:
+        """The kinds of hooks that its edits have with these settings, in order; by default none."""
+        return ()
 
 
 def settings_of(plugin: Any) -> dict[str, Any]:

@@ -133,20 +133,22 @@ def hook_class(name: str) -> type[Hook] | None:
     return _KINDS.get(name)
 
 
-def check_places(hooks: Sequence[Hook]) -> None:
-    """Refuse hooks of which two take the same place: the later one would undo or misread what the earlier one did.
+def check_places(hooks: Sequence[Hook | type[Hook]]) -> None:
+    """Refuse hooks, or kinds of hooks, of which two take the same place: the later one would undo or misread what the
+    earlier one did.
 
     Raises:
         UserError: naming both and the place.
     """
-    taken: dict[str, Hook] = {}
+    taken: dict[str, str] = {}
     for hook in hooks:
         for place in hook.places:
-            if (other := taken.setdefault(place, hook)) is not hook:
+            if place in taken:
                 raise UserError(
-                    f"{other.name} and {hook.name} both act on {place}, and cannot be on one model together; "
+                    f"{taken[place]} and {hook.name} both act on {place}, and cannot be on one model together; "
                     "compose one of them with methods that act elsewhere, e.g. with an edit of the weights"
                 )
+            taken[place] = hook.name
 
 
 def hooks_on(pipe: Pipeline) -> tuple[Hook, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Sample(Protocol):
-    """Images of the unedited model."""
+    """Images of the model as the training has it: unedited, or in a sequence of edits with the earlier ones."""
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> list[Image]:
         """One image for each prompt and its seed, by DDIM (or the model's own flow) in the model's own size.
@@ -34,8 +35,7 @@ class Work:
     Attributes:
         folder: for checkpoints, of this edit alone; made by whoever first writes into it, and deleted when the edit is
             stored. Write files whole (:func:`erasebench.files.write_atomic`).
-        sample: images of the unedited model, through the store, so that none is made twice. Only while the pipeline is
-            unedited.
+        sample: images of the model as it is, through the store, so that none is made twice.
         advance: to be called with the steps done so far and their number.
         seed: for all random numbers; it follows from the edit's key, so that another task or setting draws others.
         device: where the model is, e.g. ``cuda``.
@@ -48,5 +48,9 @@ class Work:
     device: str
 
     def part(self, number: int) -> Work:
-        """The means of one of several trainings that make one edit: a folder and a seed of its own."""
-        return replace(self, folder=self.folder / f"part{number}", seed=(self.seed + number) % 2**63)
+        """The means of one of several trainings that make one edit: a folder and a seed of its own.
+
+        The seed is a hash, so that no two trainings draw the numbers of each other's steps, whose seeds are neighbours.
+        """
+        digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
+        return replace(self, folder=self.folder / f"part{number}", seed=int.from_bytes(digest[:8]) % 2**63)

@@ -25,7 +25,7 @@ from PIL import Image
 from erasebench.edits.hook import Hook, all_installed, hooks_on
 from erasebench.errors import UserError
 from erasebench.models.encode import encode_prompts
-from erasebench.models.marks import keys_on
+from erasebench.models.marks import key_on, keys_on
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
 from erasebench.recipe import Recipe
@@ -190,31 +190,40 @@ def _check(model: Model, recipes: Sequence[Recipe], hooks: Sequence[Hook]) -> No
         "revision": model.revision,
         "dtype": str(denoiser(model.pipe).dtype).removeprefix("torch."),
     }
-    carried, embeds = keys_on(model.pipe), _embeds_guidance(model.pipe)
-    guards = [hook.name for hook in hooks if hook.second_pass]
+    embeds = _embeds_guidance(model.pipe)
     for recipe in recipes:
         for field, value in ours.items():
             if getattr(recipe, field) != value:
                 raise ValueError(
                     f"recipe {recipe.key}: {field} is {getattr(recipe, field)!r}, the model's is {value!r}"
                 )
-        if carried != ((recipe.edit,) if recipe.edit else ()):
+        if key_on(model.pipe) != recipe.edit:
             wanted = f"the edit {recipe.edit}" if recipe.edit else "the unedited model"
-            there = ", then ".join(key or "an edit without a key" for key in carried) or "no edit"
+            there = ", then ".join(key or "an edit without a key" for key in keys_on(model.pipe)) or "no edit"
             raise ValueError(f"recipe {recipe.key}: it asks for {wanted}, and the pipeline carries {there}")
         if embeds and recipe.negative_prompt:
             raise UserError(
                 f"negative prompt {recipe.negative_prompt!r}: {type(model.pipe).__name__} of this kind takes guidance as "
                 "an input and makes no second, negative pass; set protocol.negative_prompt='' and use prompts without one"
             )
-        if guards and not _second_pass(model.pipe, recipe):
-            raise UserError(
-                f"{guards[0]}: acts on the second, unconditional pass, which an image at guidance {recipe.guidance} of "
-                f"{type(model.pipe).__name__} does not have, so it would change nothing; use protocol.guidance above 1 "
-                "(and a model that makes that pass)"
-            )
+        check_passes(model.pipe, recipe, hooks)
     if getattr(model.pipe, "safety_checker", None) is not None:
         raise ValueError(f"model {model.name} has a safety checker, which turns images black; load it without one")
+
+
+def check_passes(pipe: Pipeline, recipe: Recipe, hooks: Sequence[Hook | type[Hook]]) -> None:
+    """Refuse an image without a second pass where a hook, or a kind of hooks, acts on that pass.
+
+    Raises:
+        UserError: naming the hook and the guidance.
+    """
+    guards = [hook.name for hook in hooks if hook.second_pass]
+    if guards and not _second_pass(pipe, recipe):
+        raise UserError(
+            f"{guards[0]}: acts on the second, unconditional pass, which an image at guidance {recipe.guidance} of "
+            f"{type(pipe).__name__} does not have, so it would change nothing; use protocol.guidance above 1 "
+            "(and a model that makes that pass)"
+        )
 
 
 def _check_group(model: Model, recipe: Recipe) -> None:

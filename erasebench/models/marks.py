@@ -3,6 +3,7 @@ loaded pipeline carries at the moment."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,17 @@ def keys_on(pipe: Pipeline) -> tuple[str, ...]:
     known, there is a sentence in place of a key (:func:`mark_spoiled`).
     """
     return getattr(pipe, _KEYS, ())
+
+
+def key_on(pipe: Pipeline) -> str | None:
+    """One key for what a pipeline carries: empty if it is unedited, that of the edit, or a hash of several edits' keys.
+
+    ``None`` where one of them has no key, or nobody knows what the weights are: no image of it can be told from others.
+    """
+    keys = keys_on(pipe)
+    if not all(key.isalnum() for key in keys):
+        return None
+    return "".join(keys) if len(keys) < 2 else hashlib.sha256(" ".join(keys).encode()).hexdigest()[:32]
 
 
 def mark_edited(pipe: Pipeline, edits: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> None:

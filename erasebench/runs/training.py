@@ -1,4 +1,4 @@
-"""What a run gives an eraser that trains: a folder in the store, images of the unedited model, a bar."""
+"""What a run gives an eraser that trains: a folder in the store, images of the model as it is, a bar."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from PIL.Image import Image
 
 from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Eraser, Work
+from erasebench.errors import UserError
 from erasebench.images.generate import generate
 from erasebench.images.scheduler import scheduler_identity
 from erasebench.models.load import Model
+from erasebench.models.marks import key_on
 from erasebench.progress import progress
 from erasebench.recipe import Recipe
 from erasebench.store import Store
@@ -43,11 +45,17 @@ def means_of(
     )
 
     def sample(prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> list[Image]:
+        edit = key_on(model.pipe)
+        if edit is None:
+            raise UserError(
+                f"eraser {eraser.name}: it needs images of the model as it is, which carries an edit without a key, so "
+                "that nobody could tell what they are of; start from the unedited model"
+            )
         recipes = [
             Recipe(
                 model=model.name,
                 revision=model.revision,
-                edit="",
+                edit=edit,
                 prompt=prompt,
                 negative_prompt="",
                 seed=seed,

@@ -148,6 +148,10 @@ class SpmUce(Eraser):
     def __post_init__(self) -> None:
         check_positive("spm_uce", scale=self.scale)
 
+    def acts(self) -> tuple[type[Hook], ...]:
+        """The adapters."""
+        return (Membrane,)
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """One adapter a concept and layer, and no change of weights."""
         parts = [self._adapters(pipe, target, task.retain) for target in task.targets]

@@ -18,6 +18,7 @@ from erasebench.concepts import Concept, ErasureTask
 from erasebench.edits.change import Change
 from erasebench.errors import UserError, suggest
 from erasebench.methods.closed_form.linear import ClosedForm, check_positive, check_templates, expand, moved, stacked
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import TextInput
 from erasebench.models.text import check_rule
 from erasebench.prompts.names import read_names
@@ -120,6 +121,10 @@ class Leace(ClosedForm):
         """The prompts of a concept."""
         phrases = target.phrases if self.phrases else (target.name,)
         return list(dict.fromkeys(text for phrase in phrases for text in expand(phrase, target.kind, self.templates)))
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """A task without controls is refused, and one whose concept is a control."""
+        self.control_names(task)
 
     def control_names(self, task: ErasureTask) -> list[str]:
         """The names that a concept is told apart from, each once.

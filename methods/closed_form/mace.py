@@ -34,6 +34,7 @@ from erasebench.methods.closed_form.linear import (
     warn_if_empty,
 )
 from erasebench.methods.closed_form.preserve import encoders, forgetful, preserve_gram, prompts_hash
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import TextInput
 from erasebench.progress import progress
 from erasebench.prompts.names import read_captions, read_names
@@ -155,9 +156,19 @@ class Refinement(ClosedForm):
                 :func:`~erasebench.methods.closed_form.linear.pull` takes them.
         """
 
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """A phrase that is its own anchor is refused, and ``lam`` 0 where nothing else holds the weights in place."""
+        self.pairs(task)
+        if self.lam == 0 and not self._files and not any(task.retain):
+            raise UserError(self._needs_cache("the task's retain list is empty"))
+
+    def pairs(self, task: ErasureTask) -> list[tuple[str, str]]:
+        """Phrases of the targets, each with the anchor it goes to."""
+        return [pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, False)]
+
     def solve(self, part: TextInput, task: ErasureTask) -> tuple[Change, dict[str, Any]]:
         """The closed-form edit of all targets at once."""
-        pairs = [pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, False)]
+        pairs = self.pairs(task)
         system, about = self.system(part, task)
         change, notes = self.refine(part, pairs, self.sentences(task.kind), **system)
         probe = stacked(part, [text for text in task.retain if text][:64], "content_eos")

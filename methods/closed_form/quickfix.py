@@ -83,10 +83,18 @@ class QuickFix(Eraser):
         if self.bias not in ("subtracted", "as_released"):
             raise UserError(f"quickfix: bias {self.bias!r} is not one of subtracted, as_released")
 
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """A phrase that is its own anchor is refused."""
+        self.pairs(task)
+
+    def pairs(self, task: ErasureTask) -> list[tuple[str, str]]:
+        """Texts of the targets, each with the anchor text it goes to."""
+        templates = PHOTO_TEMPLATES if self.templates is True else self.templates
+        return [pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, templates)]
+
     def changes(self, pipe: Pipeline, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """One weight for each text encoder, of which SDXL has two."""
-        templates = PHOTO_TEMPLATES if self.templates is True else self.templates
-        pairs = [pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, templates)]
+        pairs = self.pairs(task)
         kept = [text for text in task.retain if text]
         made: dict[str, Change] = {}
         notes: dict[str, Any] = {"pairs": [list(pair) for pair in pairs], "tokens": 0, "moved": {}, "warnings": []}

@@ -27,6 +27,7 @@ from erasebench.methods.closed_form.linear import (
     warn_if_empty,
 )
 from erasebench.methods.closed_form.uce import RULES, Uce
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import TextInput
 
 EPOCHS = {"object": 1, "artist": 1, "celebrity": 1, "unsafe": 3}
@@ -107,6 +108,10 @@ class Rece(ClosedForm):
         )
         object.__setattr__(self, "preserve", listed(self.preserve, "method.preserve"))
         keep_texts(self.preserve, (), "method.preserve")
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """A phrase that is its own anchor is refused."""
+        self.start(task).pairs(task)
 
     def start(self, task: ErasureTask) -> Uce:
         """The UCE edit that the loop starts from."""

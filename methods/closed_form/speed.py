@@ -31,6 +31,7 @@ from erasebench.methods.closed_form.linear import (
     stacked,
     warn_if_empty,
 )
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import TextInput
 from erasebench.models.text import check_rule
 
@@ -164,13 +165,21 @@ class Speed(ClosedForm):
         given = {option: getattr(self, option) for option in vars(PRESETS[name])}
         return replace(PRESETS[name], **{option: value for option, value in given.items() if value is not None})
 
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """A phrase that is its own anchor is refused."""
+        self.pairs(task)
+
+    def pairs(self, task: ErasureTask) -> list[tuple[str, str]]:
+        """Phrases of the targets, each with the anchor it goes to."""
+        return [pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, False)]
+
     def solve(self, part: TextInput, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """One change for each weight; they share their left factor."""
         weights = {name: weight for name, weight in part.weights.items() if name.split(".")[-2] in _VALUES[self.params]}
         if not weights:
             raise UserError(f"speed: {part.name} has no {' or '.join(_VALUES[self.params])} weight; {_ONE_PROJECTION}")
         settings = self.preset(task)
-        texts = [pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, False)]
+        texts = self.pairs(task)
         retained, dropped = whole_words(
             keep_texts(self.retain, task.retain, "method.retain"), [text for text, _ in texts]
         )

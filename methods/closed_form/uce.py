@@ -26,6 +26,7 @@ from erasebench.methods.closed_form.linear import (
     phrase_pairs,
     warn_if_empty,
 )
+from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import TextInput
 
 
@@ -125,6 +126,10 @@ class Uce(ClosedForm):
         shares = moved(change, {"target": sources, "retain": kept.get("keep", sources[:0])})
         empty = warn_if_empty(shares, "its anchor is nearly the same, or the preserved texts hold it in place")
         return change, {**notes, "moved": shares, "warnings": empty}
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """A phrase that is its own anchor is refused."""
+        self.pairs(task)
 
     def pairs(self, task: ErasureTask) -> list[tuple[str, str]]:
         """Texts of the targets, each with the anchor text it goes to."""

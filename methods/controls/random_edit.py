@@ -53,6 +53,10 @@ class RandomEdit(Eraser):
         """What the other eraser refuses."""
         return self.like.refuses(model)
 
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """What the other eraser checks."""
+        self.like.check(pipe, task)
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Random factors (or a dense change where the reference is dense), scaled weight by weight."""
         like = self.like.edit(pipe, task, composing=True, work=work)

@@ -192,6 +192,10 @@ class AdaVd(Eraser):
             if value is not None and not low <= value <= high:
                 raise UserError(f"adavd: {name} is {value}; it must be from {low:g} to {high:g}")
 
+    def acts(self) -> tuple[type[Hook], ...]:
+        """The decomposition, of one pass or of both."""
+        return (ErasedValues if self.variant == "paper" else JoinedValues,)
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """The hook and nothing else."""
         texts = [text for target in task.targets for text in (target.phrases if self.phrases else (target.name,))]
@@ -201,5 +205,5 @@ class AdaVd(Eraser):
         settings = {"slope": self.slope, "threshold": threshold, "strength": self.strength}
         if not self.gate:
             settings = {"slope": 0.0, "threshold": 0.0, "strength": 2.0}  # half of it: 1
-        kind = ErasedValues if self.variant == "paper" else JoinedValues
+        (kind,) = self.acts()
         return Edit({}, {"method": self.name, **settings}, (kind(settings, tensors),))

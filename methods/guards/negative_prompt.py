@@ -84,6 +84,10 @@ class NegativePrompt(Eraser):
         """A network that takes guidance as an input."""
         return ONE_PASS if denoiser(model.pipe).config.get("guidance_embeds") else None
 
+    def acts(self) -> tuple[type[Hook], ...]:
+        """The negative prompt."""
+        return (NegativeText,)
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """The hook and nothing else."""
         own = [phrase for target in task.targets for phrase in (target.phrases if self.phrases else (target.name,))]

@@ -172,6 +172,10 @@ class SafetyChecker(Eraser):
     def _sha256(self) -> str:
         return checksum(checker_files(self.checker, self.revision))
 
+    def acts(self) -> tuple[type[Hook], ...]:
+        """The filter of finished images."""
+        return (BlackImages,)
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """The hook and nothing else."""
         settings = {**self.settings, "sha256": self._sha256}

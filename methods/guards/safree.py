@@ -267,6 +267,10 @@ class Safree(Eraser):
                 "safree: texts has none, or an empty one; give texts, or null for the concepts' own phrases"
             )
 
+    def acts(self) -> tuple[type[Hook], ...]:
+        """The filter with re-attention; as released the filter, and the negative prompt."""
+        return (Reattended,) if self.variant == "paper" else (FilteredText, NegativeText)
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """The hooks and nothing else."""
         own = [phrase for target in task.targets for phrase in target.phrases]

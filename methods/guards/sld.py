@@ -185,6 +185,10 @@ class Sld(Eraser):
             return f"its constants are for predicted noise, and this network predicts {config['prediction_type']}"
         return super().refuses(model)
 
+    def acts(self) -> tuple[type[Hook], ...]:
+        """The third pass."""
+        return (SafeGuidance,)
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """The hook and nothing else."""
         phrases = dict.fromkeys(phrase for target in task.targets for phrase in target.phrases)

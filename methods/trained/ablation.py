@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -98,6 +99,15 @@ class Ablation(TrainedEraser):
             raise UserError(f"ablation: loss is {self.loss!r}; it must be model or noise")
         if not 0 <= self.prior < float("inf"):
             raise UserError(f"ablation: prior is {self.prior!r}; it must be a number of at least 0")
+
+    def trained_in(self, pipe: Pipeline) -> Mapping[str, Tensor]:
+        """The group ``train`` of the network."""
+        return group(denoiser(pipe), self.train)
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """As of all trainings; and a phrase that is its own anchor is refused."""
+        super().check(pipe, task)
+        anchor_prompts(task, self.phrases)
 
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 from torch.nn.functional import mse_loss
 
 from erasebench.concepts import ErasureTask
@@ -24,7 +24,6 @@ from erasebench.methods.trained.training import (
     Optimization,
     TrainedEraser,
     below,
-    check_memory,
     generator,
     train,
     trained_values,
@@ -125,13 +124,20 @@ class AdvUnlearn(TrainedEraser):
         names = [text for text in task.retain if text] if self.retain == "task" else []
         return [self.retain_template.replace("{}", name) for name in names]
 
+    def copied(self, pipe: Pipeline) -> list[Module]:
+        """The network, and the text encoder."""
+        return [denoiser(pipe), pipe.text_encoder]
+
+    def trained_in(self, pipe: Pipeline) -> Mapping[str, Tensor]:
+        """All of the text encoder but its embeddings."""
+        return layers_of(pipe.text_encoder)
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""
         assert work is not None
         phrases, retain = phrases_of(task, self.phrases), self.retained(task)
         before = encoded_texts(pipe, ["", *phrases, *retain])
         unet = self.student(denoiser(pipe))
-        check_memory(self.name, pipe.text_encoder)
         encoder = Encoder(pipe)
         scheduler = ddim(pipe.scheduler.config, self.steps)
         words = torch.zeros(1, self.prefix, encoder.width, device=work.device)
@@ -182,6 +188,11 @@ class AdvUnlearn(TrainedEraser):
         return Edit(changes, {"method": self.name, "phrases": phrases, "retained_prompts": len(retain), **notes})
 
 
+def layers_of(encoder: Module) -> dict[str, Parameter]:
+    """The parameters of a CLIP text encoder without its embeddings, by name."""
+    return {name: parameter for name, parameter in encoder.named_parameters() if "embeddings." not in name}
+
+
 class Encoder:
     """A copy of a pipeline's text encoder, in float32, and what of it is trained: all but its embeddings.
 
@@ -194,9 +205,7 @@ class Encoder:
     def __init__(self, pipe: Pipeline) -> None:
         self._tokenizer = pipe.tokenizer
         self._network: Any = copy.deepcopy(pipe.text_encoder).float().requires_grad_(False)
-        self.parameters: dict[str, Parameter] = {
-            name: parameter for name, parameter in self._network.named_parameters() if "embeddings." not in name
-        }
+        self.parameters = layers_of(self._network)
         self._tokens = self._network.get_input_embeddings()
         self.vocabulary: Tensor = self._tokens.weight
         self.width = self.vocabulary.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -78,6 +79,10 @@ class Esd(TrainedEraser):
             raise UserError(f"esd: release is {self.release!r}; it must be 2023 or 2025")
         if not 0 <= self.eta < float("inf"):
             raise UserError(f"esd: eta is {self.eta!r}; it must be a number of at least 0")
+
+    def trained_in(self, pipe: Pipeline) -> Mapping[str, Tensor]:
+        """The group ``train`` of the network."""
+        return group(denoiser(pipe), self.train)
 
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +22,6 @@ from erasebench.methods.trained.training import (
     Optimization,
     TrainedEraser,
     below,
-    check_memory,
     generator,
     train,
     trained_values,
@@ -100,6 +100,14 @@ class FewShot(TrainedEraser):
         if self.train not in CHOICES:
             raise UserError(f"few_shot: train is {self.train!r}; it must be mlp+last or all")
 
+    def copied(self, pipe: Pipeline) -> list[Module]:
+        """The network, and the text encoder."""
+        return [denoiser(pipe), pipe.text_encoder]
+
+    def trained_in(self, pipe: Pipeline) -> Mapping[str, Tensor]:
+        """The group ``train`` of the text encoder."""
+        return chosen(pipe.text_encoder, self.train)
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""
         assert work is not None
@@ -108,7 +116,6 @@ class FewShot(TrainedEraser):
         prompts = [captions[0].format(phrase) for phrase in phrases]
         latents = example_latents(pipe, work, prompts, count, self.image_steps, self.guidance)
         scheduler, network = noising(pipe.scheduler.config), self.student(denoiser(pipe))
-        check_memory(self.name, pipe.text_encoder)
         encoder: Any = copy.deepcopy(pipe.text_encoder).float().requires_grad_(False)
         parameters = chosen(encoder, self.train)
         start = {name: parameter.detach().clone() for name, parameter in parameters.items()}

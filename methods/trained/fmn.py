@@ -81,13 +81,29 @@ class ForgetMeNot(TrainedEraser):
                 "the pass without gradients; leave it false"
             )
 
+    def trained_in(self, pipe: Pipeline) -> Mapping[str, Tensor]:
+        """The group ``train`` of the network."""
+        return group(denoiser(pipe), self.train)
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """As of all trainings; and a phrase is refused whose tokens cannot be told from the sentence's."""
+        super().check(pipe, task)
+        self.columns(pipe, task)
+
+    def columns(self, pipe: Pipeline, task: ErasureTask) -> dict[str, Tensor]:
+        """The sentence of each phrase, and the positions in it that are to be looked away from."""
+        frame = SENTENCES.get(task.kind, "a photo of {}")
+        return {
+            frame.format(phrase): token_columns(pipe, frame, phrase, self.pooled)
+            for phrase in phrases_of(task, self.phrases)
+        }
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""
         assert work is not None
-        phrases, frame = phrases_of(task, self.phrases), SENTENCES.get(task.kind, "a photo of {}")
-        sentences = [frame.format(phrase) for phrase in phrases]
-        columns = [token_columns(pipe, frame, phrase, self.pooled) for phrase in phrases]
-        count = self.images * len(phrases)
+        columns = self.columns(pipe, task)
+        sentences = list(columns)
+        count = self.images * len(sentences)
         latents = example_latents(pipe, work, sentences, count, self.image_steps, self.guidance)
         texts, scheduler = encoded_texts(pipe, sentences), noising(pipe.scheduler.config)
         student = self.student(denoiser(pipe))
@@ -95,18 +111,23 @@ class ForgetMeNot(TrainedEraser):
         def loss_of(step: int) -> Tensor:
             numbers = generator(work, step)
             image = below(0, count, numbers)
-            which = image % len(phrases)
+            sentence = sentences[image % len(sentences)]
             z, timesteps, _ = noised(scheduler, latents[image : image + 1], numbers)
             with recorded_attention(student) as maps:
-                student(z, timesteps, texts[sentences[which]])
-                return attention_loss(maps, columns[which])
+                student(z, timesteps, texts[sentence])
+                return attention_loss(maps, columns[sentence])
 
         parameters = reached(group(student, self.train), lambda: loss_of(0))
         optimization = Optimization(torch.optim.AdamW, {"weight_decay": 0.01}, clip=1.0)
         notes = train(self, work, parameters, loss_of, optimization)
         return Edit(
             trained_values("unet", parameters),
-            {"method": self.name, "sentences": sentences, "columns": [part.tolist() for part in columns], **notes},
+            {
+                "method": self.name,
+                "sentences": sentences,
+                "columns": [own.tolist() for own in columns.values()],
+                **notes,
+            },
         )
 
 

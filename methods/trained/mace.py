@@ -82,6 +82,21 @@ class Mace(TrainedEraser):
         deciding = self.settings | {"refinement": self.refinement.key(model_identity, task)}
         return self.key_of(model_identity, task, deciding)
 
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """As of all trainings, and what stage 1 checks; and a phrase whose tokens cannot be told from the sentence's."""
+        super().check(pipe, task)
+        self.refinement.check(pipe, task)
+        for target in task.targets:
+            self.columns(pipe, target)
+
+    def columns(self, pipe: Pipeline, target: Concept) -> dict[str, Tensor]:
+        """The sentence of each phrase that is shown, and the positions in it that are to be looked away from."""
+        sentence = template(target.kind)
+        phrases = target.phrases if self.refinement.phrases else (target.name,)
+        return {
+            sentence.replace("{}", phrase): token_columns(pipe, sentence, phrase, self.pooled) for phrase in phrases
+        }
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Refines, trains a LoRA a concept (each from its last checkpoint if there is one), and fuses."""
         assert work is not None
@@ -116,10 +131,7 @@ class Mace(TrainedEraser):
         Returns:
             Weight name to ``(left [out, 1], right [1, in])``, and notes of the training.
         """
-        phrases = target.phrases if self.refinement.phrases else (target.name,)
-        sentence = template(target.kind)
-        prompts = [sentence.replace("{}", phrase) for phrase in phrases]
-        columns = [token_columns(pipe, sentence, phrase, self.pooled).to(student.device) for phrase in phrases]
+        prompts, columns = zip(*self.columns(pipe, target).items(), strict=True)
         latents = example_latents(pipe, work, prompts, self.images, self.image_steps, self.guidance)
         contexts = encode_prompts(pipe, prompts)[0].float()
         scheduler = noising(pipe.scheduler.config)
@@ -134,10 +146,10 @@ class Mace(TrainedEraser):
             timestep = torch.multinomial(chances, 1, generator=numbers).to(student.device)
             latent = latents[image : image + 1]
             noise = torch.randn(latent.shape, generator=numbers).to(latent)
-            chosen = image % len(phrases)
+            chosen = image % len(prompts)
             maps.clear()
             student(scheduler.add_noise(latent, noise, timestep), timestep, contexts[chosen : chosen + 1])
-            return attention_loss(maps, columns[chosen])
+            return attention_loss(maps, columns[chosen].to(student.device))
 
         with beside(student, additions(parameters)), recorded_attention(student) as maps:
             notes = train(self, work, parameters, loss_of, OPTIMIZATION)

@@ -13,7 +13,7 @@ from torch.nn import Module, Parameter
 from torch.nn.functional import interpolate, mse_loss
 
 from erasebench.concepts import ErasureTask
-from erasebench.edits.eraser import Edit, Work
+from erasebench.edits.eraser import Edit, Hook, Work
 from erasebench.errors import UserError
 from erasebench.methods.adapters.beside import beside
 from erasebench.methods.adapters.receler import RecelerErasers, cross_attention, erased
@@ -91,14 +91,32 @@ class Receler(TrainedEraser):
         if self.save_memory:
             raise UserError("receler: its loss reads what every eraser adds; use save_memory=false")
 
+    def acts(self) -> tuple[type[Hook], ...]:
+        """The erasers."""
+        return (RecelerErasers,)
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """As of all trainings; and a phrase is refused that leaves the soft words no room."""
+        super().check(pipe, task)
+        self.columns(pipe, task)
+
+    def columns(self, pipe: Pipeline, task: ErasureTask) -> dict[str, Tensor]:
+        """The positions of each phrase's own tokens.
+
+        Raises:
+            UserError: there is no room for the soft words behind them.
+        """
+        columns = {phrase: token_columns(pipe, "{}", phrase, pooled=False) for phrase in phrases_of(task, self.phrases)}
+        for phrase, own in columns.items():
+            if len(own) + self.words >= pipe.tokenizer.model_max_length:
+                raise UserError(f"receler: behind {phrase!r} there is no room for {self.words} soft words; lower words")
+        return columns
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""
         assert work is not None
-        phrases = phrases_of(task, self.phrases)
-        columns = [token_columns(pipe, "{}", phrase, pooled=False) for phrase in phrases]
-        for phrase, own in zip(phrases, columns, strict=True):
-            if len(own) + self.words >= pipe.tokenizer.model_max_length:
-                raise UserError(f"receler: behind {phrase!r} there is no room for {self.words} soft words; lower words")
+        columns = self.columns(pipe, task)
+        phrases = list(columns)
         empty, *contexts = encode_prompts(pipe, ["", *phrases])[0].float()[:, None]
         network = self.student(denoiser(pipe))
         scheduler = ddim(pipe.scheduler.config, self.steps)
@@ -117,7 +135,7 @@ class Receler(TrainedEraser):
         def loss_of(step: int) -> Tensor:
             numbers = generator(work, step)
             chosen = below(0, len(phrases), numbers)
-            c, own, attack = contexts[chosen], columns[chosen], attacks[chosen]
+            c, own, attack = contexts[chosen], columns[phrases[chosen]], attacks[chosen]
             remaining, timestep = remaining_and_timestep(scheduler, numbers)
             timestep = timestep.to(network.device)
             z = denoised(

@@ -85,6 +85,15 @@ class SalUn(TrainedEraser):
             if not 0 <= getattr(self, option) < float("inf"):
                 raise UserError(f"salun: {option} is {getattr(self, option)!r}; it must be a number of at least 0")
 
+    def trained_in(self, pipe: Pipeline) -> Mapping[str, Tensor]:
+        """The group ``train`` of the network."""
+        return group(denoiser(pipe), self.train)
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """As of all trainings; and a task with neither an anchor nor texts to retain is refused."""
+        super().check(pipe, task)
+        prompts_of(task)
+
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """The mask, then the training, from its last checkpoint if there is one."""
         assert work is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -73,6 +74,14 @@ class Sdd(TrainedEraser):
         check_group(self.train)
         if not 0 <= self.decay < 1:
             raise UserError(f"sdd: decay is {self.decay!r}; it must be at least 0 and below 1")
+
+    def copied(self, pipe: Pipeline) -> list[Module]:
+        """A student, and its average."""
+        return [denoiser(pipe)] * 2
+
+    def trained_in(self, pipe: Pipeline) -> Mapping[str, Tensor]:
+        """The group ``train`` of the network."""
+        return group(denoiser(pipe), self.train)
 
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains, from the last checkpoint if there is one."""

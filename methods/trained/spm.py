@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Conv2d, Linear, Module
 
 from erasebench.concepts import Concept, ErasureTask
-from erasebench.edits.eraser import Edit, Work
+from erasebench.edits.eraser import Edit, Hook, Work
 from erasebench.errors import UserError
 from erasebench.methods.adapters.beside import beside
 from erasebench.methods.adapters.spm import Membrane
@@ -55,6 +55,7 @@ class Spm(TrainedEraser):
     """
 
     name: ClassVar[str] = "spm"
+    version: ClassVar[str] = "2"
     describe: ClassVar[str] = "SPM: trained rank-one adapters with a gate for each prompt (CVPR 2024)"
 
     iterations: int = 3000
@@ -81,6 +82,10 @@ class Spm(TrainedEraser):
             raise UserError(
                 f"spm: warmup is {self.warmup!r}; it must be a share of the steps, of at least 0 and below 1"
             )
+
+    def acts(self) -> tuple[type[Hook], ...]:
+        """The adapters."""
+        return (Membrane,)
 
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Trains the adapters of one concept after another, each from its last checkpoint if there is one."""

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
+from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Change, Eraser, Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.trained.checkpoint import Checkpoints
+from erasebench.models.pipeline import Pipeline
+from erasebench.models.targets import denoiser
 
 CURVE = 200
 """Points of the loss that an edit's notes keep, at most: each is the mean of the steps up to it."""
@@ -71,17 +74,34 @@ class TrainedEraser(Eraser):
                 raise UserError(f"{self.name}: {option} is {value!r}; it must be a whole number of at least 1")
 
     def student(self, network: Module) -> Any:
-        """A float32 copy of a network, of which nothing is trained yet.
-
-        Raises:
-            UserError: the copy, its gradients and Adam's moments cannot fit into the memory that is free.
-        """
-        check_memory(self.name, network)
+        """A float32 copy of a network, of which nothing is trained yet."""
         student: Any = copy.deepcopy(network).float().requires_grad_(False)
         if self.save_memory:
             student.enable_gradient_checkpointing()
             student.train()  # diffusers recomputes only then; its UNets drop nothing out
         return student
+
+    def copied(self, pipe: Pipeline) -> list[Module]:
+        """The networks of a pipeline that it copies, each as often as it does; by default the denoiser once."""
+        return [denoiser(pipe)]
+
+    def trained_in(self, pipe: Pipeline) -> Mapping[str, Tensor]:
+        """What of a pipeline it trains, by its name in the part that holds it; adapters, which are not there yet, are not.
+
+        Raises:
+            UserError: the pipeline has nothing of that.
+        """
+        return {}
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """A model is refused of which nothing would be trained, or whose training cannot fit into the memory that is free.
+
+        Counted are 4 bytes a parameter for each copy, and 12 for the gradient and Adam's two moments of each that is
+        trained; activations come on top.
+        """
+        numbers = sum(parameter.numel() for network in self.copied(pipe) for parameter in network.parameters())
+        trained = sum(parameter.numel() for parameter in self.trained_in(pipe).values())
+        check_memory(self.name, 4 * numbers + 12 * trained, next(denoiser(pipe).parameters()).device)
 
     def autocast(self, device: str) -> AbstractContextManager[Any]:
         """Where a network is evaluated."""
@@ -208,12 +228,16 @@ def generator(work: Work, step: int) -> torch.Generator:
 
 
 def own_work(work: Work, number: int, of: int) -> Work:
-    """The means of one of several trainings of equal length, whose bar is that of all."""
+    """The means of one of several trainings of equal length, whose bar is that of all.
+
+    The first has the seed of the whole, so that one concept alone is trained as if there could be no others.
+    """
 
     def advance(done: int, steps: int) -> None:
         work.advance(number * steps + done, of * steps)
 
-    return replace(work.part(number), advance=advance)
+    own = replace(work.part(number), advance=advance)
+    return own if number else replace(own, seed=work.seed)
 
 
 def below(low: int, high: int, numbers: torch.Generator) -> int:
@@ -221,19 +245,19 @@ def below(low: int, high: int, numbers: torch.Generator) -> int:
     return int(torch.randint(low, max(high, low + 1), (1,), generator=numbers))
 
 
-def check_memory(name: str, network: Module) -> None:
-    """Refuse to train a network whose copy in float32, with gradients and moments, is more than the memory that is free.
-
-    Counted are 4 bytes a parameter, the least that any training here takes; activations come on top.
+def check_memory(name: str, needed: int, device: torch.device) -> None:
+    """Refuse a training that needs more bytes than are free.
 
     Raises:
-        UserError: they do not fit; how much is needed and free is said.
+        UserError: how much is needed and free.
     """
-    device = next(network.parameters()).device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    needed = 4 * sum(parameter.numel() for parameter in network.parameters())
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + cached
+    else:
+        free = psutil.virtual_memory().available
     if needed > free:
         raise UserError(
-            f"{name}: training needs at least {needed / 2**30:.1f} GiB for a copy of the network, and {free / 2**30:.1f} "
-            f"GiB are free on {device}; use a machine with more memory"
+            f"{name}: training needs at least {needed / 2**30:.1f} GiB for copies of the network, gradients and moments, and "
+            f"{free / 2**30:.1f} GiB are free on {device}; train fewer parameters, or use a machine with more memory"
         )

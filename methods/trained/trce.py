@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -86,6 +87,19 @@ class TrceFull(TrainedEraser):
     def key(self, model_identity: str, task: ErasureTask) -> str:
         """As of every eraser, with the key of stage 1 for its settings: a file that it reads decides it too."""
         return self.key_of(model_identity, task, self.settings | {"stage1": self.stage1.key(model_identity, task)})
+
+    def copied(self, pipe: Pipeline) -> list[Module]:
+        """A student, and what stage 1 left."""
+        return [denoiser(pipe)] * 2
+
+    def trained_in(self, pipe: Pipeline) -> Mapping[str, Tensor]:
+        """Self-attention, and the queries of cross-attention."""
+        return group(denoiser(pipe), "self+queries")
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """As of all trainings, and what stage 1 checks."""
+        super().check(pipe, task)
+        self.stage1.check(pipe, task)
 
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """Stage 1, then the training, from its last checkpoint if there is one."""

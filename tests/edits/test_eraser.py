@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -20,6 +20,7 @@ from erasebench.methods.compose import Compose
 from erasebench.methods.controls.none import Unedited
 from erasebench.methods.controls.noop import NoOp
 from erasebench.methods.controls.random_edit import RandomEdit
+from erasebench.methods.guards.negative_prompt import NegativePrompt
 from erasebench.models.targets import key_value_weights, named_weight
 
 ERASERS = [
@@ -346,3 +347,29 @@ def test_an_eraser_of_one_line_of_algebra(tiny_random_pipe):
     before = weight.detach().clone()
     with Shrink().edit(tiny_random_pipe, task).applied(tiny_random_pipe):
         assert torch.equal(weight, before * 0.5)
+
+
+def test_a_digest_knows_what_an_edit_does_and_not_what_is_noted_of_it(tiny_random_pipe, church_task, tmp_path):
+    edit = Cure().edit(tiny_random_pipe, church_task)
+    assert len(edit.digest()) == 32 and edit.digest() == Edit.load(edit.save(tmp_path / "e.safetensors")).digest()
+    assert replace(edit, info={}, key="k").digest() == edit.digest()
+    name, change = next(iter(edit.changes.items()))
+    part = next(part for part in PARTS if getattr(change, part) is not None)
+    tensor = getattr(change, part)
+    other = replace(change, **{part: tensor.nextafter(tensor + 1)})
+    assert replace(edit, changes={**edit.changes, name: other}).digest() != edit.digest()
+    one, two = (
+        NegativePrompt(text=text).edit(tiny_random_pipe, church_task).digest() for text in ("a church", "a chapel")
+    )
+    assert one != two
+
+
+def test_an_eraser_whose_edit_has_a_hook_must_say_so(tiny_random_pipe, church_task):
+    class Silent(NegativePrompt):
+        name = "silent"
+
+        def acts(self):
+            return ()
+
+    with pytest.raises(UserError, match=r"eraser silent: its edit has a hook negative_prompt, which its acts"):
+        Silent().edit(tiny_random_pipe, church_task)

@@ -20,7 +20,8 @@ from erasebench.methods.trained.esd import Draw, Esd
 from erasebench.methods.trained.examples import example_latents, token_columns
 from erasebench.methods.trained.latents import ddim, encoded, noising, target_of
 from erasebench.methods.trained.parameters import GROUPS, group
-from erasebench.methods.trained.training import CURVE, Optimization, TrainedEraser, check_memory, curve, train
+from erasebench.methods.trained.sdd import Sdd
+from erasebench.methods.trained.training import CURVE, Optimization, TrainedEraser, curve, train
 from erasebench.models.load import load_model
 
 
@@ -147,13 +148,26 @@ def test_options_out_of_range_are_refused():
             Line(**wrong)
 
 
-def test_too_little_memory_is_said_before_anything_is_copied(tiny_random_pipe, monkeypatch):
+@pytest.mark.parametrize("eraser", [Esd(), Sdd()])
+@pytest.mark.parametrize("fits", [False, True])
+def test_the_memory_of_a_training_is_counted_in_copies_gradients_and_moments(
+    tiny_random_pipe, church_task, monkeypatch, eraser, fits
+):
+    """Four bytes a parameter of a copy, twelve a trained one."""
+    unet = tiny_random_pipe.unet
+    everything = sum(parameter.numel() for parameter in unet.parameters())
+    trained = sum(parameter.numel() for name, parameter in unet.named_parameters() if "attn2" in name)
+    needed = 4 * everything * (2 if eraser.name == "sdd" else 1) + 12 * trained
+
     class Memory:
-        available = 1000
+        available = needed if fits else needed - 1
 
     monkeypatch.setattr("psutil.virtual_memory", lambda: Memory)
-    with pytest.raises(UserError, match=r"esd: training needs at least .* GiB .* are free on cpu"):
-        check_memory("esd", tiny_random_pipe.unet)
+    if fits:
+        eraser.check(tiny_random_pipe, church_task)
+    else:
+        with pytest.raises(UserError, match=rf"{eraser.name}: training needs at least .* GiB .* are free on cpu"):
+            eraser.check(tiny_random_pipe, church_task)
 
 
 def test_saving_memory_changes_nothing_but_the_time(tiny_random_pipe, church_task, work):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from erasebench.edits.eraser import describe_edit
 from erasebench.errors import UserError
 from erasebench.export.card import Card, model_card
-from erasebench.models.marks import FORMAT, MARK, read_marks, write_marks
+from erasebench.models.marks import FORMAT, MARK, key_on, mark_edited, read_marks, write_marks
 
 NOTES: dict[str, Any] = {
     "method": "uce", "version": "1", "describe": "an eraser", "settings": {"lam": 0.1}, "warnings": ["w"],
@@ -58,3 +59,15 @@ def test_a_mark_of_any_shape_is_described_or_refused(
     base = dict.fromkeys(("name", "source", "revision", "family", "dtype"), "x")
     assert all(describe_edit(info) for info in edits)
     assert not edits or model_card(Card(base, "StableDiffusionPipeline", edits, "delta", ["unet.a.weight"]))
+
+
+def test_one_key_names_what_a_pipeline_carries_and_none_what_nobody_knows():
+    pipe = SimpleNamespace()
+    keys = {}
+    for carried in ((), ("a1",), ("a1", "b2"), ("b2", "a1"), ("",), ("a1", ""), ("a1", "altered by eraser x")):
+        mark_edited(pipe, (), carried)
+        keys[carried] = key_on(pipe)
+    assert keys[()] == "" and keys[("a1",)] == "a1"
+    chains = keys[("a1", "b2")], keys[("b2", "a1")]
+    assert len(set(chains)) == 2 and all(len(key) == 32 for key in chains)
+    assert {keys[("",)], keys[("a1", "")], keys[("a1", "altered by eraser x")]} == {None}

@@ -71,11 +71,28 @@ def test_checkpoints_stay_after_an_error(model, church_task, tmp_path):
     assert (tmp_path / "work" / KEY / "half.txt").read_text() == "half way"
 
 
-def test_no_images_of_the_unedited_model_are_made_with_an_edited_one(model, church_task, tmp_path):
-    eraser = Compose({"a": Uce(), "b": Mean()})
-    refusal = pytest.raises(UserError, match="eraser mean failed .*the pipeline carries an edit without a key")
-    with means_of(eraser, KEY, church_task, model, Store(tmp_path), 4) as work, refusal:
-        eraser.edit(model.pipe, church_task, work=work)
+def test_in_a_sequence_images_are_those_of_the_model_with_the_earlier_edits(model, church_task, tmp_path):
+    store, seen = Store(tmp_path), {}
+    first = Uce().edit(model.pipe, church_task)
+    for name, eraser in {"alone": Mean(), "behind": Compose({"a": Uce(), "b": Mean()})}.items():
+        with means_of(eraser, KEY, church_task, model, store, 4) as work:
+            seen[name] = eraser.edit(model.pipe, church_task, work=work).changes["unet.conv_in.bias"].value
+    assert not torch.equal(*seen.values())
+    recipes = [store.recipe(path.stem) for path in tmp_path.glob("images/*/*.png")]
+    assert sorted((recipe.edit, recipe.seed) for recipe in recipes) == sorted(
+        (edit, seed) for edit in ("", first.digest()) for seed in (1, 2)
+    )
+
+
+def test_no_images_are_made_of_a_model_that_nobody_could_name(model, church_task, tmp_path):
+    edit = Uce().edit(model.pipe, church_task)
+    assert not edit.key
+    with (
+        means_of(Mean(), KEY, church_task, model, Store(tmp_path), 4) as work,
+        edit.applied(model.pipe),
+        pytest.raises(UserError, match="eraser mean: .*carries an edit without a key"),
+    ):
+        Mean().edit(model.pipe, church_task, composing=True, work=work)
     assert not list(tmp_path.rglob("*.png"))
 
 
