@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from erasebench.concepts import ErasureTask
-from erasebench.edits.eraser import Edit, Eraser, Work
+from erasebench.edits.eraser import Edit, Eraser, Hook, Work
 from erasebench.errors import UserError, suggest
 from erasebench.models.pipeline import Pipeline
 
@@ -73,6 +73,14 @@ class ByConcept(Eraser):
     def refuses(self, model: Model) -> str | None:
         """Whatever one of them refuses."""
         return next((reason for one in self.erasers.values() if (reason := one.refuses(model))), None)
+
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """What the eraser that does it checks."""
+        self.chosen(task).check(pipe, task)
+
+    def acts(self) -> tuple[type[Hook], ...]:
+        """The hooks of all of them, each once."""
+        return tuple(dict.fromkeys(kind for one in self.erasers.values() for kind in one.acts()))
 
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """The edit of the eraser that does it, with what it says of itself."""

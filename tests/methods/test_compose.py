@@ -12,10 +12,11 @@ import erasebench.notebook as eb
 from erasebench.config.compose import compose
 from erasebench.errors import UserError
 from erasebench.methods.adapters.spm import SpmUce
+from erasebench.methods.by_concept import ByConcept
 from erasebench.methods.closed_form.mace import MaceCfr
 from erasebench.methods.closed_form.uce import Uce
 from erasebench.methods.compose import Compose
-from erasebench.methods.guards.negative_prompt import NegativePrompt
+from erasebench.methods.guards.negative_prompt import NegativePrompt, NegativeText
 from erasebench.methods.guards.safree import Safree
 from erasebench.methods.guards.sld import Sld
 from erasebench.methods.trained.ablation import Ablation
@@ -111,6 +112,15 @@ def test_a_training_behind_what_acts_while_sampling_is_refused_before_any_work(f
     Compose({"first": Esd(), "second": first})
     Compose({"first": first, "second": Esd()}, how="sum")
     Compose({"first": first, "second": Uce()})
+
+
+def test_an_eraser_by_concept_acts_and_checks_as_the_one_that_it_chooses(tiny_random_pipe, church_task):
+    chosen = ByConcept(
+        {"a": Uce(anchor="church"), "b": NegativePrompt(), "c": NegativePrompt("x")}, "b", {"church": "a"}
+    )
+    assert chosen.acts() == (NegativeText,)
+    with pytest.raises(UserError, match="is also the anchor"):
+        chosen.check(tiny_random_pipe, church_task)
 
 
 def test_parts_that_want_the_same_place_are_refused_before_any_work():
