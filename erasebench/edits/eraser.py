@@ -147,6 +147,7 @@ class Eraser(ABC):
             "trained": self.trains,
             "weights": len(made.changes),
             "rank": max((change.rank for change in made.changes.values()), default=0),
+            "parameters": sum(named_weight(pipe, name).numel() for name in made.changes),
             "share": _share(pipe, made.changes),
             **({"hooks": [{"name": hook.name, "version": hook.version} for hook in made.hooks]} if made.hooks else {}),
             **made.info,

@@ -10,9 +10,11 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from PIL.Image import Image
 
 from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Edit, Eraser, Work
+from erasebench.edits.work import Sample
 from erasebench.images.generate import generate
 from erasebench.models.load import Model
 from erasebench.models.targets import named_weight
@@ -138,7 +140,13 @@ class Worker:
 
 
 def new_edit(eraser: Eraser, task: ErasureTask, model: Model, work: Work | None) -> Edit:
-    """A new edit, with notes of the model, of what it cost on which machine, and of what it changed."""
+    """A new edit, with notes of the model, of what it cost on which machine, and of what it changed.
+
+    The images that a training has taken count whether they were there or had to be made: another machine needs them all.
+    """
+    sampled: set[tuple[str, int, int, float]] = set()
+    if work is not None:
+        work = replace(work, sample=_counted(work.sample, sampled))
     cuda = model.device.startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats(model.device)
@@ -151,6 +159,7 @@ def new_edit(eraser: Eraser, task: ErasureTask, model: Model, work: Work | None)
         "describe": eraser.describe,
         "device": model.device,
         "machine": machine(model),
+        "images": len(sampled),
     }
     if cuda:  # elsewhere there is no measure of an edit alone
         notes["peak_memory_mb"] = round(torch.cuda.max_memory_allocated(model.device) / 2**20, 1)
@@ -158,3 +167,13 @@ def new_edit(eraser: Eraser, task: ErasureTask, model: Model, work: Work | None)
     with edit.applied(model.pipe) as rounding:  # refuses what does not fit or is not finite, before it is saved
         notes["rounding"] = rounding
     return replace(edit, info=edit.info | notes)
+
+
+def _counted(sample: Sample, sampled: set[tuple[str, int, int, float]]) -> Sample:
+    """Images of the unedited model as before; what decides each is kept in ``sampled``."""
+
+    def counted(prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> list[Image]:
+        sampled.update((prompt, seed, steps, guidance) for prompt, seed in zip(prompts, seeds, strict=True))
+        return sample(prompts, seeds, steps, guidance)
+
+    return counted

@@ -43,6 +43,12 @@ class EditNotes(TypedDict, total=False):
     device: str
     machine: str
     share: float
+    parameters: int
+    trained_parameters: int
+    gradient_steps: int
+    images: int
+    trained: bool
+    hooks: list[dict[str, Any]]
     rounding: float | None
     norms: dict[str, float] | None
     warnings: list[str]

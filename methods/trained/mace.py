@@ -21,7 +21,7 @@ from erasebench.methods.trained.attention import recorded_attention
 from erasebench.methods.trained.examples import example_latents, template, token_columns
 from erasebench.methods.trained.latents import noising
 from erasebench.methods.trained.low_rank import additions, layers_in, new_adapters
-from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, own_work, train
+from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, own_work, totals, train
 from erasebench.models.encode import encode_prompts
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser, named_weight, text_inputs
@@ -117,7 +117,7 @@ class Mace(TrainedEraser):
         )
         changes = combine([refined, fused], "sequence", pipe)
         first, warnings = {key: value for key, value in notes.items() if key != "warnings"}, notes.get("warnings", [])
-        about = {"refinement": first, "loras": trained, "mask": "the whole image (ours)"}
+        about = {**totals(trained), "refinement": first, "loras": trained, "mask": "the whole image (ours)"}
         return Edit(changes, {"method": self.name, **about, **({"warnings": warnings} if warnings else {})})
 
     def lora(

@@ -19,7 +19,7 @@ from erasebench.methods.adapters.spm import Membrane
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.trained.latents import ddim, denoised, initial_noise
 from erasebench.methods.trained.low_rank import additions, layers_in, new_adapters
-from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, own_work, train
+from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, own_work, totals, train
 from erasebench.models.encode import encode_prompts
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
@@ -102,7 +102,8 @@ class Spm(TrainedEraser):
             for kind in ("down", "up")
         }
         phrases = [list(target.phrases) for target in task.targets]
-        return Edit({}, {"method": self.name, "adapters": trained}, (Membrane({"phrases": phrases}, tensors),))
+        notes = {"method": self.name, **totals(trained), "adapters": trained}
+        return Edit({}, notes, (Membrane({"phrases": phrases}, tensors),))
 
     def adapters(
         self, pipe: Pipeline, network: Any, target: Concept, work: Work

@@ -149,8 +149,8 @@ def train(
         after: called after each step with its number, under ``no_grad``.
 
     Returns:
-        Notes for the edit: the loss's first and last value and its curve, the number of parameters, and the seconds of
-        the steps that were done before a kill.
+        Notes for the edit: the loss's first and last value and its curve, the number of steps and of parameters, and the
+        seconds of the steps that were done before a kill.
 
     Raises:
         UserError: nothing is trained; a loss or gradient that is not finite, or a loss that has grown without bound
@@ -185,8 +185,20 @@ def train(
         "loss": {"first": losses[0], "last": losses[-1]},
         "loss_curve": curve(losses),
         **({"seconds_before": checkpoints.seconds_before} if checkpoints.seconds_before else {}),
+        "gradient_steps": eraser.iterations,
         "trained_parameters": sum(parameter.numel() for parameter in parameters.values()),
     }
+
+
+def totals(trained: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What several trainings of one edit took together, for its notes.
+
+    Args:
+        trained: the notes of each, as :func:`train` returns them.
+    """
+    counted = ("gradient_steps", "trained_parameters", "seconds_before")
+    sums = {name: sum(notes.get(name, 0) for notes in trained.values()) for name in counted}
+    return {name: total for name, total in sums.items() if total}
 
 
 def _check_all_trained(eraser: TrainedEraser, parameters: Mapping[str, Parameter]) -> None:
