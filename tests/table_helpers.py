@@ -19,6 +19,7 @@ from rich.console import Console
 from erasebench.edits.label import Label
 from erasebench.recipe import Recipe
 from erasebench.runs.about import About
+from erasebench.runs.costs import COST_COLUMNS
 from erasebench.runs.folder import write_erasers, write_metrics, write_plan
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
@@ -120,7 +121,8 @@ def make_scores(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def make_costs(plan: pd.DataFrame) -> pd.DataFrame:
     edits = plan[plan.eraser != "none"].drop_duplicates(["eraser", "task_kind", "task"])
-    return edits[["eraser", "task_kind", "task"]].assign(edit_seconds=1.5, peak_memory_mb=900.0, machine="cuda A")
+    known = edits[["eraser", "task_kind", "task"]].assign(edit_seconds=1.5, peak_memory_mb=900.0, machine="cuda A")
+    return known.reindex(columns=list(COST_COLUMNS))
 
 
 def make_store(root: Path, plan: pd.DataFrame) -> Store:

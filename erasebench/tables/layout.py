@@ -21,12 +21,13 @@ from erasebench.files import write_text
 from erasebench.runs.about import About
 from erasebench.runs.names import MEASURED_FILE
 from erasebench.tables import measure as tables
+from erasebench.tables.costs import COSTS
 from erasebench.texts import escape_latex, escape_markdown, to_csv
 
 ARROWS = {"up": "↑", "down": "↓"}
 ROLE_HEADINGS = {name: role.words for name, role in ROLE.items()} | {"both": "", "cost": ""}
 """What a role is called in the head of a column, whose metric says the rest."""
-NAMES = {"edit_seconds": "edit s", "peak_memory_mb": "peak MB"}
+NAMES = {name: cost.heading for name, cost in COSTS.items()}
 INTERVALS = {
     "wilson": "Wilson for rates", "clopper-pearson": "Clopper-Pearson for rates",
     "joint": "those of both rates, exact and put together, for H", "bca": "BCa bootstrap for means",

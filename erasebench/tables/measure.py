@@ -6,7 +6,6 @@ A table is made from a plan (which prompts belong together) and stored scores al
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,13 @@ from erasebench.concepts import ROLES
 from erasebench.edits.label import UNEDITED, row_text
 from erasebench.errors import UserError
 from erasebench.scores.estimate import Estimate, not_run
-from erasebench.scores.means import mean_estimate
 from erasebench.scores.metric import Metric
 from erasebench.scores.paired import paired_difference
 from erasebench.scores.rates import CLOPPER_PEARSON, WILSON, complement, harmonic_mean_estimate
+from erasebench.tables.costs import cost_rows
 
 POOLED = "all"
 """The task of a row that is pooled over all tasks of a kind."""
-
-COST_DIRECTIONS = {"edit_seconds": "down", "peak_memory_mb": "down"}
-"""What an edit costs, as rows of their own; the metric is the name here, with the machine if there are several."""
 
 NO_NUMBER = (
     "it gives no number for these prompts (their labels are unknown to it, they are too few, or its reference images "
@@ -81,7 +77,7 @@ def measure(
         if _is_accuracy(metric):
             found += _harmonic(metric, slices)
     if costs is not None and len(costs):
-        found += list(_cost_rows(costs))
+        found += [identity | {"task": POOLED} | _cells(cost) for identity, cost in cost_rows(costs)]
     table = _with_single_tasks(pd.DataFrame(found, columns=list(MEASURED_COLUMNS)), plan)
     return table.sort_values("role", key=lambda roles: roles.map(_role_rank), kind="stable").reset_index(drop=True)
 
@@ -280,23 +276,6 @@ def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
         estimate = harmonic_mean_estimate(complement(parts[0]), parts[1])
         found.append(identity | _cells(estimate, reason=NO_NUMBER if estimate.how == "not run" else ""))
     return found
-
-
-def _cost_rows(costs: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """A row a cost; those of several machines are columns of their own, since seconds of two are not to be compared."""
-    apart = costs.machine.nunique() > 1
-    for (kind, eraser, machine), part in costs.groupby(["task_kind", "eraser", "machine"], sort=False):
-        # An @ would begin a version: "Xeon CPU @ 2.20GHz".
-        where = f" [{machine.replace('@', 'at') or 'machine unknown'}]" if apart else ""
-        for name, direction in COST_DIRECTIONS.items():
-            values = part[name].astype(float)
-            if values.notna().any():
-                identity = {
-                    "task_kind": kind, "eraser": eraser, "task": POOLED, "role": "cost", "metric": f"{name}{where}",
-                    "unit": "", "direction": direction, "attack": "",
-                }  # fmt: skip
-                cost = mean_estimate(values)
-                yield identity | _cells(replace(cost, low=0.0) if cost.low < 0 else cost)  # no cost is below 0
 
 
 def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from omegaconf import OmegaConf
 
 from erasebench.concepts import KINDS
 from erasebench.config.build import RELEASED, build, places
-from erasebench.config.choices import groups
+from erasebench.config.choices import CONFIG_MODULE, groups
 from erasebench.config.compose import compose
 from erasebench.edits.eraser import Eraser
 from erasebench.errors import UserError
 from erasebench.runs.tasks import task_group, task_groups
 from erasebench.scores.metric import Metric
+
+METHODS = Path(str(files(CONFIG_MODULE))) / "method"
 
 NEEDS = {("model", "folder"): ["model.path=somewhere"], ("prompts", "file"): ["prompts.source=prompts.csv"]}
 """Overrides that an option cannot be composed without."""
@@ -60,10 +63,17 @@ BY_FILE = ("artist_file", "celebrity_file")
 """Tasks whose concepts are those of a prompt file; see test_experiments.py."""
 
 
-@pytest.mark.parametrize("name", [name for name in groups()["task"] if name not in ("main", *BY_FILE)])
+@pytest.mark.parametrize("name", [name for name in groups()["task"] if name not in ("main", "one_each", *BY_FILE)])
 def test_every_task_builds(name: str) -> None:
     group = task_group(compose([f"task={name}"]).task, "task")
     assert sum(len(task.targets) for task in group.tasks) >= (3 if name in KINDS else 1)
+
+
+def test_one_each_erases_one_concept_a_kind_of_the_main_job() -> None:
+    few, main = (task_groups(compose([f"task={name}"])) for name in ("one_each", "main"))
+    assert list(few) == list(main) == list(KINDS)
+    for kind in few:
+        assert len(few[kind].tasks) == 1 and few[kind].tasks[0].label in [task.label for task in main[kind].tasks]
 
 
 def test_a_model_chooses_protocol_and_metrics_and_the_command_line_overrules_it() -> None:
@@ -72,6 +82,26 @@ def test_a_model_chooses_protocol_and_metrics_and_the_command_line_overrules_it(
     assert compose(["model=sd14", "protocol=embedded"]).protocol.name == "embedded"
     assert list(compose(["metric=[judge]"]).metric) == ["judge"]
     assert list(compose(["metric=[]"]).metric) == []
+
+
+def test_trained_erasers_have_small_settings_on_the_embedded_model_alone() -> None:
+    small, whole = (compose(["method=trained", f"model={model}"]).method for model in ("embedded", "sd14"))
+    scaled = OmegaConf.load(METHODS / "settings" / "embedded.yaml")
+    assert set(small) == set(whole) and set(scaled) <= set(small)
+    for name in whole:
+        alone = compose([f"method={name}"]).method
+        assert whole[name] == alone, f"{name}: on Stable Diffusion it must have its paper's settings"
+        assert small[name] == OmegaConf.merge(alone, scaled.get(name, {}))
+        assert set(scaled.get(name, {})) <= set(alone), f"{name}: no such option"
+
+
+def test_all_erasers_are_in_the_table_of_all() -> None:
+    """Those that stand for several rows, need a download, or are another name or setting of one that is in, are not."""
+    not_rows = {
+        "all", "main", "closed_form", "guards", "trained", "with_speed", "cure_alphas", "sld_presets", "safree_both",
+        "none", "noop", "uce", "mace_cfr_squared", "spm_uce", "safety_checker",
+    }  # fmt: skip
+    assert set(compose(["method=all"]).method) == set(groups()["method"]) - not_rows
 
 
 @pytest.mark.parametrize(

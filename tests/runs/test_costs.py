@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from table_helpers import METRICS, make_plan, make_scores
+from PIL import Image
+from table_helpers import METRICS, make_plan, make_scores, recipe
 
 from erasebench.edits.eraser import Edit
 from erasebench.models.load import load_model
@@ -97,6 +98,75 @@ def test_a_run_of_an_earlier_version_keeps_its_costs(plan: pd.DataFrame, tmp_pat
     assert set(costs.edit_seconds) == {1.5} and costs.peak_memory_mb.isna().all()
     table = costs_of(measure(plan, make_scores(plan), METRICS, costs=costs))
     assert not any(math.isnan(value) for value in table.value)
+
+
+TRAINING = {"trained": True, "gradient_steps": 150, "images": 32, "parameters": 5000, "hooks": []}
+GUARD = {"trained": False, "images": 0, "parameters": 0, "hooks": [{"name": "sld", "version": "1"}]}
+
+
+def timed(store: Store, plan: pd.DataFrame, seconds: dict[str, float]) -> None:
+    """Images of a plan, each eraser's with seconds of its own, half of them twice as slow."""
+    for row in plan.drop_duplicates("key").itertuples():
+        meta = {"seconds": seconds[row.eraser] * (1 + row.seed % 2), "device": CPU}
+        store.put_image(recipe(row.prompt, row.seed, row.edit_key), Image.new("RGB", (64, 64)), meta)
+    store.flush()
+
+
+def with_notes(root: Path, plan: pd.DataFrame, notes: dict[str, dict]) -> Store:
+    store = Store(root)
+    for row in plan[plan.edit_key != ""].drop_duplicates("edit_key").itertuples():
+        about = {"seconds": 2.0, "device": "cpu", "machine": CPU, **notes[row.eraser]}
+        store.put_edit(row.edit_key, Edit({}, about))
+    return store
+
+
+def test_what_a_training_takes_is_a_column_each(plan: pd.DataFrame, tmp_path: Path) -> None:
+    closed = {"trained": False, "images": 0, "parameters": 800}
+    costs = read_costs(tmp_path, plan, with_notes(tmp_path, plan, {"cure": TRAINING, "uce": closed}))
+    table = costs_of(measure(plan, make_scores(plan), METRICS, costs=costs))
+    values = {(row.eraser, row.metric): row.value for row in table.itertuples()}
+    assert values == {
+        ("cure", "edit_seconds"): 2.0, ("cure", "gradient_steps"): 150, ("cure", "images"): 32, ("cure", "parameters"): 5000,
+        ("uce", "edit_seconds"): 2.0, ("uce", "gradient_steps"): 0, ("uce", "images"): 0, ("uce", "parameters"): 800,
+    }  # fmt: skip
+    heads, _, _ = layout(measure(plan, make_scores(plan), METRICS, costs=costs), "object")
+    assert heads[-4:] == ["edit s ↓", "gradient steps ↓", "example images ↓", "parameters ↓"]
+
+
+def test_closed_forms_alone_differ_in_seconds(plan: pd.DataFrame, tmp_path: Path) -> None:
+    notes = {name: {"trained": False, "images": 0, "parameters": 800 + len(name)} for name in ("cure", "uce")}
+    costs = read_costs(tmp_path, plan, with_notes(tmp_path, plan, notes))
+    assert set(costs.gradient_steps) == {0} and costs.image_time.isna().all()
+    assert set(costs_of(measure(plan, make_scores(plan), METRICS, costs=costs)).metric) == {"edit_seconds"}
+
+
+def test_steps_of_an_earlier_version_are_not_known(plan: pd.DataFrame, tmp_path: Path) -> None:
+    """It noted neither steps nor images; a training's number is then missing, and never 0."""
+    costs = read_costs(tmp_path, plan, with_notes(tmp_path, plan, {"cure": {"trained": True}, "uce": TRAINING}))
+    before = costs[costs.eraser == "cure"]
+    assert before.gradient_steps.isna().all() and before.images.isna().all() and before.parameters.isna().all()
+
+
+def test_adapters_beside_the_network_are_parameters_that_are_added(plan: pd.DataFrame, tmp_path: Path) -> None:
+    beside = TRAINING | {"parameters": 0, "trained_parameters": 77}
+    costs = read_costs(tmp_path, plan, with_notes(tmp_path, plan, {"cure": beside, "uce": TRAINING}))
+    assert set(costs[costs.eraser == "cure"].parameters) == {77}
+
+
+def test_a_guard_costs_time_an_image_beside_the_unedited_model(plan: pd.DataFrame, tmp_path: Path) -> None:
+    store = with_notes(tmp_path, plan, {"cure": GUARD, "uce": TRAINING})
+    timed(store, plan, {"none": 2.0, "cure": 3.0, "uce": 9.0})
+    costs = read_costs(tmp_path, plan, store)
+    times = costs.groupby("eraser").image_time.unique()
+    assert list(times["cure"]) == [1.5]
+    assert pd.isna(times["uce"]).all(), "weights alone take no time: what was measured is the machine's other work"
+    table = costs_of(measure(plan, make_scores(plan), METRICS, costs=costs))
+    assert list(table.value[table.metric == "image_time"]) == [1.5]
+
+
+def test_without_records_of_images_no_time_is_known(plan: pd.DataFrame, tmp_path: Path) -> None:
+    store = with_notes(tmp_path, plan, {"cure": GUARD, "uce": TRAINING})
+    assert read_costs(tmp_path, plan, store).image_time.isna().all(), "no image has a record"
 
 
 def test_a_machine_is_named_by_what_decides_seconds(tiny_random_pipe) -> None:
