@@ -188,6 +188,60 @@ def test_the_concepts_of_a_file_are_its_labels_and_those_it_erases(tmp_path: Pat
         task_groups(compose(["task=celebrity_file"]))
 
 
+BY_FILE = [name for name in NAMES if config_of(f"experiment={name}").task.concepts == "prompts"]
+
+
+def artists(path: Path, **counts: int) -> Path:
+    """A prompt file as UCE has them: so many artists of each type, and one prompt for each."""
+    rows = [
+        {"case_number": f"{kind}{i}", "prompt": f"Art by {kind} {i}", "evaluation_seed": i, "artist": f"{kind} {i}"}
+        | {"type": kind}
+        for kind, count in counts.items()
+        for i in range(count)
+    ]
+    return write(path, rows)
+
+
+@pytest.mark.parametrize("name", BY_FILE)
+def test_no_eraser_is_told_of_what_a_file_holds_out(name: str, tmp_path: Path) -> None:
+    path = artists(tmp_path / "artists.csv", erased=2, preserved=3, holdout=4)
+    lists = [f"lists.{key}=task" for key in ("artists", "instances")]
+    overrides = [f"experiment={name}", f"prompts.source={path}", "prompts.schema=artists_roles", *lists]
+    if "mace__released" in config_of(f"experiment={name}").method:
+        captions = tmp_path / "captions.txt"
+        captions.write_text("a street\n", encoding="utf-8")
+        overrides.append(f"lists.captions={captions}")
+    prepared = prepare(compose([*overrides, "method=[closed_form,released/cure]", f"store.dir={tmp_path}"]))
+    ((group, prompts),) = prepared.groups.values()
+    assert prompts.held_out == tuple(f"holdout {i}" for i in range(4))
+    assert {concept.name for concept in group.concepts} >= set(prompts.held_out), "they are measured"
+    told = {text for _, _, _, task in prepared.edits() for text in task.retain}
+    assert told == {f"preserved {i}" for i in range(3)}
+    asked = set(prompts.for_task(group.tasks[0]).label)
+    assert set(prompts.held_out) <= asked
+
+
+def test_what_is_held_out_cannot_be_erased(tmp_path: Path) -> None:
+    path = artists(tmp_path / "artists.csv", erased=2, holdout=1)
+    with pytest.raises(UserError, match="'holdout 0' is to be erased, and the prompt file holds it out"):
+        prepare(
+            compose(["task=artist_file", "task.erase=[holdout 0]", "prompts=uce_artists", f"prompts.source={path}"])
+        )
+
+
+def test_a_number_of_artists_beyond_the_prompts_needs_the_list_of_all(tmp_path: Path) -> None:
+    few = artists(tmp_path / "erased-3artists-towards_art.csv", erased=2, preserved=1, holdout=1)
+    asked = ["experiment=uce_artists", f"prompts.source={few}", "lists.artists=task", f"store.dir={tmp_path}"]
+    needed = r"3 artists are erased.*prompts for 2 of them.*80bb915:data/info/erased-3artists-towards_art-preserve_true"
+    with pytest.raises(UserError, match=needed):
+        task_groups(compose(asked))
+    names = tmp_path / "erased-3artists.txt"
+    names.write_text('["erased 0", "Erased 1", "Mary Cassatt"]', encoding="utf-8")
+    (group,) = task_groups(compose([*asked, f"task.erase={names}"])).values()
+    (task,) = group.tasks
+    assert task.names == ("erased 0", "erased 1", "Mary Cassatt") and "preserved 0" in task.retain
+
+
 def test_a_model_that_is_not_here_is_counted_without_it(tmp_path: Path, monkeypatch) -> None:
     rows = [
         {"case_number": 2 * i + j, "prompt": f"an image of a {name}", "class": name, "evaluation_seed": j}

@@ -26,23 +26,23 @@ def page(name: str) -> str:
         raise UserError(f"show protocol {name}: no such protocol.{suggest(name, known)} Known: {', '.join(known)}")
     lines = [f"protocol {name}, version {protocol.version}, hash {protocol.hash}", *_comment(name), ""]
     lines += ["how images are made (obeyed; part of the key of every image)"]
-    lines += _choices(protocol, OBEYED)
+    lines += choices_of(protocol, OBEYED)
     lines += ["", "what its numbers mean"]
     for key, title in (
         ("prompts", "prompt sets"), ("metrics", "metrics (conf/metric)"), ("counting", "counting rules"),
         ("lacks", "not built here: such numbers are published ones or 'not run'"),
     ):  # fmt: skip
         if entries := getattr(protocol, key):
-            lines += [f"  {title}{_cited(protocol, key)}", *_entries(entries)]
+            lines += [f"  {title}{_cited(protocol, key)}", *entries(entries)]
     for key, title in (("differs", "what a run here does otherwise"), ("unsure", "unsure")):
         if entries := getattr(protocol, key):
-            lines += ["", title, *_entries(entries, 2)]
+            lines += ["", title, *entries(entries, 2)]
     if protocol.defects:
         lines += ["", "known defects of the release (off here)"]
         for defect, about in protocol.defects.items():
-            lines += _wrapped(f"{defect}: {about['what']} [{about['read']}]", 2)
+            lines += wrapped(f"{defect}: {about['what']} [{about['read']}]", 2)
             variant = " ".join(about["as_released"])
-            lines += _wrapped(f"as released: {variant}" if variant else "told here; not reproduced", 6)
+            lines += wrapped(f"as released: {variant}" if variant else "told here; not reproduced", 6)
     lines += ["", f"use it with: erasebench run protocol={name}"]
     return "\n".join(lines)
 
@@ -50,13 +50,14 @@ def page(name: str) -> str:
 def _comment(name: str) -> Iterator[str]:
     from erasebench.config.choices import first_comment
 
-    yield from _wrapped(first_comment("protocol", name), 0)
+    yield from wrapped(first_comment("protocol", name), 0)
 
 
-def _choices(protocol: Protocol, keys: tuple[str, ...]) -> Iterator[str]:
+def choices_of(protocol: Protocol, keys: tuple[str, ...]) -> Iterator[str]:
+    """Lines of some choices of a protocol, with where they were read."""
     for key in keys:
         mark = " (unsure)" if key in protocol.unsure else ""
-        yield from _wrapped(f"{key:<18} {shown(getattr(protocol, key))}{_cited(protocol, key)}{mark}", 2, hang=19)
+        yield from wrapped(f"{key:<18} {shown(getattr(protocol, key))}{_cited(protocol, key)}{mark}", 2, hang=19)
 
 
 def _cited(protocol: Protocol, key: str) -> str:
@@ -66,12 +67,19 @@ def _cited(protocol: Protocol, key: str) -> str:
     return f"  [{text}]" if text else ""
 
 
-def _entries(values: Any, indent: int = 4) -> Iterator[str]:
+def entries(values: Any, indent: int = 4) -> Iterator[str]:
+    """Lines of named texts, or of texts."""
     for entry in values.items() if isinstance(values, dict) else values:
-        yield from _wrapped(": ".join(entry) if isinstance(entry, tuple) else entry, indent)
+        yield from wrapped(": ".join(entry) if isinstance(entry, tuple) else entry, indent)
 
 
-def _wrapped(text: str, indent: int, hang: int = 2) -> list[str]:
+def wrapped(text: str, indent: int, hang: int = 2) -> list[str]:
+    """A text in lines of :data:`WIDTH`, all but the first further in by ``hang``."""
     return textwrap.wrap(
-        text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + hang), break_on_hyphens=False
+        text,
+        WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + hang),
+        break_on_hyphens=False,
+        break_long_words=False,
     )

@@ -164,6 +164,20 @@ def _roles(cells: _Cells, notes: list[str]) -> list[str]:
     return roles
 
 
+def held_out(table: Table, schema: Schema, labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels of rows that a file marks as held out: concepts to be kept that no eraser may be told of.
+
+    Args:
+        labels: of all rows of the table.
+    """
+    names = list(table.cells.columns)
+    column = column_of(schema, "role", names) or spelt("type", names)
+    words = table.cells[column].str.strip().str.casefold() if column else []
+    return tuple(
+        dict.fromkeys(label for label, word in zip(labels, words, strict=False) if word == "holdout" and label)
+    )
+
+
 def _sizes(cells: _Cells, notes: list[str]) -> tuple[Sequence[int | None], Sequence[int | None]]:
     """Widths and heights in pixels; both or neither in a row."""
     sides = {

@@ -5,6 +5,7 @@ A method never sees a prompt set: it gets the texts as values, and says them in 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ CAPTIONS = ("prompt", "caption", "text", "name", "concept")
 def read_names(source: str | Path, option: str = "source") -> tuple[str, ...]:
     """Names of concepts from a file, as SPEED's ``style.csv`` (``id,concept``), or one a line of a ``.txt``.
 
-    All are kept in their order, also one that comes twice, because it then weighs twice in an eraser.
+    A ``.txt`` may also be one line of JSON, a list of texts, as UCE writes what it erased. All are kept in their order, also one that comes twice, because it then weighs twice in an eraser.
 
     Args:
         source: a path, or a dataset on the Hugging Face Hub (:func:`erasebench.prompts.sources.find`).
@@ -31,7 +32,7 @@ def read_names(source: str | Path, option: str = "source") -> tuple[str, ...]:
         UserError: no such file, none of the columns :data:`NAMES`, or a name is empty.
     """
     table, column = _table(source, option, NAMES, "names")
-    names = [text.strip() for text in table.cells[column]]
+    names = _json_list([text.strip() for text in table.cells[column]])
     if "" in names:
         raise UserError(f"{table.place(names.index('') + 1, column)}: the name is empty; fill it in or delete the row")
     return tuple(names)
@@ -48,6 +49,17 @@ def read_captions(source: str | Path, option: str = "source") -> tuple[str, ...]
     """
     table, column = _table(source, option, CAPTIONS, "prompts")
     return tuple(table.cells[column])
+
+
+def _json_list(names: list[str]) -> list[str]:
+    """The texts of a list of JSON that stands in a single cell; other names as they are."""
+    if len(names) != 1 or not names[0].startswith("["):
+        return names
+    try:
+        listed = json.loads(names[0])
+    except ValueError:
+        return names
+    return [text.strip() for text in listed] if all(isinstance(text, str) for text in listed) else names
 
 
 def _table(source: str | Path, option: str, columns: Sequence[str], what: str) -> tuple[Table, str]:

@@ -73,6 +73,7 @@ class PromptSet:
             there is none; ``rows``: a row's own role always holds.
         budget: how many rows :meth:`for_task` takes for each erased label, for each other label, and of the
             general ones; ``None`` for all.
+        held_out: labels that a file marks as held out; no eraser is told of them (:func:`erasebench.runs.tasks.withheld`).
 
     Raises:
         UserError: a column is missing, a ``prompt_id`` comes twice, a role or kind is unknown, a seed is no whole
@@ -86,6 +87,7 @@ class PromptSet:
     notes: tuple[str, ...] = ()
     roles: str = "task"
     budget: tuple[int, int, int] | None = None
+    held_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         missing = [column for column in PROMPT_DTYPES if column not in self.rows]

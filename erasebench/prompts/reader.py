@@ -12,7 +12,7 @@ from typing import Any
 
 from erasebench.concepts import KINDS, ROLES
 from erasebench.errors import UserError, suggest
-from erasebench.prompts.convert import convert, number
+from erasebench.prompts.convert import convert, held_out, number
 from erasebench.prompts.formats import Table, read
 from erasebench.prompts.prompt_set import PromptSet
 from erasebench.prompts.schemas import identify, named, schemas, spelt
@@ -80,6 +80,7 @@ def load_prompts(
     met = [_meets(table, column, wanted) for column, wanted in conditions.items()]
     looked_at = [spelt(column, list(table.cells.columns)) or column for column in conditions]
     rows, notes = convert(table, recognised, kind, (label or "").strip(), looked_at, missing_seed)
+    unseen = held_out(table, recognised, rows.label.tolist())
     if recognised.note:
         notes.insert(0, recognised.note)
     notes += pinning
@@ -114,6 +115,7 @@ def load_prompts(
         source=came_from,
         notes=tuple(notes),
         roles="task" if role is None else "rows",
+        held_out=unseen,
     )
 
 

@@ -34,7 +34,7 @@ from erasebench.prompts.prompt_set import PromptSet
 from erasebench.recipe import GENERATOR_VERSION, Recipe
 from erasebench.runs.attacks import Search, attacked_rows
 from erasebench.runs.coverage import nothing_to_measure
-from erasebench.runs.tasks import TaskGroup, task_groups
+from erasebench.runs.tasks import TaskGroup, task_groups, withheld
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
 
@@ -185,9 +185,10 @@ def prepare(config: DictConfig) -> Prepared:
             f"name={config.name}: a run's name is made of letters, digits, '.', '_' and '-', at most 121 of them, and "
             "starts with a letter or digit"
         )
-    groups = {
-        kind: (group, prompt_set(config.prompts, kind, group.concepts)) for kind, group in task_groups(config).items()
-    }
+    groups = {}
+    for kind, group in task_groups(config).items():
+        prompts = prompt_set(config.prompts, kind, group.concepts)
+        groups[kind] = (withheld(group, prompts.held_out), prompts)
     store = Store(config.store.dir, mends=not config.dry_run)
     if config.dry_run:  # which writes nothing, so that it works on results that are read-only
         check_place(store.root)

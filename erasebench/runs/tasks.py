@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +17,15 @@ from erasebench.errors import UserError, suggest
 
 PROMPTS = "prompts"
 """As ``concepts`` and ``erase`` of a task: those that the prompt file names."""
+
+
+ALL_ERASED = (
+    "rohitgandikota/unified-concept-editing@80bb915:data/info/erased-{number}artists-towards_art-preserve_true-sd_1_4-"
+    "method_replace.txt"
+)
+"""The file of UCE that names all artists of a number which it erases."""
+
+_NUMBER_ERASED = re.compile(r"erased-(\d+)artists")
 
 
 @dataclass
@@ -114,6 +124,22 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
     return TaskGroup(settings.kind, asked, tuple(tasks))
 
 
+def withheld(group: TaskGroup, held_out: Collection[str]) -> TaskGroup:
+    """The tasks without what a prompt file holds out in the texts to retain: an eraser must not be told of it.
+
+    Raises:
+        UserError: a held-out concept is to be erased.
+    """
+    names = {name.casefold() for name in held_out}
+    for task in group.tasks:
+        if erased := [name for name in task.names if name.casefold() in names]:
+            raise UserError(
+                f"task: {erased[0]!r} is to be erased, and the prompt file holds it out; take it out of one"
+            )
+    tasks = (replace(task, retain=tuple(t for t in task.retain if t.casefold() not in names)) for task in group.tasks)
+    return replace(group, tasks=tuple(tasks)) if names else group
+
+
 def _check_type(key: str, value: Any, place: str) -> None:
     """Refuse a value of a task that is of another type than its key takes.
 
@@ -164,20 +190,35 @@ def task_groups(config: DictConfig) -> dict[str, TaskGroup]:
 def _named_by_file(node: Mapping[str, Any], place: str, prompts: DictConfig) -> Mapping[str, Any]:
     """A task whose concepts are ``prompts`` with those that the prompt file has: its labels, and which it erases.
 
+    ``erase`` may also be a file of names: UCE erases up to 1500 artists, and has prompts for 100 of them.
+
     Raises:
-        UserError: the prompts come from no file, or the file marks nothing as erased.
+        UserError: the prompts come from no file, the file marks nothing as erased, or not all that it is of.
     """
     if PROMPTS not in (node.get("concepts"), node.get("erase")):
         return node
-    from erasebench.prompts.choose import (
-        from_config,  # that module needs concepts only; here it is needed for this alone
-    )
+    from erasebench.prompts.choose import from_config  # these are needed here alone
+    from erasebench.prompts.names import read_names
 
     if prompts.get("source") == "builtin":
         raise UserError(f"{place}.erase=prompts: needs a prompt file; choose one, e.g. prompts=uce_artists")
     rows = from_config(prompts, str(node.get("kind")), ()).rows
     names = list(dict.fromkeys(rows.label[rows.label != ""]))
+    erase = node.get("erase")
+    if not isinstance(erase, str):  # a list, whose names must be the file's
+        return {**node, "concepts": names}
+    if erase != PROMPTS:
+        erased = list(read_names(erase, f"{place}.erase"))
+        catalogue = {name.casefold() for name in names}
+        names += [name for name in erased if name.casefold() not in catalogue]
+        return {**node, "concepts": names, "erase": erased}
     erased = list(dict.fromkeys(rows.label[rows.role == "erase"]))
     if not erased or "" in erased:
         raise UserError(f"{place}.erase=prompts: the prompt file marks no named concept as erased; list them instead")
+    file = Path(str(prompts.source)).name
+    if (said := _NUMBER_ERASED.search(file)) and int(said[1]) > len(erased):
+        raise UserError(
+            f"{place}.erase=prompts: {said[1]} artists are erased for {file}, which has prompts for {len(erased)} of them; "
+            f"give the file of all names, {place}.erase=FILE: {ALL_ERASED.format(number=said[1])}"
+        )
     return {**node, "concepts": names, "erase": erased}

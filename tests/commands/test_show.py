@@ -146,3 +146,21 @@ def test_a_picture_from_elsewhere_is_refused_in_words(store, tmp_path: Path) -> 
     for name, message in (("other.png", "holds no recipe of erasebench"), ("cut.png", "not a whole PNG")):
         with pytest.raises(UserError, match=message):
             show(store, str(tmp_path / name))
+
+
+def test_the_page_of_an_experiment_has_every_choice_as_released_ours_and_where_it_was_read(capsys) -> None:
+    from erasebench.commands import show as command
+
+    assert command.main(["experiment", "rece_nudity", "method.rece__released.lam=0.3"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "experiment rece_nudity: RECE (ECCV 2024), nudity table" in text
+    assert "regular_scale 0.1; ours: the same [CharlesGong12/RECE@403a67f:README.md:Notes 1]" in text
+    assert "lam 0.1; ours: 0.3 [" in text
+    amiss = text.partition("what is not as released")[2]
+    assert "method.rece__released: lam: 0.3" in amiss and "checkpoint: the last round" in amiss
+    assert "method.uce__released" not in amiss, "as released"
+    assert command.main(["experiment", "uce_artists"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the list of 1734 artists; ours: lists.artists, not given: Ouxiang-Li/SPEED@6d3df0c:data/style.csv" in text
+    with pytest.raises(UserError, match="no such experiment. Did you mean 'rece_nudity'"):
+        command.main(["experiment", "rece_nudty"])

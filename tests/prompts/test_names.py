@@ -64,3 +64,12 @@ def test_bad_files_are_refused(name: str, content: bytes | None, message: str, t
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_captions(tmp_path / name, "method.preserve")
+
+
+def test_a_list_of_json_in_one_line_is_a_list_of_names(tmp_path: Path) -> None:
+    file = tmp_path / "erased.txt"
+    file.write_text('["Jean-Fran\\u00e7ois Millet", " Ben Shahn"]', encoding="utf-8")
+    assert read_names(file) == ("Jean-François Millet", "Ben Shahn")
+    for text in ("[1, 2]", "[not json", "[Monet]"):
+        file.write_text(text, encoding="utf-8")
+        assert read_names(file) == (text,), "a name as it stands"
