@@ -44,7 +44,7 @@ def page(name: str, overrides: Sequence[str] = ()) -> str:
         lines += ["", *_row(place, node)]
         deviating = deviations(node)
         amiss += [f"{place}: settings of ours, which claim no release"] if deviating is None else []
-        amiss += [f"{place}: {option}: {_text(ours)}" for option, ours in (deviating or {}).items()]
+        amiss += [f"{place}: {option}: {_value_text(ours)}" for option, ours in (deviating or {}).items()]
     lines += ["", "what is not as released", *(entries(amiss, 2) if amiss else ["  nothing"])]
     return "\n".join([*lines, "", f"run it with: erasebench run experiment={name}"])
 
@@ -85,10 +85,10 @@ def _line(choice: Choice, node: Mapping[str, Any]) -> str:
     ours = setting_in(node, choice.option)
     if str(choice.value).startswith(LIST):
         known = known_lists()[choice.value.removeprefix(LIST).removesuffix("}")]
-        given = f"lists.{known.name}, not given: {known.file}" if ours is None else _text(ours)
+        given = f"lists.{known.name}, not given: {known.file}" if ours is None else _value_text(ours)
         return f"{known.says}; ours: {given}"
-    return f"{_text(choice.value)}; ours: {'the same' if ours == choice.value else _text(ours)}"
+    return f"{_value_text(choice.value)}; ours: {'the same' if ours == choice.value else _value_text(ours)}"
 
 
-def _text(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return "null (by the rule of the class)" if value is None else '""' if value == "" else str(value)
