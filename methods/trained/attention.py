@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,3 +46,10 @@ def recorded_attention(unet: Module) -> Iterator[dict[str, Tensor]]:
         for name, layer in layers.items():
             vars(layer).pop("get_attention_scores", None)
             layer.set_processor(processors[name])
+
+
+def layer_shape(pixels: int, size: Sequence[int]) -> tuple[int, int]:
+    """Height and width of what a layer looks from, by its number of pixels and the height and width of the image."""
+    height, width = size
+    scale = round((height * width / pixels) ** 0.5)
+    return -(-height // scale), -(-width // scale)

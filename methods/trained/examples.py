@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from erasebench.concepts import ErasureTask
@@ -49,10 +50,15 @@ def example_latents(
     Returns:
         [images, channels, height, width] float32.
     """
+    return encoded(pipe, example_images(work, prompts, images, steps, guidance))
+
+
+def example_images(work: Work, prompts: Sequence[str], images: int, steps: int, guidance: float) -> list[Image]:
+    """The same as pictures."""
     # Seeds below 2^32: PyTorch's generators read no more of them.
     seeds = [(work.seed + number) % 2**32 for number in range(images)]
     texts = [prompts[number % len(prompts)] for number in range(images)]
-    return encoded(pipe, work.sample(texts, seeds, steps, guidance))
+    return work.sample(texts, seeds, steps, guidance)
 
 
 def token_columns(pipe: Pipeline, sentence: str, text: str, pooled: bool) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.edits.combine import combine
@@ -17,16 +21,20 @@ from erasebench.methods.adapters.beside import beside
 from erasebench.methods.closed_form.fusion import fuse, template_rows
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.closed_form.mace import MaceCfr
-from erasebench.methods.trained.attention import recorded_attention
-from erasebench.methods.trained.examples import example_latents, template, token_columns
-from erasebench.methods.trained.latents import noising
+from erasebench.methods.trained.attention import layer_shape, recorded_attention
+from erasebench.methods.trained.examples import example_images, template, token_columns
+from erasebench.methods.trained.latents import encoded, noising
 from erasebench.methods.trained.low_rank import additions, layers_in, new_adapters
+from erasebench.methods.trained.segment import Segmenter
 from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, own_work, totals, train
 from erasebench.models.encode import encode_prompts
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser, named_weight, text_inputs
 
 OPTIMIZATION = Optimization(torch.optim.AdamW, {"weight_decay": 0.01}, clip=1.0)
+
+SEGMENTED = ("object", "celebrity")
+"""Kinds of concepts that are somewhere in an image, as the release has it; a style is everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +51,22 @@ class Mace(TrainedEraser):
 
     The release's settings: lr 1e-5 for objects, 1e-4 for celebrities and artists, 50 steps; unsafe content 1e-5 and 120.
 
-    Ours: the loss looks at the whole image, where the release looks at the concept's pixels, which Grounding DINO and SAM
-    segment. Images are made by DDIM, not
-    DPM-Solver++, and scaled as the VAE expects (the release normalises them by ImageNet's mean and deviation). All phrases
-    of a concept are shown in turn where stage 1 edits them. The values of the last layer have no LoRA: no attention
-    depends on them.
+    The release looks at the pixels of objects and celebrities alone, which Grounding DINO and SAM segment. Here ``segment``
+    names a CLIPSeg that does it; without one, for other kinds, and where an image shows nothing of the concept, the loss
+    looks at the whole image, and the notes say so.
+
+    Ours: images are made by DDIM, not DPM-Solver++, and scaled as the VAE expects (the release normalises them by ImageNet's
+    mean and deviation). All phrases of a concept are shown in turn where stage 1 edits them. The values of the last layer have
+    no LoRA: no attention depends on them.
 
     Attributes:
         refinement: stage 1, and the sentences, ``lam`` and cache of stage 3.
         images: of each concept, by the unedited model.
         image_steps, guidance: of their sampling.
         pooled: attention to the end of the text and the padding counts too (``use_pooler``).
+        segment: folder or Hub id of a CLIPSeg in safetensors, e.g. ``CIDAS/clipseg-rd64``; ``None`` is the whole image.
+        segment_revision: commit of a Hub id.
+        segment_threshold: share from which a pixel is the concept's, above 0 and below 1.
 
     Raises:
         UserError: an option out of range.
@@ -69,22 +82,40 @@ class Mace(TrainedEraser):
     image_steps: int = 30
     guidance: float = 7.5
     pooled: bool = True
+    segment: str | None = None
+    segment_revision: str | None = None
+    segment_threshold: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_whole("images", "image_steps")
         check_positive(self.name, guidance=self.guidance)
+        if not 0 < self.segment_threshold < 1:
+            raise UserError(f"mace: segment_threshold is {self.segment_threshold!r}; it must be between 0 and 1")
         if self.save_memory:
             raise UserError("mace: its loss reads the attention of every layer; use save_memory=false")
 
     def key(self, model_identity: str, task: ErasureTask) -> str:
-        """As of every eraser, with the key of stage 1, which knows the content of its files."""
+        """As of every eraser, with the key of stage 1, which knows the content of its files, and that of the segmenter's.
+
+        Raises:
+            UserError: the segmenter is not here and cannot be fetched.
+        """
         deciding = self.settings | {"refinement": self.refinement.key(model_identity, task)}
+        if self._segmenter:
+            deciding |= {"segment": self._segmenter.sha256, "segment_revision": None}
         return self.key_of(model_identity, task, deciding)
 
+    @cached_property
+    def _segmenter(self) -> Segmenter | None:
+        return Segmenter(self.segment, self.segment_revision, self.name) if self.segment else None
+
     def check(self, pipe: Pipeline, task: ErasureTask) -> None:
-        """As of all trainings, and what stage 1 checks; and a phrase whose tokens cannot be told from the sentence's."""
+        """As of all trainings, and what stage 1 checks; a phrase whose tokens cannot be told from the sentence's; and a
+        segmenter that cannot be loaded."""
         super().check(pipe, task)
+        if self._segmenter:
+            self._segmenter.load()
         self.refinement.check(pipe, task)
         for target in task.targets:
             self.columns(pipe, target)
@@ -117,7 +148,12 @@ class Mace(TrainedEraser):
         )
         changes = combine([refined, fused], "sequence", pipe)
         first, warnings = {key: value for key, value in notes.items() if key != "warnings"}, notes.get("warnings", [])
-        about = {**totals(trained), "refinement": first, "loras": trained, "mask": "the whole image (ours)"}
+        about = {
+            **totals(trained),
+            "refinement": first,
+            "loras": trained,
+            "mask": Path(self.segment).name if self.segment else "the whole image (ours)",
+        }
         return Edit(changes, {"method": self.name, **about, **({"warnings": warnings} if warnings else {})})
 
     def lora(
@@ -132,7 +168,8 @@ class Mace(TrainedEraser):
             Weight name to ``(left [out, 1], right [1, in])``, and notes of the training.
         """
         prompts, columns = zip(*self.columns(pipe, target).items(), strict=True)
-        latents = example_latents(pipe, work, prompts, self.images, self.image_steps, self.guidance)
+        pictures = example_images(work, prompts, self.images, self.image_steps, self.guidance)
+        latents, masks = encoded(pipe, pictures), self.masks(pictures, target, work.device)
         contexts = encode_prompts(pipe, prompts)[0].float()
         scheduler = noising(pipe.scheduler.config)
         chances = timestep_chances(scheduler.config.num_train_timesteps, even=target.kind == "unsafe")
@@ -149,13 +186,22 @@ class Mace(TrainedEraser):
             chosen = image % len(prompts)
             maps.clear()
             student(scheduler.add_noise(latent, noise, timestep), timestep, contexts[chosen : chosen + 1])
-            return attention_loss(maps, columns[chosen].to(student.device))
+            return attention_loss(maps, columns[chosen].to(student.device), masks[image])
 
         with beside(student, additions(parameters)), recorded_attention(student) as maps:
             notes = train(self, work, parameters, loss_of, OPTIMIZATION)
         values = {name: parameter.detach().cpu().double() for name, parameter in parameters.items()}
         lora = {f"unet.{name}.weight": (values[f"up.{name}"].T, values[f"down.{name}"]) for name in layers_in(values)}
-        return lora, notes
+        return lora, notes | {"images_without_mask": sum(mask is None for mask in masks)}
+
+    def masks(self, pictures: Sequence[Image], target: Concept, device: str) -> list[Tensor | None]:
+        """Where each picture shows a concept, [height, width] of 0 and 1; ``None`` is everywhere."""
+        if self._segmenter is None or target.kind not in SEGMENTED:
+            return [None] * len(pictures)
+        phrases = target.phrases if self.refinement.phrases else (target.name,)
+        texts = [phrases[number % len(phrases)] for number in range(len(pictures))]
+        masks = self._segmenter.masks(pictures, texts, self.segment_threshold, device)
+        return [mask if mask.any() else None for mask in masks]
 
 
 def timestep_chances(total: int, even: bool) -> Tensor:
@@ -175,11 +221,20 @@ def layers_of(student: Any, context: Tensor) -> list[str]:
     return [f"{layer}.{kind}" for layer in order for kind in ("to_k", "to_v")][:-1]
 
 
-def attention_loss(maps: Mapping[str, Tensor], columns: Tensor) -> Tensor:
-    """The sum over layers of the Frobenius norm of attention to some positions of the text.
+def attention_loss(maps: Mapping[str, Tensor], columns: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The sum over layers of the Frobenius norm of attention to some positions of the text, from inside a mask.
 
     Args:
         maps: by layer, [heads, pixels, positions].
         columns: the positions.
+        mask: [height, width] of 0 and 1, in the size of the image or its latents; each layer takes the nearest pixels of
+            it. ``None`` is everywhere.
     """
-    return torch.stack([torch.linalg.vector_norm(one[:, :, columns]) for one in maps.values()]).sum()
+    total = []
+    for one in maps.values():
+        looked = one[:, :, columns]
+        if mask is not None:
+            inside = interpolate(mask[None, None], layer_shape(one.shape[1], mask.shape)).flatten() > 0.5
+            looked = looked[:, inside.to(one.device)]
+        total.append(torch.linalg.vector_norm(looked))
+    return torch.stack(total).sum()

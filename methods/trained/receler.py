@@ -18,7 +18,7 @@ from erasebench.errors import UserError
 from erasebench.methods.adapters.beside import beside
 from erasebench.methods.adapters.receler import RecelerErasers, cross_attention, erased
 from erasebench.methods.closed_form.linear import check_positive
-from erasebench.methods.trained.attention import recorded_attention
+from erasebench.methods.trained.attention import layer_shape, recorded_attention
 from erasebench.methods.trained.examples import phrases_of, token_columns
 from erasebench.methods.trained.latents import ddim, denoised, initial_noise, remaining_and_timestep
 from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, train
@@ -217,12 +217,8 @@ def masks_of(maps: Mapping[str, Tensor], columns: Tensor, size: Sequence[int], t
     Returns:
         By layer, [pixels], 1 at the concept and 0 elsewhere.
     """
-    height, width = size
-    shapes = {}
-    for name, one in maps.items():
-        scale = round((height * width / one.shape[1]) ** 0.5)
-        shapes[name] = (-(-height // scale), -(-width // scale))
-    side = min((abs(shape[0] - height // 4), shape[0]) for shape in shapes.values())[1]
+    shapes = {name: layer_shape(one.shape[1], size) for name, one in maps.items()}
+    side = min((abs(shape[0] - size[0] // 4), shape[0]) for shape in shapes.values())[1]
     chosen = [
         one[..., columns].mean(-1).mean(0).reshape(shapes[name])
         for name, one in maps.items()

@@ -22,16 +22,19 @@ FEW = ("a photo of {}", "{} at night", "a small {} here")
 SHORT = Mace(refinement=MaceCfr(templates=FEW), iterations=3, lr=1e-2, images=2, image_steps=2)
 
 
-def test_loss_and_gradient_of_a_step_are_the_norms_of_attention_to_the_tokens(small_pipe):
+@pytest.mark.parametrize("masked", [False, True])
+def test_loss_and_gradient_of_a_step_are_the_norms_of_attention_to_the_tokens(small_pipe, masked):
     unet = small_pipe().unet.double().requires_grad_(False)
     x, t, text, columns = draw(1, 1, 4, 8, 8), torch.tensor([300]), draw(2, 1, 77, 24), torch.tensor([3, 4, 9])
+    mask = torch.zeros(16, 16)
+    mask[3:11, 6:13] = 1  # of the image, which is twice as large as its latents
     parameters = {
         name: torch.nn.Parameter(p.detach().double() + 0.1 * draw(i, *p.shape))
         for i, (name, p) in enumerate(new_adapters(unet, layers_of(unet, text), torch.Generator()).items())
     }
     with beside(unet, additions(parameters)), recorded_attention(unet) as maps:
         unet(x, t, text)
-        ours = attention_loss(maps, columns)
+        ours = attention_loss(maps, columns, mask if masked else None)
     gradient = torch.autograd.grad(ours, list(parameters.values()))
 
     # The keys are those of W + up down; what a layer looks at is softmax(q k^T / sqrt(size of a head)).
@@ -55,12 +58,23 @@ def test_loss_and_gradient_of_a_step_are_the_norms_of_attention_to_the_tokens(sm
         for head in range(heads):
             part = slice(head * size, (head + 1) * size)
             looked = torch.softmax(queries[0, :, part] @ keys[:, part].T / size**0.5, dim=1)
-            of_layer = of_layer + sum(looked[:, column].square().sum() for column in columns)
+            side = round(len(looked) ** 0.5)
+            for pixel in range(len(looked)):
+                row, place = (16 // side * index for index in divmod(pixel, side))  # the nearest pixel of the mask
+                if not masked or mask[row, place]:
+                    of_layer = of_layer + sum(looked[pixel, column].square() for column in columns)
         loss = loss + of_layer.sqrt()
     torch.testing.assert_close(ours, loss, rtol=1e-10, atol=0)
     for a, b in zip(gradient, torch.autograd.grad(loss, list(parameters.values())), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-12)
         assert a.abs().max() > 1e-8
+
+
+def test_a_mask_that_no_pixel_of_a_layer_falls_into_costs_nothing_and_has_no_infinite_gradient():
+    maps = {"a": torch.rand(2, 16, 5, requires_grad=True)}
+    loss = attention_loss(maps, torch.tensor([1]), torch.zeros(8, 8))
+    (gradient,) = torch.autograd.grad(loss, [maps["a"]])
+    assert loss == 0 and not gradient.any()
 
 
 def test_timesteps_are_drawn_around_three_hundred_and_evenly_for_unsafe_content():
