@@ -15,17 +15,11 @@ from erasebench.concepts import ErasureTask, with_article
 from erasebench.edits.eraser import Edit, Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
-from erasebench.methods.trained.examples import encoded_texts, example_latents
-from erasebench.methods.trained.latents import noised, noising
+from erasebench.methods.trained.examples import encoded_texts, example_images
+from erasebench.methods.trained.latents import encoded, noised, noising
 from erasebench.methods.trained.parameters import check_group, group
-from erasebench.methods.trained.training import (
-    Optimization,
-    TrainedEraser,
-    below,
-    generator,
-    train,
-    trained_values,
-)
+from erasebench.methods.trained.resized import WORDS, Resized
+from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, train, trained_values
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
 from erasebench.prompts.templates import PEOPLE, SUBJECTS
@@ -54,8 +48,9 @@ class Ablation(TrainedEraser):
 
     As released, the keys and values of the beginning of a text, which are the same for all texts, get no gradient
     (``detach_bos``). A style's anchor is a painting without the artist's name, whatever the task's anchor. Ours: anchors
-    where the task has none (:data:`ANCHORS`), and plain anchor prompts. Not built: resizing the images, with words for it
-    ("zoomed in"), which the release does for objects and not for styles; its group ``embedding``; memorised images.
+    where the task has none (:data:`ANCHORS`), and plain anchor prompts. As released, images are resized at random, with words
+    for it before both prompts ("zoomed in"), for all but styles (:class:`Resized`); the loss then counts what shows
+    something. Not built: its group ``embedding``; memorised images.
 
     Attributes:
         loss: ``model`` or ``noise``.
@@ -68,6 +63,7 @@ class Ablation(TrainedEraser):
         image_steps, guidance: of their sampling.
         batch: images a step.
         phrases: train on all phrases of a concept, not its name alone.
+        augment: resize the images at random; ``None`` is as released, for all but styles.
 
     Raises:
         UserError: an option out of range.
@@ -89,6 +85,7 @@ class Ablation(TrainedEraser):
     guidance: float = 7.5
     batch: int = 4
     phrases: bool = True
+    augment: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,31 +111,40 @@ class Ablation(TrainedEraser):
         assert work is not None
         readings = anchor_prompts(task, self.phrases)
         anchors = list(readings)
-        latents = example_latents(pipe, work, anchors, self.images, self.image_steps, self.guidance)
-        texts = encoded_texts(
-            pipe, list(dict.fromkeys([*anchors, *(text for one in readings.values() for text in one)]))
-        )
-        scheduler, student = noising(pipe.scheduler.config), self.student(denoiser(pipe))
+        pictures = example_images(work, anchors, self.images, self.image_steps, self.guidance)
+        augment = task.kind != "artist" if self.augment is None else self.augment
+        latents = None if augment else encoded(pipe, pictures)
+        plain = dict.fromkeys([*anchors, *(text for one in readings.values() for text in one)])
+        texts = encoded_texts(pipe, [words + text for words in (WORDS if augment else ("",)) for text in plain])
+        scheduler, student = (noising(pipe.scheduler.config), self.student(denoiser(pipe)))
         if self.detach_bos:
             detach_first_position(student)
 
-        def images(numbers: torch.Generator) -> tuple[list[str], tuple[Tensor, Tensor, Tensor]]:
-            """Anchor prompts and their images, noised."""
+        def images(
+            numbers: torch.Generator,
+        ) -> tuple[list[str], list[str], tuple[Tensor, Tensor, Tensor], Tensor | None]:
+            """Anchor prompts, words before them, the images of these prompts, noised, and where they show something."""
             chosen = [below(0, self.images, numbers) for _ in range(self.batch)]
-            return [anchors[image % len(anchors)] for image in chosen], noised(scheduler, latents[chosen], numbers)
+            prompts = [anchors[image % len(anchors)] for image in chosen]
+            if latents is not None:
+                return prompts, [""] * self.batch, noised(scheduler, latents[chosen], numbers), None
+            shown = [Resized.of(pictures[image], pipe.vae_scale_factor, numbers) for image in chosen]
+            z = noised(scheduler, encoded(pipe, [one.image for one in shown]), numbers)
+            mask = torch.stack([one.mask for one in shown])[:, None].to(z[0])
+            return prompts, [one.words for one in shown], z, mask
 
-        def rows(prompts: list[str]) -> Tensor:
-            return torch.cat([texts[prompt] for prompt in prompts])
+        def rows(words: list[str], prompts: list[str]) -> Tensor:
+            return torch.cat([texts[before + prompt] for before, prompt in zip(words, prompts, strict=True)])
 
         def loss_of(step: int) -> Tensor:
             numbers = generator(work, step)
-            prompts, (z, timesteps, noise) = images(numbers)
+            prompts, words, (z, timesteps, noise), mask = images(numbers)
             concepts = [readings[prompt][below(0, len(readings[prompt]), numbers)] for prompt in prompts]
-            anchor = rows(prompts) if self.loss == "model" else None
-            loss = ablation_loss(student, z, timesteps, rows(concepts), anchor, noise)
+            anchor = rows(words, prompts) if self.loss == "model" else None
+            loss = ablation_loss(student, z, timesteps, rows(words, concepts), anchor, noise, mask)
             if self.prior:
-                prompts, (z, timesteps, noise) = images(numbers)
-                loss = loss + self.prior * mse_loss(student(z, timesteps, rows(prompts)).sample, noise)
+                prompts, words, (z, timesteps, noise), mask = images(numbers)
+                loss = loss + self.prior * masked_mse(student(z, timesteps, rows(words, prompts)).sample, noise, mask)
             return loss
 
         parameters = group(student, self.train)
@@ -146,7 +152,7 @@ class Ablation(TrainedEraser):
         notes = train(self, work, parameters, loss_of, optimization)
         return Edit(
             trained_values("unet", parameters),
-            {"method": self.name, "prompts": readings, **notes},
+            {"method": self.name, "prompts": readings, "augmented": augment, **notes},
         )
 
 
@@ -184,7 +190,13 @@ def detach_first_position(unet: Module) -> None:
 
 
 def ablation_loss(
-    student: Module, z: Tensor, timesteps: Tensor, concept: Tensor, anchor: Tensor | None, noise: Tensor
+    student: Module,
+    z: Tensor,
+    timesteps: Tensor,
+    concept: Tensor,
+    anchor: Tensor | None,
+    noise: Tensor,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Mean square distance of the concept's prediction to the anchor's by the same network, held fixed; or to the noise.
 
@@ -192,9 +204,23 @@ def ablation_loss(
         z, noise: [n, channels, height, width].
         timesteps: [n].
         concept, anchor: [n, positions, d]; without an anchor it is the noise.
+        mask: as :func:`masked_mse` has it.
     """
     goal = noise
     if anchor is not None:
         with torch.no_grad():
             goal = student(z, timesteps, anchor).sample
-    return mse_loss(student(z, timesteps, concept).sample, goal)
+    return masked_mse(student(z, timesteps, concept).sample, goal, mask)
+
+
+def masked_mse(one: Tensor, other: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean square distance; with a mask the mean over images of the means inside it.
+
+    Args:
+        one, other: [n, channels, height, width].
+        mask: [n, 1, height, width] of 0 and 1, each with a 1; ``None`` is everywhere.
+    """
+    if mask is None:
+        return mse_loss(one, other)
+    inside = (one - other).square().mean(1, keepdim=True) * mask
+    return (inside.sum([1, 2, 3]) / mask.sum([1, 2, 3])).mean()

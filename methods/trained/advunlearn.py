@@ -20,14 +20,8 @@ from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.trained.examples import encoded_texts, phrases_of
 from erasebench.methods.trained.latents import ddim, denoised, initial_noise, remaining_and_timestep
-from erasebench.methods.trained.training import (
-    Optimization,
-    TrainedEraser,
-    below,
-    generator,
-    train,
-    trained_values,
-)
+from erasebench.methods.trained.soft_words import read_with
+from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, train, trained_values
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
 from erasebench.prompts.names import read_captions
@@ -206,8 +200,7 @@ class Encoder:
         self._tokenizer = pipe.tokenizer
         self._network: Any = copy.deepcopy(pipe.text_encoder).float().requires_grad_(False)
         self.parameters = layers_of(self._network)
-        self._tokens = self._network.get_input_embeddings()
-        self.vocabulary: Tensor = self._tokens.weight
+        self.vocabulary: Tensor = self._network.get_input_embeddings().weight
         self.width = self.vocabulary.shape[1]
 
     def __call__(self, texts: Sequence[str], prefix: Tensor | None = None) -> Tensor:
@@ -228,13 +221,4 @@ class Encoder:
             return self._network(ids)[0]
         count = prefix.shape[1]
         ids = torch.cat([ids[:, :1], ids[:, 1:2].expand(-1, count), ids[:, 1:-count]], dim=1)
-
-        def put(layer: Any, inputs: Any, output: Tensor) -> Tensor:
-            soft = prefix.expand(len(output), -1, -1)
-            return torch.cat([output[:, :1], soft, output[:, 1 + count :]], dim=1)
-
-        handle = self._tokens.register_forward_hook(put)
-        try:
-            return self._network(ids)[0]
-        finally:
-            handle.remove()
+        return read_with(self._network, ids, prefix, start=1)

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_helpers import draw, noise_pictures, work_in
+from training_helpers import assert_resumes, draw, noise_pictures, work_in
 
 from erasebench.errors import UserError
+from erasebench.methods.trained import fmn
 from erasebench.methods.trained.attention import recorded_attention
 from erasebench.methods.trained.examples import token_columns
-from erasebench.methods.trained.fmn import ForgetMeNot, attention_loss
+from erasebench.methods.trained.fmn import ForgetMeNot, Place, attention_loss
 from erasebench.methods.trained.parameters import group
+from erasebench.models.encode import encode_prompts
 from erasebench.models.targets import named_weight
 
 SHORT = ForgetMeNot(iterations=2, lr=1e-3, images=2, image_steps=2)
@@ -117,3 +119,81 @@ def test_training_takes_attention_from_the_concept(tiny_random_pipe, church_task
 def test_memory_cannot_be_saved():
     with pytest.raises(UserError, match="fmn: save_memory=true"):
         ForgetMeNot(save_memory=True)
+
+
+# Textual inversion.
+
+INVERTED = replace(SHORT, inversion=3, inversion_words=4, inversion_lr=1e-2, phrases=False)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_soft_words_stand_where_the_phrase_would_and_start_as_its_tokens(small_pipe, pooled):
+    pipe = small_pipe()
+    place = Place.of(pipe, "a photo of {}", "church", 6, pooled)  # six tokens: the tokenizer's are single characters
+    encoder = pipe.text_encoder
+    start = place.start(encoder, torch.Generator())
+    torch.testing.assert_close(place.read(encoder, start), encode_prompts(pipe, ["a photo of church"])[0])
+    assert place.columns.tolist() == token_columns(pipe, "a photo of {}", "church", pooled).tolist()
+    longer = Place.of(pipe, "a photo of {}", "ox", 5, pooled).start(encoder, torch.Generator().manual_seed(1))
+    own = pipe.tokenizer("ox", add_special_tokens=False).input_ids
+    assert torch.equal(longer[0, :2], encoder.get_input_embeddings().weight[own]) and longer[0, 2:].std() > 0.5
+
+
+def test_a_step_of_inversion_is_the_usual_loss_of_the_words_alone(small_pipe, church_task, tmp_path, monkeypatch):
+    """Loss and gradient in float64, beside embeddings that are put into the text encoder by hand."""
+    pipe, seen = small_pipe(), []
+    for part in (pipe.unet, pipe.text_encoder):
+        part.double()
+    z, t, noise = draw(3, 1, 4, 8, 8), torch.tensor([421]), draw(4, 1, 4, 8, 8)
+    monkeypatch.setattr(fmn, "noised", lambda *args: (z, t, noise))
+
+    def spy(eraser, work, parameters, loss_of, optimization):
+        (words,) = parameters.values()
+        seen.append((eraser.iterations, eraser.lr, words, loss_of(0), optimization))
+        return {}
+
+    monkeypatch.setattr(fmn, "train", spy)
+    place = Place.of(pipe, "a photo of {}", "church", 4, True)
+    INVERTED.invert(pipe.unet, pipe.text_encoder, place, z, None, work_in(tmp_path))
+    (iterations, rate, words, loss, optimization) = seen[0]
+    assert (iterations, rate, optimization.options) == (3, 1e-2, {"weight_decay": 0.0})
+    (ours,) = torch.autograd.grad(loss, [words])
+    table = pipe.text_encoder.get_input_embeddings()
+    rows = torch.nn.Parameter(table(place.ids)[0].detach().clone())
+    with torch.no_grad():
+        rows[9:13] = words[0]
+    handle = table.register_forward_hook(lambda layer, inputs, output: rows[None])
+    theirs = ((pipe.unet(z, t, pipe.text_encoder(place.ids)[0]).sample - noise) ** 2).mean()
+    handle.remove()
+    (gradient,) = torch.autograd.grad(theirs, [rows])
+    torch.testing.assert_close(loss, theirs, rtol=1e-10, atol=0)
+    torch.testing.assert_close(ours[0], gradient[9:13], rtol=1e-8, atol=1e-14)
+    assert ours.abs().max() > 1e-8
+
+
+def test_inversion_comes_first_and_goes_on_where_it_was_killed(tiny_random_pipe, church_task, tmp_path):
+    for kill_after in (2, 4):
+        assert_resumes(INVERTED, tiny_random_pipe, church_task, tmp_path / str(kill_after), kill_after, 5)
+    edit = INVERTED.edit(tiny_random_pipe, church_task, work=work_in(tmp_path / "a"))
+    assert (
+        list(edit.info["inversion"]) == ["church"] and edit.info["inversion"]["church"]["trained_parameters"] == 4 * 24
+    )
+    assert edit.info["columns"][0][:4] == [9, 10, 11, 12] and not any("text_encoder" in name for name in edit.changes)
+    without = replace(INVERTED, inversion=0).edit(tiny_random_pipe, church_task, work=work_in(tmp_path / "b"))
+    assert without.info["columns"][0][:6] == list(range(9, 15)) and "inversion" not in without.info
+    two = replace(INVERTED, phrases=True).edit(tiny_random_pipe, church_task, work=work_in(tmp_path / "c"))
+    assert list(two.info["inversion"]) == ["church", "small chapel"]
+
+
+def test_inversion_learns_the_images(tiny_random_pipe, church_task, tmp_path, monkeypatch):
+    same = draw(3, 1, 4, 8, 8).float(), torch.tensor([421]), draw(4, 1, 4, 8, 8).float()
+    monkeypatch.setattr(fmn, "noised", lambda *args: same)
+    eraser = replace(INVERTED, inversion=60, inversion_lr=1e-1, images=1, iterations=1)
+    curve = eraser.edit(tiny_random_pipe, church_task, work=work_in(tmp_path)).info["inversion"]["church"]["loss_curve"]
+    assert len(curve) == 60 and curve[-1] < curve[0]
+
+
+def test_options_of_inversion_that_cannot_be_are_refused():
+    for wrong in ({"inversion": -1}, {"inversion": 1.5}, {"inversion_lr": 0}, {"inversion_words": 0}):
+        with pytest.raises(UserError, match=f"fmn: {next(iter(wrong))}"):
+            ForgetMeNot(**wrong)
