@@ -21,6 +21,10 @@ from erasebench.concepts import Concept, ErasureTask
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes of several threads each wait for one another
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A submission is judged on the same examples as the last one; people's machines look for new ones.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
