@@ -33,7 +33,10 @@ TABLES = {
     "rece": "nudity artists artists_living objects unsafe redteam",
     "esd": "objects artists nudity",
     "mace": "objects celebrities_1 celebrities_5 celebrities_10 celebrities_100 artists_100 explicit",
-    "speed": "few_1 few_2 few_3 few_artists celebrities_10 celebrities_50 celebrities_100 nudity",
+    "speed": "few_1 few_2 few_3 few_artists celebrities_10 celebrities_50 celebrities_100 nudity coco_1 coco_2 coco_3",
+    "spm": "instances_1 instances_2 instances_3 artists nudity",
+    "ant": "explicit celebrities_100 artists_100",
+    "trce": "sexual unsafe",
     "safree": "artists redteam",
     "sld": "i2p",
     "unlearndiffatk": "nudity",
@@ -133,6 +136,27 @@ def test_a_tiny_experiment_runs_whole_and_its_numbers_are_the_embedded_models(tm
 def test_several_settings_of_one_eraser_are_rows_of_one_table(tmp_path: Path) -> None:
     prepared = prepare(config_of("experiment=cure_alpha", "scale=tiny", f"store.dir={tmp_path}", "device=cpu"))
     assert list(prepared.erasers) == ["none", *(f"cure our choice alpha={alpha}.0" for alpha in (1, 2, 3, 5, 10))]
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("cure_objects", ["judge"]),
+        ("mace_objects", ["judge", "clip_zero_shot_embedded_probability"]),
+        ("speed_few_1", ["judge", "clip_score_embedded", "fid_embedded"]),
+        ("cure_artists", ["judge", "judge_distance"]),
+        ("mace_explicit", ["judge"]),
+    ],
+)
+def test_a_tiny_experiment_measures_what_the_full_one_does(name: str, metrics: list[str]) -> None:
+    assert list(config_of(f"experiment={name}", "scale=tiny").metric) == metrics
+
+
+def test_experiments_that_share_their_images_share_no_table(tmp_path: Path) -> None:
+    few = ("scale=tiny", "method=noop", "prompts.per_erased=1", "prompts.per_retained=1", "prompts.general=1")
+    names = ("unlearndiffatk_nudity", "mace_explicit", "cure_i2p", "rece_nudity")
+    runs = [prepare(config_of(f"experiment={name}", *few, f"store.dir={tmp_path}", "device=cpu")) for name in names]
+    assert len({run.run_name for run in runs}) == len(names)
 
 
 def test_what_is_given_beside_the_scale_wins() -> None:

@@ -29,6 +29,8 @@ TOPICS = {
 SEVERAL = ("metric", "attack")
 """Groups of which several options may be chosen at once."""
 
+COUNTED_BY = "how many published numbers of each can be compared: erasebench list experiments"
+
 WIDTH = 100
 """Columns that :func:`support` fills at most."""
 
@@ -65,8 +67,9 @@ def listing(topic: str | None = None) -> str:
         if topic not in (None, title) or not known.get(group):
             continue
         lines.append(f"{title} (choose with {group}=NAME{' or ' + group + '=[NAME,NAME]' if group in SEVERAL else ''})")
-        for name in known[group]:
-            lines.append(f"  {name:<24} {first_comment(group, name)}")
+        lines += [f"  {name:<24} {first_comment(group, name)}" for name in known[group]]
+        if title == "experiments":
+            lines += counts_of(known[group]) if topic else ["", f"  {COUNTED_BY}"]
         lines.append("")
         if title == "models":
             lines += [support(known["method"]), ""]
@@ -77,6 +80,20 @@ def listing(topic: str | None = None) -> str:
         for schema in schemas():
             lines.append(f"  {schema.name:<24} {schema.source}{'; ' + schema.note if schema.note else ''}")
     return "\n".join(lines).rstrip()
+
+
+def counts_of(experiments: list[str]) -> list[str]:
+    """Of each experiment, how many published numbers its run would print a difference to, as lines."""
+    from erasebench.tables.published_count import STATES, cells_of
+
+    counts = {name: cells_of(name).state.value_counts() for name in experiments}
+    lines = ["", f"  {'published numbers that are':<32} {'  '.join(STATES)}"]
+    for name, states in counts.items():
+        cells = (f"{states.get(state, 0):>{len(state)}}" for state in STATES)
+        lines.append(f"  {name:<32} {'  '.join(cells)}")
+    totals = (f"{sum(states.get(state, 0) for states in counts.values()):>{len(state)}}" for state in STATES)
+    lines.append(f"  {'all':<32} {'  '.join(totals)}")
+    return [*lines, *(f"  {state}: {text}" for state, text in STATES.items())]
 
 
 def support(methods: list[str]) -> str:

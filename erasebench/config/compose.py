@@ -7,7 +7,7 @@ metrics) are built from ``_target_`` nodes whose constructor signature is their 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -37,12 +37,24 @@ TINY: dict[str, tuple[str, ...]] = {
     "celebrity": ("task=celebrity", "task.erase=[Albert Einstein]"),
     "unsafe": ("task=unsafe",),
     "": (
-        *("model=embedded", "protocol=embedded", "metric=[judge,clip_score_embedded,kid_embedded]", "prompts=builtin"),
+        *("model=embedded", "protocol=embedded", "prompts=builtin"),
         *("prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=2"),
         *("lists.artists=task", "lists.instances=task"),
     ),
 }
 """What ``scale=tiny`` sets: by the kind of an experiment, and (under the empty name) for all of them."""
+
+TINY_METRICS = {
+    "classifier": "judge",
+    "nudenet": "judge",
+    "clip_score": "clip_score_embedded",
+    "clip_zero_shot": "clip_zero_shot_embedded",
+    "clip_zero_shot_probability": "clip_zero_shot_embedded_probability",
+    "fid": "fid_embedded",
+    "kid": "kid_embedded",
+    "lpips": "judge_distance",
+}
+"""By how the name of a metric begins, the longest first: what measures the same of the embedded model's images."""
 
 
 TINY_TRAINING = {"iterations": 2, "images": 2, "image_steps": 2, "steps": 2}
@@ -184,9 +196,9 @@ def at_scale(overrides: Sequence[str]) -> list[str]:
     if given.get("model", "embedded") != "embedded":
         raise UserError(f"scale=tiny: is on the embedded model; leave model={given['model']} or scale=tiny out")
     whole = compose([f"experiment={name}"])
-    about = whole.experiment
+    about, metrics = whole.experiment, f"metric=[{','.join(_tiny_metrics(whole.metric))}]"
     trained = () if "method" in given else _small_training(plain_values(whole.method), "method")
-    small = {text.split("=", 1)[0]: text for text in (*TINY[about.kind], *TINY[""], *trained, *about.tiny)}
+    small = {text.split("=", 1)[0]: text for text in (*TINY[about.kind], *TINY[""], metrics, *trained, *about.tiny)}
     return [*(text for key, text in small.items() if key not in given), *overrides]
 
 
@@ -202,6 +214,13 @@ def _small_training(node: Mapping[str, Any], place: str) -> Iterator[str]:
             yield f"{place}.{name}={TINY_TRAINING[name]}"
         elif name == "lam" and value == 0:
             yield f"{place}.lam=null"
+
+
+def _tiny_metrics(metrics: Iterable[str]) -> list[str]:
+    """The judge, and what measures the same as an experiment's metrics of the embedded model's images."""
+    beginnings = sorted(TINY_METRICS, key=len, reverse=True)
+    begun = [next((start for start in beginnings if str(name).startswith(start)), None) for name in metrics]
+    return list(dict.fromkeys(["judge", *(TINY_METRICS[start] for start in begun if start)]))
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from erasebench.tables import measure as tables
 from erasebench.tables import pairs as paired
 from erasebench.tables.attacks import ATTACKS_EXPLAINED
 from erasebench.tables.numbers import Numbers
+from erasebench.tables.published_match import Ran
 from erasebench.tables.tabulate import Joint
 
 PAGES = ("index", "images", "methods", "provenance", "published")
@@ -201,8 +202,12 @@ def _published(contents: Contents) -> list[dict[str, Any]]:
     for run in contents.runs:
         experiment = run.config.get("experiment")
         if experiment and experiment.get("name") not in found:
-            table = published.beside(contents.joint.measured, run.config, run.manifest.get("prompt_sets") or {})
-            published.write_beside(table, contents.folder / "tables", experiment, contents.joint.about)
+            joint, ran = contents.joint, Ran.from_folder(run.folder)
+            metrics = published.asked_of(ran, joint.metrics)
+            asked = tables.measure_asked(joint.plan, joint.scores, metrics, joint.not_run)
+            table = published.beside(joint.measured, ran, asked)
+            name = f"published_{experiment['name']}"  # a report may be about runs of several experiments
+            published.write_beside(table, contents.folder / "tables", experiment, contents.joint.about, name)
             heads, rows, below = published.texts(table)
             quoted = [value == "quoted" for value in table.obtained]
             found[experiment["name"]] = {

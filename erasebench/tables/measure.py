@@ -130,17 +130,48 @@ def measure_concepts(
         The columns of :func:`measure`, of rates and pooled over tasks, with ``concept`` behind ``role``: what the prompts
         ask for. Prompts that ask for no concept are left out.
     """
+    rates_only = [metric for metric in metrics if metric.unit == "%"]
+    return _by_concept(plan, scores, rates_only, not_run_because or {}, rates, tasks=False)
+
+
+def measure_asked(
+    plan: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    metrics: Sequence[Metric],
+    not_run_because: Mapping[str, str] | None = None,
+    rates: str = WILSON,
+) -> pd.DataFrame:
+    """Every metric by the concept that prompts ask for, of each edit: what papers print in a square of erased and asked.
+
+    The arguments are those of :func:`measure`, the columns those of :func:`measure_concepts`; ``task`` is one task or
+    :data:`POOLED`.
+    """
+    table = _by_concept(plan, scores, metrics, not_run_because or {}, rates, tasks=True)
+    found = plan.groupby(["task_kind", "role", "label"], sort=False).task.unique()
+    alone = {place: tasks[0] for place, tasks in found.items() if len(tasks) == 1}
+    places = list(zip(table.task_kind, table.role, table.concept, strict=True))
+    single = table[[place in alone for place in places]]
+    named = single.assign(task=[alone[place] for place in places if place in alone])
+    return pd.concat([table, named], ignore_index=True)
+
+
+def _by_concept(
+    plan: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    metrics: Sequence[Metric],
+    reasons: Mapping[str, str],
+    rates: str,
+    tasks: bool,
+) -> pd.DataFrame:
     rows = []
     for metric in metrics:
-        if metric.unit != "%":
-            continue
         asked = _asked(plan[plan.label != ""], metric)
         joined = _joined(asked, scores.get(metric.records_id), metric)
         of_concept = dict(iter(joined.groupby("label", sort=False)))
         for concept, part in asked.groupby("label", sort=False):
             scored = of_concept.get(concept, joined.iloc[:0])
             for identity, images, originals, reason in _slices(
-                part, scored, metric, (not_run_because or {}).get(metric.id, ""), tasks=False
+                part, scored, metric, reasons.get(metric.id, ""), tasks=tasks
             ):
                 rows.append(identity | {"concept": concept} | _numbers(metric, images, originals, None, reason, rates))
     columns = list(MEASURED_COLUMNS)

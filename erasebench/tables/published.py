@@ -1,17 +1,13 @@
-"""Published numbers as data, and a run's own numbers beside them.
+"""A run's own numbers beside the published ones of its experiment.
 
-``data/published.csv`` holds the numbers, each with its source and whether it was read in the authors' own text
-(``authors``) or quoted by somebody else (``quoted``). ``data/published_metrics.csv`` says what a printed metric is among
-ours, ``data/published_methods.csv`` the same for methods; what has no counterpart stays a published number. Whether two
-numbers are of one thing is said by :mod:`erasebench.tables.published_match`.
+The published numbers are :mod:`erasebench.tables.published_data`; whether two numbers are of one thing is said by
+:mod:`erasebench.tables.published_match`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -22,164 +18,127 @@ from rich.table import Table
 from rich.text import Text
 
 from erasebench.edits.label import UNEDITED
-from erasebench.errors import UserError, printable, suggest
+from erasebench.errors import printable
 from erasebench.files import write_text
 from erasebench.runs.about import About
+from erasebench.scores.metric import Metric
 from erasebench.tables.layout import print_caption
 from erasebench.tables.measure import POOLED
-from erasebench.tables.published_match import row_mismatches, run_mismatches
+from erasebench.tables.published_data import OBTAINED, of_experiment
+from erasebench.tables.published_match import (
+    Ran,
+    eraser_mismatches,
+    find_label,
+    metric_mismatches,
+    of_model,
+    row_mismatches,
+    row_reasons,
+    run_mismatches,
+)
 from erasebench.texts import escape_markdown, to_csv
-
-OBTAINED = {"authors": "read in the authors' own text", "quoted": "quoted by somebody else"}
-"""How a number was obtained."""
 
 SHOWN = 40
 """Rows that are printed in the terminal; files have all."""
 
 RULE = (
-    "A difference is taken where the model, the task, the protocol, the content of the prompts and the metric with its "
-    "settings are those of the published number, and the eraser has our defaults for it; else the note says what is not"
+    "A difference is taken where the model, the type of its weights, the task, the protocol, the prompts, the metric with "
+    "its settings and the settings of the eraser are those of the published number; else the note says what is not"
 )
 
-PUBLISHED_COLUMNS = ("paper", "arxiv", "table", "task", "model", "method", "metric", "direction", "split", "value", "source", "obtained")  # fmt: skip
-DEFINITION_COLUMNS = ("paper", "metric", "task", "ours", "role", "scale", "slice", "protocol", "why")
+BESIDE_COLUMNS = (
+    "task", "method", "metric", "split", "direction", "measured", "low", "high", "n", "published", "difference",
+    "obtained", "source", "note", "remark",
+)  # fmt: skip
 
 
-def load_published(folder: Traversable | Path | None = None) -> pd.DataFrame:
-    """All published numbers, each joined with what its metric and method are among ours.
-
-    Args:
-        folder: where the three files are; those shipped if not given.
-
-    Returns:
-        :data:`PUBLISHED_COLUMNS`, ``ours`` (name of the metric; empty: none), ``role, scale, slice, protocol, why`` of its
-        definition, and ``eraser`` (label of the method; empty: not built).
-
-    Raises:
-        UserError: an unknown method or metric, a value that is no number, a row without a source, a number twice.
-    """
-    folder = folder or files("erasebench").joinpath("data")
-    rows = _read(folder, "published.csv", PUBLISHED_COLUMNS)
-    definitions = _read(folder, "published_metrics.csv", DEFINITION_COLUMNS)
-    methods = _read(folder, "published_methods.csv", ("method", "ours"))
-    known = {(row.paper, row.metric, row.task): row for row in definitions.itertuples()}
-    erasers = dict(zip(methods.method, methods.ours, strict=True))
-    found = []
-    for number, row in enumerate(rows.itertuples(), start=2):
-        place = f"published.csv row {number}"
-        definition = known.get((row.paper, row.metric, row.task)) or known.get((row.paper, row.metric, ""))
-        if definition is None:
-            of_paper = [metric for paper, metric, _ in known if paper == row.paper]
-            raise UserError(
-                f"{place}: metric {row.metric!r} of {row.paper} is unknown.{suggest(row.metric, of_paper)} "
-                "Say what it is in published_metrics.csv"
-            )
-        if row.method not in erasers:
-            raise UserError(
-                f"{place}: method {row.method!r} is unknown.{suggest(row.method, erasers)} "
-                "Add it to published_methods.csv (with an empty second cell if it is not built)"
-            )
-        if row.obtained not in OBTAINED or not row.source:
-            raise UserError(f"{place}: needs a source, and obtained must be one of {', '.join(OBTAINED)}")
-        found.append(
-            (_published_value(row.value, place), definition.ours, definition.role, definition.scale, definition.slice,
-             definition.protocol, definition.why, erasers[row.method])
-        )  # fmt: skip
-    names = ["value", "ours", "role", "scale", "slice", "protocol", "why", "eraser"]
-    table = rows.drop(columns="value").join(pd.DataFrame(found, columns=names, index=rows.index))
-    twice = table[table.duplicated(["paper", "table", "task", "model", "method", "metric", "split"])]
-    if len(twice):
-        row = twice.iloc[0]
-        raise UserError(f"published.csv: {row.method}, {row.metric} ({row.split}) of {row.paper} is there twice")
-    return table
-
-
-def _read(folder: Traversable | Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
-    with folder.joinpath(name).open("r", encoding="utf-8") as file:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    lacking = [column for column in columns if column not in table]
-    if lacking:
-        raise UserError(f"{name}: no column {', '.join(lacking)}")
-    return table[list(columns)]
-
-
-def _published_value(text: str, place: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{place}: {text!r} is not a number; leave out what is not known")
-    return value
-
-
-def of_experiment(experiment: Mapping[str, Any], table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The published rows that an experiment asks for.
-
-    Raises:
-        UserError: a condition that no row meets; it is named.
-    """
-    table = load_published() if table is None else table
-    parts = []
-    for wanted in experiment["published"]:
-        part = table
-        for column, value in wanted.items():
-            part = part[part[column] == value]
-        if not len(part):
-            raise UserError(f"experiment {experiment['name']}: no published number with {dict(wanted)}")
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True) if parts else table.iloc[:0]
-
-
-def beside(measured: pd.DataFrame, config: Mapping[str, Any], prompt_sets: Mapping[str, Any]) -> pd.DataFrame:
+def beside(
+    measured: pd.DataFrame, ran: Ran, concepts: pd.DataFrame | None = None, published: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """A run's numbers beside the published ones of its experiment.
 
     Args:
         measured: what :func:`erasebench.tables.measure.measure` returns.
-        config: the run's config as plain values, with its ``experiment``.
-        prompt_sets: what the run's manifest says of its prompts, by kind.
+        ran: what the run did.
+        concepts: what :func:`erasebench.tables.measure.measure_asked` returns, for published numbers that are of one
+            concept's prompts; such are not run if it is not given.
+        published: of :func:`erasebench.tables.published_data.load_published`; what is shipped if not given.
 
     Returns:
-        Columns ``method, metric, split, direction, measured, low, high, n, published, difference, obtained, source,
-        note``, in the scale of the paper. One row a published number, then one for every eraser that was measured by
-        the same metrics and has no published number. NaN where there is none.
+        Columns :data:`BESIDE_COLUMNS`, in the scale of the paper. One row a published number, then one for every eraser
+        that was measured by the same metrics and has no published number. NaN where there is none. ``note`` says why
+        no difference is taken, ``remark`` what to know of one that is.
     """
-    experiment = config["experiment"]
-    rows = of_experiment(experiment)
-    ours = measured[(measured.task_kind == experiment["kind"])].assign(name=measured.metric.str.partition("@")[0])
-    of_kind = prompt_sets.get(experiment["kind"])
-    against = run_mismatches(config, str(of_kind.get("content", "")) if isinstance(of_kind, Mapping) else "")
+    kind = ran.experiment["kind"]
+    rows = of_experiment(ran.experiment, published)
+    ours = _of_kind(measured, kind)
+    asked = _of_kind(concepts, kind) if concepts is not None else None
+    against, remarks = run_mismatches(ran)
     found, used = [], set()
     for row in rows.to_dict("records"):
-        cell = _cell(ours, row)
-        notes = [note for note in (row["why"], *against, *row_mismatches(row, config)) if note]
+        label = find_label(row["eraser"], ran.erasers) if row["eraser"] else None
+        cell = _cell(ours, asked, row, label) if label is not None and _is_model_of(row, ran) else None
+        notes, said = row_reasons(row), list(remarks)
+        if cell is not None and label is not None:
+            used.add((label, cell["metric"], cell["role"]))
+            of_eraser, choices = eraser_mismatches(label, ran)
+            notes += [*row_mismatches(row, ran.config), *metric_mismatches(row, cell["metric"]), *against, *of_eraser]
+            said += choices
+        else:
+            notes += _why_not_run(row, label, ran)
         values = _scaled(cell, row["scale"])
-        if cell is not None:
-            used.add((cell["eraser"], cell["metric"], cell["role"]))
-        elif not row["eraser"]:
-            notes = [*([row["why"]] if row["why"] else []), "method not built here"]
         difference = values["measured"] - row["value"] if cell is not None and not notes else math.nan
         found.append(
-            {key: row[key] for key in ("method", "metric", "split", "direction")}
+            {key: row[key] for key in ("task", "method", "metric", "split", "direction")}
             | values
             | {"published": row["value"], "difference": difference}
             | {"obtained": row["obtained"], "source": row["source"], "note": "; ".join(notes)}
+            | {"remark": "" if math.isnan(difference) else "; ".join(said)}
         )
-    found += _only_measured(ours, used, set(rows.ours))
-    names = (
-        "method", "metric", "split", "direction", "measured", "low", "high", "n", "published", "difference",
-        "obtained", "source", "note",
-    )  # fmt: skip
-    return pd.DataFrame(found, columns=list(names))
+    return pd.DataFrame([*found, *_only_measured(ours, used, set(rows.ours))], columns=list(BESIDE_COLUMNS))
 
 
-def _cell(ours: pd.DataFrame, row: Mapping[str, Any]) -> dict[str, Any] | None:
+def asked_of(ran: Ran, metrics: Sequence[Metric]) -> list[Metric]:
+    """The metrics of a run whose published counterparts are of one concept's prompts."""
+    rows = of_experiment(ran.experiment)
+    names = set(rows.ours[rows.asked != ""])
+    return [metric for metric in metrics if metric.name in names]
+
+
+def _of_kind(measured: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The numbers of one kind, with the names of their metrics."""
+    part = measured[measured.task_kind == kind]
+    return part.assign(name=part.metric.str.split("@").str[0])
+
+
+def _is_model_of(row: Mapping[str, Any], ran: Ran) -> bool:
+    """Whether a row of a table may be given a number of this run: one that is a model has none of another model."""
+    return row["eraser"] != UNEDITED or of_model(row, ran.config)
+
+
+def _why_not_run(row: Mapping[str, Any], label: str | None, ran: Ran) -> list[str]:
+    """Why a published number, if it could have a counterpart at all, has none in a run."""
+    if not row["eraser"]:
+        return ["method not built here"]
+    if label is None:
+        return [f"{row['eraser']} is not among this run's erasers"]
+    if not _is_model_of(row, ran):
+        return row_mismatches(row, ran.config)
+    return ["this run has no such number"] if row["ours"] else []
+
+
+def _cell(
+    ours: pd.DataFrame, asked: pd.DataFrame | None, row: Mapping[str, Any], label: str | None
+) -> dict[str, Any] | None:
     """The measured number that is the published one's counterpart."""
-    if not row["ours"] or not row["eraser"]:
+    part = asked if row["asked"] else ours
+    if not row["ours"] or part is None:
         return None
-    task = row["split"] if row["slice"] == "split" else POOLED
-    part = ours[(ours.name == row["ours"]) & (ours.role == row["role"]) & (ours.eraser == row["eraser"])]
-    part = part[(part.task.str.casefold() == task.casefold()) & part.value.notna()]
+    part = part[(part.name == row["ours"]) & (part.eraser == label) & part.value.notna()]
+    part = part[part.task.str.casefold() == (row["erased"] or POOLED).casefold()]
+    if row["role"]:
+        part = part[part.role == row["role"]]
+    if row["asked"]:
+        part = part[part.concept.str.casefold() == row["asked"].casefold()]
     return part.iloc[0].to_dict() if len(part) else None
 
 
@@ -201,8 +160,10 @@ def _only_measured(ours: pd.DataFrame, used: set[tuple[str, str, str]], names: s
             values = _scaled(row, "100" if row["unit"] == "%" else "1")
             metric = f"{row['name']} {row['unit']} {row['role']}".replace("  ", " ")
             found.append(
-                {"method": row["eraser"], "metric": metric, "split": "all", "direction": row["direction"], **values}
-                | {"published": math.nan, "difference": math.nan, "obtained": "", "source": "", "note": ""}
+                {"task": "", "method": row["eraser"], "metric": metric, "split": "all", "direction": row["direction"]}
+                | values
+                | {"published": math.nan, "difference": math.nan}
+                | dict.fromkeys(("obtained", "source", "note", "remark"), "")
             )
     return found
 
@@ -213,8 +174,9 @@ def _only_measured(ours: pd.DataFrame, used: set[tuple[str, str, str]], names: s
 def texts(table: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]:
     """Heads, rows of cells, and the sources as numbered notes; a quoted number has a mark."""
     sources = list(dict.fromkeys(table.source[table.source != ""]))
-    notes = list(dict.fromkeys(table.note[table.note != ""]))
-    heads = ["method", "metric", "of", "measured", "published", "difference", "source", "note"]
+    notes = list(dict.fromkeys([*table.note[table.note != ""], *table.remark[table.remark != ""]]))
+    reasons = set(table.note)
+    heads = ["task", "method", "metric", "of", "measured", "published", "difference", "source", "note"]
     rows = []
     for row in table.to_dict("records"):
         measured = "not run" if math.isnan(row["measured"]) else _figure(row["measured"])
@@ -223,6 +185,7 @@ def texts(table: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]:
         mark = "~" if row["obtained"] == "quoted" else ""
         rows.append(
             [
+                row["task"],
                 "none (unedited)" if row["method"] == UNEDITED else row["method"],
                 row["metric"] + {"up": " ↑", "down": " ↓"}.get(row["direction"], ""),
                 row["split"],
@@ -230,11 +193,11 @@ def texts(table: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]:
                 "" if math.isnan(row["published"]) else f"{_figure(row['published'])}{mark}",
                 "" if math.isnan(row["difference"]) else f"{row['difference']:+.4g}",
                 str(sources.index(row["source"]) + 1) if row["source"] else "",
-                _letters(notes.index(row["note"])) if row["note"] else "",
+                " ".join(_letters(notes.index(text)) for text in (row["note"], row["remark"]) if text),
             ]
         )
     below = [f"{number}: {text}" for number, text in enumerate(sources, start=1)]
-    below += [f"{_letters(i)}: no difference: {text}" for i, text in enumerate(notes)]
+    below += [f"{_letters(i)}: {'no difference: ' if text in reasons else ''}{text}" for i, text in enumerate(notes)]
     return heads, rows, below
 
 
@@ -254,7 +217,7 @@ def caption(experiment: Mapping[str, Any], about: About) -> str:
         f"{experiment['paper']}, {experiment['table']}, beside what was measured here",
         f"model {about.model}",
         f"protocol {about.protocol}",
-        f"~ {OBTAINED['quoted']}; without mark {OBTAINED['authors']}",
+        f"~ {OBTAINED['quoted']}; without mark: {OBTAINED['authors']}",
         "not run: no number was made here; an empty cell has no source",
         RULE,
         *([experiment["note"]] if experiment["note"] else []),
@@ -262,18 +225,18 @@ def caption(experiment: Mapping[str, Any], about: About) -> str:
     return f"{'. '.join(parts)}. {about.note}".rstrip()
 
 
-def write_beside(table: pd.DataFrame, folder: Path, experiment: Mapping[str, Any], about: About) -> None:
-    """Write ``published.csv`` (full precision) and ``published.md`` beside a run's other tables."""
+def write_beside(
+    table: pd.DataFrame, folder: Path, experiment: Mapping[str, Any], about: About, name: str = "published"
+) -> None:
+    """Write ``published.csv`` (full precision) and ``published.md`` beside other tables, under that or another name."""
     heads, rows, below = texts(table)
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
 
     lines = [line(heads), "|" + "---|" * len(heads), *map(line, rows), "", escape_markdown(caption(experiment, about))]
-    write_text(folder / "published.csv", to_csv(table))
-    write_text(
-        folder / "published.md", "\n".join([*lines, "", *(f"- {escape_markdown(text)}" for text in below)]) + "\n"
-    )
+    write_text(folder / f"{name}.csv", to_csv(table))
+    write_text(folder / f"{name}.md", "\n".join([*lines, "", *(f"- {escape_markdown(text)}" for text in below)]) + "\n")
 
 
 def print_beside(table: pd.DataFrame, experiment: Mapping[str, Any], about: About, console: Console) -> None:
@@ -287,7 +250,7 @@ def print_beside(table: pd.DataFrame, experiment: Mapping[str, Any], about: Abou
         title=Text(printable(f"{experiment['paper']}, {experiment['table']}")), title_justify="left", box=SIMPLE_HEAD
     )
     for head in heads:
-        drawn.add_column(head, justify="left" if head in ("method", "metric", "of") else "right")
+        drawn.add_column(head, justify="left" if head in ("task", "method", "metric", "of") else "right")
     for cells in rows:
         styles = ["dim" if head == "published" and text.endswith("~") else "" for head, text in zip(heads, cells, strict=True)]  # fmt: skip
         drawn.add_row(*[Text(printable(text), style=style) for text, style in zip(cells, styles, strict=True)])

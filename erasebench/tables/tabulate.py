@@ -23,7 +23,6 @@ from erasebench.progress import say
 from erasebench.runs.about import About, read_about
 from erasebench.runs.costs import read_costs
 from erasebench.runs.folder import erasers_of, find_runs, metrics_of, read_config, read_plan
-from erasebench.runs.manifest import read_manifest
 from erasebench.runs.names import GRIDS_FOLDER, SWEPT_FILE, TABLES_FOLDER
 from erasebench.runs.state import check_finished
 from erasebench.runs.sweep import store_option
@@ -36,6 +35,7 @@ from erasebench.tables import measure as tables
 from erasebench.tables.comparable import _check_comparable
 from erasebench.tables.layout import print_caption
 from erasebench.tables.numbers import Numbers, numbers_of, side_by_side
+from erasebench.tables.published_match import Ran
 from erasebench.tables.recognised import by_image, recognised
 from erasebench.tables.view import View
 
@@ -67,17 +67,13 @@ def reduce_and_write(
         path, blur = folder / GRIDS_FOLDER / f"{kind}.png", about.blurs(kind)
         grid.draw(plan, store, kind, path, blur=blur, seen=seen, seen_by=" and ".join(judges))
     view.show(numbers, about, console)
-    _published(measured, folder, about, console)
+    if read_config(folder).get("experiment"):
+        ran = Ran.from_folder(folder)
+        asked = tables.measure_asked(plan, scores, published.asked_of(ran, metrics), not_run, view.rates)
+        table = published.beside(measured, ran, asked)
+        published.write_beside(table, folder / TABLES_FOLDER, ran.experiment, about)
+        published.print_beside(table, ran.experiment, about, console)
     return measured
-
-
-def _published(measured: pd.DataFrame, folder: Path, about: About, console: Console) -> None:
-    """The table of a run's experiment, beside the published numbers, if it is a run of one."""
-    config = read_config(folder)
-    if experiment := config.get("experiment"):
-        table = published.beside(measured, config, read_manifest(folder).get("prompt_sets") or {})
-        published.write_beside(table, folder / TABLES_FOLDER, experiment, about)
-        published.print_beside(table, experiment, about, console)
 
 
 def _scores(store: Store, metrics: Sequence[Metric]) -> dict[str, pd.DataFrame]:

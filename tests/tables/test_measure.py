@@ -311,3 +311,16 @@ def test_best_holds_the_best_and_exactly_what_it_overlaps(values: list[tuple[flo
     for mark, (value, half) in zip(found[1:], values, strict=True):
         gap = abs(value - numbers[top]) - half - values[top][1]
         assert mark if gap < -1e-12 else not mark if gap > 1e-12 else True
+
+
+def test_a_square_of_erased_and_asked_is_what_each_part_of_the_plan_alone_gives(plan: pd.DataFrame) -> None:
+    scores = make_scores(plan)
+    asked = tables.measure_asked(plan, scores, METRICS)
+    places = plan[plan.label != ""].groupby(["task", "label", "role"], sort=False)
+    assert len(places) > 4
+    for (task, concept, role), rows in places:
+        alone = tables.measure(rows, scores, METRICS)
+        for eraser in ("cure", "uce"):
+            where = {"eraser": eraser, "task": task, "role": role, "metric": "classifier@1"}
+            square, single = one(asked, concept=concept, **where), one(alone, **where | {"task": "all"})
+            assert (square.value, square.n, square.low) == (single.value, single.n, single.low)
