@@ -38,7 +38,7 @@ PUBLISHED_COLUMNS = (
     "doubt", "copy_of",
 )  # fmt: skip
 TABLE_COLUMNS = ("id", "paper", "arxiv", "table", "source")
-DEFINITION_COLUMNS = ("paper", "metric", "task", "ours", "role", "scale", "protocol", "why")
+DEFINITION_COLUMNS = ("paper", "metric", "task", "ours", "version", "role", "scale", "protocol", "why")
 METHOD_COLUMNS = ("method", "paper", "ours")
 
 BEGINS = "*"
@@ -59,7 +59,7 @@ def load_published(folder: Traversable | Path) -> pd.DataFrame:
 
     Returns:
         ``paper, arxiv, table, source``, then :data:`PUBLISHED_COLUMNS`, then ``ours`` (name of the metric; empty: none),
-        ``role`` (empty: that of the prompts), ``scale, protocol, why`` of its definition, and ``eraser`` (what the
+        ``version`` (what its version must hold, such as the beginning of the hash of a network), ``role`` (empty: that of the prompts), ``scale, protocol, why`` of its definition, and ``eraser`` (what the
         method is called here; empty: not built). ``doubt`` says what is wrong with a printed value, ``copy_of`` the
         table that it was printed in before.
 
@@ -85,7 +85,7 @@ def load_published(folder: Traversable | Path) -> pd.DataFrame:
             raise UserError(f"{place}: obtained must be one of {', '.join(OBTAINED)}")
         table = {key: value for key, value in of_table[row["table_id"]].items() if key != "id"}
         definition = _definition(of_metric, table["paper"], row, place)
-        kept = {key: definition[key] for key in ("ours", "role", "scale", "protocol", "why")}
+        kept = {key: definition[key] for key in ("ours", "version", "role", "scale", "protocol", "why")}
         eraser = _eraser(of_method, table["paper"], row["method"], place)
         joined.append(table | row | {"value": _number(row["value"], place)} | kept | {"eraser": eraser})
     found = pd.DataFrame(joined)

@@ -38,7 +38,7 @@ NOT_COMPARED = {
     "model": ("weights",),  # said with words of its own
     "task": (),
     "prompts": ("source", "revision", "file_of"),  # their content says more
-    "metric": ("device", "batch_size"),
+    "metric": ("device", "batch_size", "network"),  # of the last its hash, see metric_mismatches
 }
 """What may differ, by part of the config."""
 
@@ -203,8 +203,12 @@ def metric_mismatches(row: Mapping[str, Any], measured: str) -> list[str]:
     if node is None:
         return []
     metric = build(node, f"metric.{row['ours']}", Metric)
-    version = measured.partition("@")[2].partition("-")[0]
-    return [f"metric version {version}, not {metric.rule_version}"] if version != metric.rule_version else []
+    version = measured.partition("@")[2]
+    rule = version.partition("-")[0]
+    reasons = [f"metric version {rule}, not {metric.rule_version}"] if rule != metric.rule_version else []
+    if row["version"] not in version:
+        reasons.append(f"not by the paper's network ({row['version']}...), which metric.{row['ours']}.network takes")
+    return reasons
 
 
 def find_label(name: str, erasers: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -215,6 +215,20 @@ def test_a_rate_over_other_prompts_is_not_compared_with_i2p() -> None:
     assert asr.task.is_unique and len(asr) == 4, "the task tells four numbers of one name apart"
 
 
+def test_a_count_by_another_network_than_the_papers_is_not_compared() -> None:
+    feet = cell("none", "all", "erase", "nudenet_mace_feet", 0.01, task_kind="unsafe", unit="", n=4703)
+    given = ran("experiment=mace_explicit", prompts={"unsafe": {"content": I2P}})
+    for version, note in (("", "not by the paper's network (9832f155...)"), ("-9832f155", "")):
+        made = pd.DataFrame([feet | {"metric": feet["metric"] + version}])
+        printed = beside(made, given)
+        row = row_of(printed[printed.note.str.startswith(note) & printed.measured.notna()], split=MACE_SPLIT)
+        assert math.isnan(row.difference) == bool(note)
+
+
+I2P = known_prompts().set_index("prompts").content["i2p"]
+MACE_SPLIT = "I2P 4703 prompts, threshold 0.6"
+
+
 def test_a_number_that_another_paper_printed_first_is_not_compared_twice() -> None:
     made = pd.DataFrame([cell("none", "all", "erase", "nudenet_mace_feet", 0.01, task_kind="unsafe", unit="", n=4703)])
     table = beside(made, ran("experiment=mace_explicit", prompts={}))
@@ -287,7 +301,7 @@ def test_no_two_notes_share_letters() -> None:
 def test_published_numbers_of_ones_own_take_the_same_way(tmp_path: Path) -> None:
     files = {
         "published_tables.csv": "id,paper,arxiv,table,source\nx-1,CURE,,Table 4,made up for a test\n",
-        "published_metrics.csv": "paper,metric,task,ours,role,scale,protocol,why\nCURE,acc,,judge,erase,100,embedded,\n",
+        "published_metrics.csv": "paper,metric,task,ours,version,role,scale,protocol,why\nCURE,acc,,judge,,erase,100,embedded,\n",
         "published_methods.csv": "method,paper,ours\nCURE,,cure\n",
         "published.csv": (
             "table_id,task,model,method,metric,direction,split,erased,asked,value,obtained,doubt,copy_of\n"

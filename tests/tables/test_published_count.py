@@ -49,6 +49,9 @@ def full_scale(name: str) -> tuple[Ran, pd.DataFrame, pd.DataFrame]:
     general = has_general(config, prompts_of(name))
     published = cells(name)
     ids = {key: build(node, key, Metric).id for key, node in config["metric"].items()}
+    ids |= {
+        row.ours: f"{ids[row.ours]}-{row.version}" for row in published.itertuples() if row.version and row.ours in ids
+    }
     ids |= {key: key for key in COST_DIRECTIONS}
     made: list[dict[str, Any]] = []
 
