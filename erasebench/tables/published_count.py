@@ -11,7 +11,7 @@ import pandas as pd
 from erasebench.config.compose import compose
 from erasebench.config.values import plain_values
 from erasebench.edits.label import UNEDITED
-from erasebench.tables.measure import COST_DIRECTIONS
+from erasebench.tables.costs import COSTS
 from erasebench.tables.published_data import of_experiment
 from erasebench.tables.published_match import (
     Ran,
@@ -61,7 +61,7 @@ def _state(row: Mapping[str, Any], ran: Ran, general: bool) -> tuple[str, str]:
         return PUBLISHED_ONLY, "; ".join(reasons)
     if label is None:
         return NOT_RUN, f"{row['eraser']} is not among its erasers"
-    if row["ours"] not in ran.config["metric"] and row["ours"] not in COST_DIRECTIONS:
+    if row["ours"] not in ran.config["metric"] and row["ours"] not in COSTS:
         return NOT_RUN, f"{row['ours']} is not among its metrics"
     if row["role"] == "general" and not general:
         return NOT_RUN, "it draws no general prompts"

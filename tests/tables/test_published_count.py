@@ -19,7 +19,8 @@ from erasebench.config.values import plain_values
 from erasebench.edits.label import UNEDITED
 from erasebench.runs.about import About
 from erasebench.scores.metric import Metric
-from erasebench.tables.measure import COST_DIRECTIONS, MEASURED_COLUMNS, POOLED
+from erasebench.tables.costs import COSTS
+from erasebench.tables.measure import MEASURED_COLUMNS, POOLED
 from erasebench.tables.published import BESIDE_COLUMNS, beside, print_beside
 from erasebench.tables.published_count import COMPARABLE, NOT_RUN, PUBLISHED_ONLY, cells_of, has_general
 from erasebench.tables.published_match import Ran, erasers_in, known_prompts, prompts_of
@@ -52,7 +53,7 @@ def full_scale(name: str) -> tuple[Ran, pd.DataFrame, pd.DataFrame]:
     ids |= {
         row.ours: f"{ids[row.ours]}-{row.version}" for row in published.itertuples() if row.version and row.ours in ids
     }
-    ids |= {key: key for key in COST_DIRECTIONS}
+    ids |= {key: key for key in COSTS}
     made: list[dict[str, Any]] = []
 
     def number(eraser: str, task: str, role: str, metric: str, concept: str) -> None:

@@ -15,7 +15,7 @@ from erasebench.config.choices import groups
 from erasebench.edits.released import releases
 from erasebench.errors import UserError
 from erasebench.scores.metric import Metric
-from erasebench.tables.measure import COST_DIRECTIONS
+from erasebench.tables.costs import COSTS
 from erasebench.tables.published_data import PUBLISHED_COLUMNS, load_published, of_experiment, shipped
 from erasebench.tables.published_match import MODELS, OWN_NAMES, _metric_node, known_prompts
 
@@ -79,7 +79,7 @@ def test_every_counterpart_exists_among_our_metrics_protocols_and_erasers() -> N
     table = shipped()
     assert set(table.protocol) - {""} <= set(groups()["protocol"])
     assert set(MODELS.values()) <= set(groups()["model"])
-    for name in set(table.ours) - {"", *COST_DIRECTIONS}:
+    for name in set(table.ours) - {"", *COSTS}:
         node = _metric_node(name)
         assert node is not None and build(node, f"metric.{name}", Metric).name == name
     assert not table[(table.ours == "") & (table.why == "")].any(axis=None), "what has no counterpart says why"
