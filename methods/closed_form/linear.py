@@ -301,7 +301,7 @@ def check_positive(name: str, **values: float | None) -> None:
 
 
 def phrase_pairs(
-    target: Concept, anchor: str | None, phrases: bool, templates: bool | Sequence[str]
+    target: Concept, anchor: str | None, phrases: bool, templates: bool | Sequence[str], bare_anchor: bool = False
 ) -> list[tuple[str, str]]:
     """Texts of a concept, each with the anchor text it goes to.
 
@@ -310,6 +310,7 @@ def phrase_pairs(
         anchor: in place of the concept's own anchor.
         phrases: all its phrases, not its name alone.
         templates: as :func:`expand` takes them; anchors are expanded alike.
+        bare_anchor: anchors are not expanded.
 
     Raises:
         UserError: a phrase is the anchor itself, so there would be nothing to erase.
@@ -323,6 +324,8 @@ def phrase_pairs(
                 "choose another anchor, e.g. task.anchor='' or method.anchor=art"
             )
     anchors = expand(anchor, target.kind, templates)
+    if bare_anchor:
+        anchors = [anchor] * len(anchors)
     return [pair for phrase in chosen for pair in zip(expand(phrase, target.kind, templates), anchors, strict=True)]
 
 

@@ -66,13 +66,15 @@ class Rece(ClosedForm):
     the size of the model's weights, so take the released ones for Stable Diffusion.
 
     Attributes:
-        epochs: rounds after UCE; ``None`` is by kind (:data:`EPOCHS`); 0 is UCE alone.
+        epochs: rounds after UCE; ``None`` is by kind (:data:`EPOCHS`); 0 is the UCE edit at the start alone.
         regular_scale: weight of ``||c'||^2``. Smaller brings c' nearer to the concept.
         lam: weight of staying near the present weights in an epoch's edit.
-        preserve_scale: weight of kept tokens in an epoch's edit.
+        preserve_scale: weight of kept tokens in an epoch's edit. Of unsafe content, where ``""`` alone is kept, it counts
+            once for each text that is erased, as released.
         start_lam: ``lam`` of the UCE edit at the start.
         start_preserve_scale: ``preserve_scale`` of the UCE edit at the start; ``None``: 0.1 if texts besides ``""``
-            are kept, else 1, as released.
+            are kept, else 1. That is UCE's own rule (``max(0.1, 1/kept texts)``) from ten kept texts on; with one to
+            eight besides ``""`` UCE keeps them harder, so give 1/kept texts where ``epochs=0`` is to be ``uce``.
         phrases: erase all phrases of a concept (the release takes a list of names), not its name alone.
         anchor: text to map to; ``None`` is each concept's own anchor.
         preserve: ``task`` (the task's retain list), ``none``, a list of texts, or a file of names; what is
@@ -83,6 +85,7 @@ class Rece(ClosedForm):
     """
 
     name: ClassVar[str] = "rece"
+    version: ClassVar[str] = "2"
     describe: ClassVar[str] = "RECE: UCE, then erases what still reaches the concept, closed form (ECCV 2024)"
 
     epochs: int | None = None
@@ -133,6 +136,9 @@ class Rece(ClosedForm):
         texts, keep = uce.pairs(task), uce.kept(task)
         concepts, guides = (torch.cat(rows) for rows in zip(*pair_rows(part, texts, "all"), strict=True))
         kept = keeping(part, keep, rule.keep_rows)
+        # The release for unsafe content keeps " " once for each text that it erases, those for other kinds once.
+        times = len(texts) if task.kind == "unsafe" and keep == [""] else 1
+        kept_scale = times * self.preserve_scale
         sources, targets = (torch.cat(rows) for rows in zip(*pair_rows(part, texts, rule.edit_rows), strict=True))
         change = pull(sources, targets, uce.lam, uce.erase_scale, keep_scale=uce.scale(keep), **kept)
         reach = []
@@ -141,7 +147,7 @@ class Rece(ClosedForm):
         for _ in range(epochs):
             found = self.find(energy, change, concepts, self.regular_scale)
             reach.append(torch.linalg.norm(found).item())
-            change = change.then(pull(found, guides, self.lam, 1.0, keep_scale=self.preserve_scale, **kept))
+            change = change.then(pull(found, guides, self.lam, 1.0, keep_scale=kept_scale, **kept))
         if change.right is not None:
             change = factored(change.token, change.right)
         shares = moved(change, {"target": sources, "retain": kept.get("keep", sources[:0])})

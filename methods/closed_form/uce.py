@@ -32,16 +32,18 @@ from erasebench.models.targets import TextInput
 
 @dataclass(frozen=True)
 class Rule:
-    """What one release does: token rows of an edit pair, of a kept text, and texts that are always kept."""
+    """What one release does: token rows of an edit pair, of a kept text, texts that are always kept, and whether an
+    anchor stays bare where the concept stands in templates."""
 
     edit_rows: str
     keep_rows: str
     always_keep: tuple[str, ...]
+    bare_anchor: bool
 
 
 RULES = {
-    "2023": Rule(edit_rows="tail", keep_rows="all", always_keep=("",)),
-    "2025": Rule(edit_rows="last_content", keep_rows="last_content", always_keep=()),
+    "2023": Rule(edit_rows="tail", keep_rows="all", always_keep=("",), bare_anchor=True),
+    "2025": Rule(edit_rows="last_content", keep_rows="last_content", always_keep=(), bare_anchor=False),
 }
 """The two rules that go by the name of UCE; their numbers differ, so a table never calls both ``uce``."""
 
@@ -68,7 +70,8 @@ class Uce(ClosedForm):
         preserve_scale: weight of the kept tokens; ``None`` is the variant's own.
         technique: ``replace`` (targets are the anchor's outputs) or, for 2023, ``tensor`` (the anchor's outputs less
             their projection on the concept's outputs, taken over a pair's whole rows, as released).
-        templates: also edit the concept in templates, and the anchor likewise; ``True`` takes the release's five.
+        templates: also edit the concept in templates; ``True`` takes the release's five. The anchor stays bare by the
+            rule of 2023, and stands in them by that of 2025.
         phrases: edit all phrases of a concept (the releases take a list of names), not its name alone.
         anchor: text to map to; ``None`` is each concept's own anchor.
         preserve: ``task`` (the task's retain list), ``none``, a list of texts, or a file of names. What is erased is not
@@ -79,6 +82,7 @@ class Uce(ClosedForm):
     """
 
     name: ClassVar[str] = "uce"
+    version: ClassVar[str] = "2"
     describe: ClassVar[str] = "UCE: keys and values of a concept are moved to an anchor's, closed form (WACV 2024)"
 
     variant: str = "2023"
@@ -133,8 +137,11 @@ class Uce(ClosedForm):
 
     def pairs(self, task: ErasureTask) -> list[tuple[str, str]]:
         """Texts of the targets, each with the anchor text it goes to."""
+        bare = RULES[self.variant].bare_anchor
         return [
-            pair for target in task.targets for pair in phrase_pairs(target, self.anchor, self.phrases, self.templates)
+            pair
+            for target in task.targets
+            for pair in phrase_pairs(target, self.anchor, self.phrases, self.templates, bare)
         ]
 
     def kept(self, task: ErasureTask) -> list[str]:

@@ -106,6 +106,37 @@ def test_own_settings_equal_the_loop(exact_pipe):
     assert_equal(rece.edit(exact_pipe, OBJECTS), original, expected)
 
 
+def test_several_unsafe_words_keep_the_empty_text_once_each(exact_pipe):
+    words = ("nudity", "blood", "harm")
+    task = ErasureTask(tuple(Concept(word, "unsafe") for word in words))
+    # train.py: retain_texts = [' ' for _ in old_texts]; the UCE checkpoint it starts from keeps "" once.
+    original, expected = literal_rece(
+        exact_pipe, [(word, "") for word in words], [""], 2, 1e-1, 1.0, preserve_scale=3 * 0.1
+    )
+    edit = Rece(epochs=2, regular_scale=1e-1, preserve="none").edit(exact_pipe, task)
+    assert_equal(edit, original, expected)
+    objects = ErasureTask(tuple(Concept(word, "object") for word in words))  # train_object.py: retain_texts = ['']
+    original, expected = literal_rece(exact_pipe, [(word, "") for word in words], [""], 2, 1e-1, 1.0)
+    assert_equal(Rece(epochs=2, regular_scale=1e-1, preserve="none").edit(exact_pipe, objects), original, expected)
+
+
+def test_a_file_of_names_is_kept_but_for_what_is_erased(exact_pipe, tmp_path):
+    file = tmp_path / "names.csv"
+    file.write_text("id,concept\n1,Monet\n2,hokusai\n3,degas\n", encoding="utf-8")
+    original, expected = literal_rece(exact_pipe, [("monet", "art")], ["", "hokusai", "degas"], 1, 1e-3, 0.1)
+    edit = Rece(preserve=str(file)).edit(exact_pipe, ARTIST)
+    assert_equal(edit, original, expected)
+    assert edit.info["preserve"] == ["", "hokusai", "degas"]
+
+
+def test_no_epoch_is_uce_where_it_keeps_as_hard(exact_pipe):
+    rece = Rece(epochs=0, preserve="task", start_preserve_scale=1 / 2).edit(exact_pipe, ARTIST)  # of "" and hokusai
+    uce = Uce(variant="2023").edit(exact_pipe, ARTIST)
+    for name, change in uce.changes.items():
+        weight = named_weight(exact_pipe, name)
+        assert torch.allclose(change.of(weight), rece.changes[name].of(weight), rtol=1e-12, atol=1e-14)
+
+
 def test_no_epoch_is_uce(exact_pipe):
     rece = Rece(epochs=0, preserve="task").edit(exact_pipe, ARTIST)
     uce = Uce(variant="2023", preserve_scale=0.1).edit(exact_pipe, ARTIST)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from literal import speed as literal
+from scipy.cluster.vq import kmeans2
 
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.errors import UserError
@@ -20,6 +21,7 @@ from erasebench.methods.closed_form.speed import (
     outside,
     whole_words,
 )
+from erasebench.models.load import load_model
 from erasebench.models.targets import text_inputs
 from erasebench.models.text import Texts
 
@@ -168,6 +170,20 @@ def test_more_tokens_than_the_width_are_the_same_edit():
 
 
 # Its parts ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_centres_of_padding_are_the_best_of_several_starts():
+    empty = rows(load_model("embedded", name="embedded", device="cpu").pipe, [""], "all").double()
+
+    def spread(centres):
+        return torch.cdist(empty[1:], torch.as_tensor(centres)).min(dim=1).values.square().sum().item()
+
+    alone = [spread(kmeans2(empty[1:].numpy(), 3, iter=100, minit="++", rng=seed)[0]) for seed in range(5)]
+    assert max(alone) > 1.5 * min(alone), "a single start may end far from the best"
+    for seed in range(5):
+        fixed = common_rows(empty, seed)
+        assert torch.equal(fixed[:1], empty[:1]) and len(fixed) == 4
+        assert spread(fixed[1:]) == pytest.approx(11.506, abs=2e-3), "as the release's k-means"
 
 
 @pytest.mark.parametrize("out", [8, 40, 64, 100])

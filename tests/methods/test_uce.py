@@ -81,7 +81,7 @@ def test_2023_equals_its_loop(technique, exact_pipe):
 def test_2023_with_anchor_templates_and_phrases_equals_its_loop(exact_pipe):
     task = ErasureTask((Concept("monet", "artist", ("monet", "claude monet"), "art"),), ())
     pairs = [
-        (template.format(phrase), template.format("art"))
+        (template.format(phrase), "art")  # the guide stays bare: new_texts = [guide for _ in old_texts]
         for phrase in ("monet", "claude monet")
         for template in ["{}", *RELEASE_2023["artist"]]
     ]
