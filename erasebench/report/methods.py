@@ -83,7 +83,9 @@ def methods(runs: Sequence[Run], joint: Joint, store: Store, plugins: Sequence[s
         words = _class_words(node, plugins)
         info = next((edit.info for edit in edits if edit.info), {})
         settings = [(name, _setting_text(value)) for name, value in info.get("settings", {}).items()]
-        settings = settings or [(name, _setting_text(value)) for name, value in node.items() if name != "_target_"]
+        settings = settings or [
+            (name, _setting_text(value)) for name, value in node.items() if name not in ("_target_", "released")
+        ]
         made.append(Method(label, settings=settings, edits=edits, target=str(node.get("_target_", "")), **words))
     return made
 

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from erasebench.config.build import RELEASED
 from erasebench.config.choices import CONFIG_MODULE, groups
 from erasebench.config.compose import compose, compose_with_hydra
 from erasebench.config.overrides import parse_overrides
@@ -118,7 +119,20 @@ def store_option(root: Path) -> str:
 
 
 def _overrides(wanted: Mapping[str, Any], kept: Sequence[str]) -> list[str] | None:
-    """The fewest overrides that give an eraser beside others, or ``None``."""
+    """The fewest overrides that give an eraser beside others, or ``None``.
+
+    One that has the settings of a release is given by that; where its option brings other rows, too, by its settings.
+    """
+    if RELEASED in wanted:
+        option = f"{RELEASED}/{wanted[RELEASED]}"
+        rows = _composed([f"method={option}", *kept]) if option in groups()["method"] else None
+        if rows is not None and len(rows) == 1:
+            ((row, found),) = rows.items()
+            changed = [
+                f"method.{row}.{key}={literal(value)}" for key, value in wanted.items() if found.get(key) != value
+            ]
+            return [f"method={option}", *changed]
+        wanted = {key: value for key, value in wanted.items() if key != RELEASED}
     best: list[str] | None = None
     for name in _shipped(str(wanted["_target_"])):
         found = _composed([f"method={name}", *kept])

@@ -196,3 +196,23 @@ def test_a_killed_sweep_given_again_does_only_what_is_missing(
     assert "retained > 100 % is met by none; the nearest is cure alpha=" in capsys.readouterr().err
     assert main([*arguments, "--sort", "jugde.erased"]) == 2
     assert "Did you mean 'judge.erased'? Columns: " in capsys.readouterr().err
+
+
+def test_the_command_of_a_row_as_released_names_its_release(tmp_path: Path) -> None:
+    given = ["method=released/rece_nudity", "method.rece__released.epochs=1", "task=nudity"]
+    folder = opened(tmp_path, given, given)
+    (label,) = (text for text in erasers_of(folder) if text != UNEDITED)
+    assert label == "rece as released but for checkpoint epochs=1"
+    line = command([folder], label)
+    assert line == "erasebench run method=released/rece_nudity method.rece__released.epochs=1 task=nudity"
+    assert compose(shlex.split(line)[2:]).method == compose(given).method
+
+
+def test_the_command_of_one_of_several_choices_gives_that_one_alone(tmp_path: Path) -> None:
+    given = ["method=released/cure", "task=nudity"]
+    folder = opened(tmp_path, given, given)
+    line = command([folder], "cure our choice token_rule=mean")
+    node = OmegaConf.to_container(compose(shlex.split(line)[2:]).method)
+    assert node == {
+        k: v for k, v in erasers_of(folder)["cure our choice token_rule=mean"][1].items() if k != "released"
+    }
