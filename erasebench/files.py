@@ -138,6 +138,30 @@ def write_atomic(path: Path, data: bytes, keep_first: bool = False) -> bool:
             raise
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """:func:`write_atomic` of what is too large to be held as bytes.
+
+    Yields:
+        The temporary file, for the block to write. After an error in the block it is gone, and what had the name stays.
+
+    Raises:
+        UserError: the folder is full or not writable.
+    """
+    temporary = temporary_beside(path)
+    with disk_errors(path.parent):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):  # the first error is the one to tell
+                temporary.unlink()
+            raise
+
+
 def give_name(temporary: Path, path: Path, keep_first: bool = False) -> bool:
     """Let a whole temporary file have its name; arguments and result as of :func:`write_atomic`.
 

@@ -17,6 +17,8 @@ from benchmarks.cases import cases, made_up_names, names_needed, read_names
 from benchmarks.measure import Session
 from benchmarks.report import about_machine, aims, put_into, readme_block, write
 from benchmarks.report import rows as table_rows
+from benchmarks.trained_full_size import COLUMNS, ROWS, Row, measured
+from benchmarks.trained_full_size import write as write_trained
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ("ours_s", "ours_median_s", "text_s", "solve_s", "apply_s", "plain_s", "plain_over_ours")
@@ -164,3 +166,35 @@ def test_full_size_cases_have_the_lengths_they_say():
     assert lengths["uce2025_1000_700"] == (1000, 700)
     assert lengths["speed_100_1000"] == (100, 1000)
     assert len(made["cure_20_20"].task.targets[0].phrases) == 20 == len(made["cure_20_20"].task.retain)
+
+
+# Trained erasers and guards, one step of each.
+
+
+@pytest.mark.parametrize("name", ["unedited", "sld", "esd", "mace", "spm", "salun, adafactor"])
+def test_a_row_of_the_trained_erasers_is_one_step_and_what_it_held(name):
+    row = measured(ROWS[name], True, 512)
+    assert row["seconds"] > 0 and row["pixels"] == 16
+    trains = name not in ("unedited", "sld")
+    assert row.get("steps") == (1 if trains else None)
+    assert row["images"] == {"unedited": 1, "sld": 1, "esd": 0, "mace": 1, "spm": 0, "salun, adafactor": 2}[name]
+    if trains:
+        assert row["tensors"] > 0 and row["trained"] > 0 and row["edit_mib"] > 0
+        assert 0 < row["estimate_gib"] < 0.1, "the small pipeline takes some megabytes"
+
+
+def test_a_row_that_is_refused_says_why():
+    row = measured(Row("esd", ("train=nothing",)), True, 512)
+    assert row["note"].startswith("refused: ") and "nothing is no group" in row["note"] and "seconds" not in row
+
+
+def test_the_table_of_the_trained_erasers_has_every_row_and_says_what_was_not_run(tmp_path):
+    write_trained(tmp_path, {"esd": {"seconds": 1.5, "trained": 1234, "load": 0.1}}, small=False)
+    with (tmp_path / "trained_full_size.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    assert set(rows) == set(ROWS) and list(rows["esd"]) == list(COLUMNS)
+    text = (tmp_path / "trained_full_size.md").read_text(encoding="utf-8")
+    assert "this says nothing about erasing" in text
+    assert "| esd | sd14 |  | 1.5 |" in text and "1,234" in text
+    assert text.count("not run") == len(ROWS) - 1
+    assert str(tmp_path) not in text and str(ROOT) not in text

@@ -149,7 +149,7 @@ class AdvUnlearn(TrainedEraser):
             phrase = phrases[below(0, len(phrases), numbers)]
             c = before[phrase]
             prefix = None
-            if step >= round(self.warmup * self.iterations):
+            if step >= round(self.warmup * self.draws):
                 if self.attack_start == "random" or not words.any():
                     words.copy_(vocabulary[torch.randint(0, len(vocabulary), (1, self.prefix), generator=numbers)])
                 soft = Parameter(words.clone())

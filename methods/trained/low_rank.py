@@ -1,4 +1,8 @@
-"""Adapters of rank one beside the layers of a network, to be trained: parameters by name, and what they add."""
+"""Adapters of rank one beside the layers of a network, to be trained: parameters by name, and what they add.
+
+Not peft's: it puts modules of its own in the layers' places (their names change under it, and ``torch.no_grad`` passes without
+adapters need its switch on every layer), and SPM's gates for each image would need a layer of our own in it all the same.
+"""
 
 from __future__ import annotations
 

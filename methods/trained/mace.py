@@ -173,9 +173,7 @@ class Mace(TrainedEraser):
         contexts = encode_prompts(pipe, prompts)[0].float()
         scheduler = noising(pipe.scheduler.config)
         chances = timestep_chances(scheduler.config.num_train_timesteps, even=target.kind == "unsafe")
-        parameters = new_adapters(
-            student, layers_of(student, contexts[:1]), generator(work, self.iterations), normal=True
-        )
+        parameters = new_adapters(student, layers_of(student, contexts[:1]), generator(work, self.draws), normal=True)
 
         def loss_of(step: int) -> Tensor:
             numbers = generator(work, step)

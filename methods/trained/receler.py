@@ -120,7 +120,7 @@ class Receler(TrainedEraser):
         empty, *contexts = encode_prompts(pipe, ["", *phrases])[0].float()[:, None]
         network = self.student(denoiser(pipe))
         scheduler = ddim(pipe.scheduler.config, self.steps)
-        numbers = generator(work, self.iterations)
+        numbers = generator(work, self.draws)
         parameters = new_erasers(network, self.inner, numbers)
         attacks = [SoftWords(empty, self, numbers) for _ in phrases]
         seen: dict[str, Tensor] = {}

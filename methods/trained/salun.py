@@ -111,7 +111,7 @@ class SalUn(TrainedEraser):
         def saliency_batches() -> Iterable[tuple[Tensor, ...]]:
             for start in range(0, count, self.batch):
                 images = range(start, min(start + self.batch, count))
-                numbers = generator(work, self.iterations + start)  # not those of a step of the training
+                numbers = generator(work, self.draws + start)  # not those of a draw of the training
                 z, timesteps, noise = noised(scheduler, forget[list(images)], numbers)
                 shown = rows(concepts[image % len(concepts)] for image in images)
                 yield z, timesteps, noise, shown, texts[""].expand(len(z), -1, -1)
@@ -184,11 +184,26 @@ def saliency(network: Module, batches: Iterable[tuple[Tensor, ...]], guidance: f
 
 
 def largest(gradients: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Where the share of all numbers lies that is largest in size: a tensor of truth for each."""
-    sizes = torch.cat([gradient.abs().flatten() for gradient in gradients.values()])
-    count = max(1, int(len(sizes) * share))
-    least = sizes.kthvalue(len(sizes) - count + 1).values
-    return {name: gradient.abs() >= least for name, gradient in gradients.items()}
+    """Where the share of all numbers lies that is largest in size: a tensor of truth for each.
+
+    Args:
+        gradients: float32.
+        share: of all their numbers; at least one is taken, and all that are as large as the least that is.
+    """
+    count = max(1, int(sum(gradient.numel() for gradient in gradients.values()) * share))
+    # Sorting the numbers of a whole network takes four times their memory. Sizes have the order of their bits, so the
+    # largest bound that count numbers reach is found bit by bit.
+    bound = 0
+    for bit in reversed(range(31)):
+        higher = bound | 1 << bit
+        if sum(int((_bits(gradient) >= higher).sum()) for gradient in gradients.values()) >= count:
+            bound = higher
+    return {name: _bits(gradient) >= bound for name, gradient in gradients.items()}
+
+
+def _bits(gradient: Tensor) -> Tensor:
+    """The bits of the sizes of float32 numbers, as whole numbers."""
+    return gradient.abs().view(torch.int32)
 
 
 def forget_loss(student: Module, z: Tensor, timesteps: Tensor, concept: Tensor, other: Tensor) -> Tensor:

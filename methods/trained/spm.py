@@ -113,7 +113,7 @@ class Spm(TrainedEraser):
         empty, *contexts = encode_prompts(pipe, texts)[0].float()[:, None]
         scheduler = ddim(pipe.scheduler.config, self.steps)
         total = scheduler.config.num_train_timesteps
-        parameters = new_adapters(network, layers_of(network), generator(work, self.iterations))
+        parameters = new_adapters(network, layers_of(network), generator(work, self.draws))
 
         def loss_of(step: int) -> Tensor:
             numbers = generator(work, step)

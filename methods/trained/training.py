@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ import psutil
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
+from transformers.optimization import Adafactor
 
 from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Change, Eraser, Work
@@ -29,6 +30,18 @@ CURVE = 200
 DIVERGED = 1e4
 """A loss of so many times the largest of the first ten, and above 1, has diverged."""
 
+OPTIMIZERS: dict[str, Callable[[Tensor], int]] = {
+    "adam": lambda weight: 2 * weight.numel(),
+    # of a matrix a row and a column; of a convolution that of every kernel
+    "adafactor": lambda weight: (
+        weight.numel() // weight.shape[-1] + weight.numel() // weight.shape[-2] if weight.ndim > 1 else weight.numel()
+    ),
+}
+"""How many numbers an optimizer keeps for a weight."""
+
+LATER = {"accumulate": 1, "optimizer": "adam"}
+"""Options that came after edits had been stored: at these values they do what was done before them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedEraser(Eraser):
@@ -37,9 +50,16 @@ class TrainedEraser(Eraser):
     It trains in float32, whatever the model's type. The random numbers of a step follow from its number and the edit's
     key alone, so a training that was killed goes on as if it had not been.
 
+    Device and precision are PyTorch's own (the pipeline's device, ``torch.autocast``) and not accelerate's: one process
+    trains on one device, and the checkpoints must also hold what accelerate does not know of (averages, soft words).
+
     Attributes:
         iterations: steps.
-        lr: of Adam.
+        lr: of the optimizer.
+        accumulate: draws of the loss a step, each with random numbers of its own, one after another: the step takes the
+            mean of their gradients, as of a batch so many times larger, in the memory of one.
+        optimizer: ``adam``, as the method has it; or ``adafactor``, which keeps a row and a column for a matrix where Adam
+            keeps two of it. At the same rate (it is not scaled by the parameters); another edit.
         seed: another one gives another training.
         precision: ``float32``, or ``bfloat16``: the network is evaluated under autocast. Faster on a GPU, another edit.
         save_memory: activations are computed twice instead of kept (gradient checkpointing). Slower; the same loss.
@@ -56,13 +76,17 @@ class TrainedEraser(Eraser):
 
     iterations: int
     lr: float
+    accumulate: int = 1
+    optimizer: str = "adam"
     seed: int = 0
     precision: str = "float32"
     save_memory: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self.name, lr=self.lr)
-        self.check_whole("iterations")
+        self.check_whole("iterations", "accumulate")
+        if self.optimizer not in OPTIMIZERS:
+            raise UserError(f"{self.name}: optimizer is {self.optimizer!r}; it must be {' or '.join(OPTIMIZERS)}")
         if self.precision not in ("float32", "bfloat16"):
             raise UserError(f"{self.name}: precision is {self.precision!r}; it must be float32 or bfloat16")
 
@@ -72,6 +96,16 @@ class TrainedEraser(Eraser):
             value = getattr(self, option)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{self.name}: {option} is {value!r}; it must be a whole number of at least 1")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As of every eraser, without :data:`LATER` ones where they change nothing: what took hours keeps its key."""
+        return {name: value for name, value in super().settings.items() if (name, value) not in LATER.items()}
+
+    @property
+    def draws(self) -> int:
+        """How many times the loss is drawn; numbers from here on are free for other random numbers."""
+        return self.iterations * self.accumulate
 
     def student(self, network: Module) -> Any:
         """A float32 copy of a network, of which nothing is trained yet."""
@@ -93,15 +127,17 @@ class TrainedEraser(Eraser):
         """
         return {}
 
-    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
-        """A model is refused of which nothing would be trained, or whose training cannot fit into the memory that is free.
+    def memory(self, pipe: Pipeline) -> int:
+        """Bytes that it takes at least, besides the pipeline: float32 copies of networks, and of what is trained the
+        gradients and what the optimizer keeps. Activations come on top."""
+        copies = sum(parameter.numel() for network in self.copied(pipe) for parameter in network.parameters())
+        kept = OPTIMIZERS[self.optimizer]
+        return 4 * (copies + sum(weight.numel() + kept(weight) for weight in self.trained_in(pipe).values()))
 
-        Counted are 4 bytes a parameter for each copy, and 12 for the gradient and Adam's two moments of each that is
-        trained; activations come on top.
-        """
-        numbers = sum(parameter.numel() for network in self.copied(pipe) for parameter in network.parameters())
-        trained = sum(parameter.numel() for parameter in self.trained_in(pipe).values())
-        check_memory(self.name, 4 * numbers + 12 * trained, next(denoiser(pipe).parameters()).device)
+    def check(self, pipe: Pipeline, task: ErasureTask) -> None:
+        """A model is refused of which nothing would be trained, or whose training (:meth:`memory`) cannot fit into the
+        memory that is free."""
+        check_memory(self.name, self.memory(pipe), next(denoiser(pipe).parameters()).device)
 
     def autocast(self, device: str) -> AbstractContextManager[Any]:
         """Where a network is evaluated."""
@@ -126,6 +162,13 @@ class Optimization:
     clip: float | None = None
     rate: Callable[[int], float] = lambda step: 1.0
 
+    def over(self, parameters: Iterable[Parameter], eraser: TrainedEraser) -> torch.optim.Optimizer:
+        """The optimizer that the eraser asks for; Adafactor takes the weight decay, and knows no other option of Adam's."""
+        if eraser.optimizer == "adam":
+            return self.adam(parameters, lr=eraser.lr, **self.options)
+        decay = self.options.get("weight_decay", 0.0)
+        return Adafactor(parameters, eraser.lr, weight_decay=decay, scale_parameter=False, relative_step=False)
+
 
 def train(
     eraser: TrainedEraser,
@@ -142,7 +185,8 @@ def train(
         eraser: who trains: its iterations, rate and precision.
         work: folder, device and bar.
         parameters: what is trained, by name. They are made to require gradients, and all else should not.
-        loss_of: the loss of a step, a scalar.
+        loss_of: the loss of a draw, a scalar; draws are counted from 0 to ``eraser.draws`` - 1, and a step takes
+            ``eraser.accumulate`` of them.
         optimization: how to step.
         kept: tensors besides the parameters that steps change in place (a weight average, soft prompts); they go into
             the checkpoints.
@@ -160,7 +204,7 @@ def train(
         raise UserError(f"{eraser.name}: no parameter of this model is trained by it; choose another option or model")
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    optimizer = optimization.adam(parameters.values(), lr=eraser.lr, **optimization.options)
+    optimizer = optimization.over(parameters.values(), eraser)
     checkpoints = Checkpoints(work.folder, parameters, optimizer, eraser.iterations, kept or {})
     losses = checkpoints.resume()
     began = time.perf_counter() - checkpoints.seconds_before
@@ -168,19 +212,23 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = eraser.lr * optimization.rate(step)
         optimizer.zero_grad()
-        with eraser.autocast(work.device):
-            loss = loss_of(step)
-        loss.backward()
+        loss = 0.0
+        for draw in range(step * eraser.accumulate, (step + 1) * eraser.accumulate):
+            with eraser.autocast(work.device):
+                part = loss_of(draw) / eraser.accumulate
+            part.backward()
+            loss += part.item()
         if step == len(losses) == 0:
             _check_all_trained(eraser, parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters.values(), optimization.clip or math.inf)
-        _check_converging(eraser, step, losses, loss.item(), norm.item())
+        _check_converging(eraser, step, losses, loss, norm.item())
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(loss)
         with torch.no_grad():
             after(step)
         checkpoints.save(losses, time.perf_counter() - began)
         work.advance(step + 1, eraser.iterations)
+    optimizer.zero_grad()  # the gradients' memory, before the edit is made of copies
     return {
         "loss": {"first": losses[0], "last": losses[-1]},
         "loss_curve": curve(losses),
@@ -234,9 +282,9 @@ def trained_values(part: str, parameters: Mapping[str, Parameter | Tensor]) -> d
     return {f"{part}.{name}": Change(value=value.detach().cpu().clone()) for name, value in parameters.items()}
 
 
-def generator(work: Work, step: int) -> torch.Generator:
-    """The random numbers of a step, on the CPU, so that every machine draws the same."""
-    return torch.Generator().manual_seed((work.seed + step) % 2**63)
+def generator(work: Work, draw: int) -> torch.Generator:
+    """The random numbers of a draw, on the CPU, so that every machine draws the same."""
+    return torch.Generator().manual_seed((work.seed + draw) % 2**63)
 
 
 def own_work(work: Work, number: int, of: int) -> Work:
@@ -271,5 +319,5 @@ def check_memory(name: str, needed: int, device: torch.device) -> None:
     if needed > free:
         raise UserError(
             f"{name}: training needs at least {needed / 2**30:.1f} GiB for copies of the network, gradients and moments, and "
-            f"{free / 2**30:.1f} GiB are free on {device}; train fewer parameters, or use a machine with more memory"
+            f"{free / 2**30:.1f} GiB are free on {device}; use optimizer=adafactor, train fewer parameters, or use a machine with more memory"
         )

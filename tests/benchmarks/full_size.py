@@ -17,13 +17,21 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 MERGES = 49152 - 256 - 2
 """Merges of CLIP's vocabulary; the file of open_clip holds more."""
 
 UNET_PARAMETERS = 859_520_964
+XL_UNET_PARAMETERS = 2_567_463_684
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -82,6 +90,52 @@ def editing_pipeline(seed: int = 0) -> StableDiffusionPipeline:
 def small_editing_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     """The same classes and the same tokenizer, but small: for trying out the benchmark in seconds."""
     torch.manual_seed(seed)
+    return _assembled(vae=None, **_small_networks())
+
+
+def small_pipeline(seed: int = 0) -> StableDiffusionPipeline:
+    """:func:`small_editing_pipeline` with an autoencoder, for images of 16 pixels."""
+    torch.manual_seed(seed)
+    small = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, sample_size=16,
+    )  # fmt: skip
+    return _assembled(vae=small, **_small_networks())
+
+
+def xl_pipeline(seed: int = 0) -> StableDiffusionXLPipeline:
+    """A pipeline of the shape of SDXL 1.0 in bfloat16, built in it: 7 GB, where float32 takes 14."""
+    torch.manual_seed(seed)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        unet = UNet2DConditionModel(
+            sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20), use_linear_projection=True,
+            addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
+        )  # fmt: skip
+        second = CLIPTextConfig(
+            vocab_size=49408, hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20,
+            projection_dim=1280, max_position_embeddings=77, hidden_act="gelu",
+            bos_token_id=49406, eos_token_id=49407, pad_token_id=49407,
+        )  # fmt: skip
+        encoders = text_encoder(), CLIPTextModelWithProjection(second)
+        decoder = vae()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+    )
+    for network in (unet, *encoders, decoder):
+        network.eval()
+    return StableDiffusionXLPipeline(
+        vae=decoder, text_encoder=encoders[0], text_encoder_2=encoders[1], tokenizer=tokenizer(), tokenizer_2=tokenizer(),
+        unet=unet, scheduler=scheduler, add_watermarker=False,
+    )  # fmt: skip
+
+
+def _small_networks() -> dict[str, torch.nn.Module]:
     encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=49408, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
@@ -94,7 +148,7 @@ def small_editing_pipeline(seed: int = 0) -> StableDiffusionPipeline:
         attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
-    return _assembled(vae=None, text_encoder=encoder, unet=network)
+    return {"text_encoder": encoder, "unet": network}
 
 
 def _assembled(**networks: torch.nn.Module | None) -> StableDiffusionPipeline:

@@ -11,17 +11,22 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch.nn import Parameter
+from training_helpers import assert_resumes
 
 from erasebench.edits.work import Work
 from erasebench.errors import UserError
 from erasebench.methods.trained.attention import recorded_attention
 from erasebench.methods.trained.esd import Draw, Esd
 from erasebench.methods.trained.examples import example_latents, token_columns
+from erasebench.methods.trained.few_shot import FewShot
 from erasebench.methods.trained.latents import ddim, encoded, noising, target_of
 from erasebench.methods.trained.parameters import GROUPS, group
 from erasebench.methods.trained.sdd import Sdd
-from erasebench.methods.trained.training import CURVE, Optimization, TrainedEraser, curve, train
+from erasebench.methods.trained.spm import Spm
+from erasebench.methods.trained.training import CURVE, Optimization, TrainedEraser, check_memory, curve, train
 from erasebench.models.load import load_model
 
 
@@ -143,7 +148,10 @@ def test_a_long_curve_is_thinned_by_means(steps):
 
 
 def test_options_out_of_range_are_refused():
-    for wrong in ({"iterations": 0}, {"iterations": 1.5}, {"lr": 0}, {"lr": math.nan}, {"precision": "float16"}):
+    for wrong in (
+        {"iterations": 0}, {"iterations": 1.5}, {"lr": 0}, {"lr": math.nan}, {"precision": "float16"}, {"accumulate": 0},
+        {"optimizer": "sgd"},
+    ):  # fmt: skip
         with pytest.raises(UserError, match=f"line: {next(iter(wrong))}"):
             Line(**wrong)
 
@@ -168,6 +176,104 @@ def test_the_memory_of_a_training_is_counted_in_copies_gradients_and_moments(
     else:
         with pytest.raises(UserError, match=rf"{eraser.name}: training needs at least .* GiB .* are free on cpu"):
             eraser.check(tiny_random_pipe, church_task)
+
+
+def test_the_memory_of_a_training_is_counted_by_its_numbers(tiny_random_pipe):
+    unet, encoder = tiny_random_pipe.unet, tiny_random_pipe.text_encoder
+    network = sum(parameter.numel() for parameter in unet.parameters())
+    texts = sum(parameter.numel() for parameter in encoder.parameters())
+    attention = sum(parameter.numel() for name, parameter in unet.named_parameters() if "attn2" in name)
+    # Bytes of float32: each copy, and for what is trained a gradient and Adam's two moments.
+    assert Esd(train="full").memory(tiny_random_pipe) == 16 * network
+    assert Esd(train="x").memory(tiny_random_pipe) == 4 * network + 12 * attention
+    sides = sum(sum(p.shape) if p.ndim == 2 else p.numel() for name, p in unet.named_parameters() if "attn2" in name)
+    assert Esd(train="x", optimizer="adafactor").memory(tiny_random_pipe) == 4 * (network + attention + sides)
+    assert Sdd(train="x").memory(tiny_random_pipe) == 8 * network + 12 * attention
+    assert FewShot(train="all").memory(tiny_random_pipe) == 4 * network + 16 * texts
+    assert Spm().memory(tiny_random_pipe) == 4 * network
+
+
+def test_memory_is_that_of_the_gpu_where_the_model_is_on_one(monkeypatch):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**29, 2**34))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 2**30)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 2**29)
+    with pytest.raises(UserError, match=r"esd: training needs at least 2.0 GiB .* 1.0 GiB are free on cuda"):
+        check_memory("esd", 2**31, torch.device("cuda"))
+    check_memory("esd", 2**29, torch.device("cuda"))
+
+
+def test_a_step_takes_the_mean_gradient_of_its_draws(work):
+    ours, theirs = parameter(1.0, -2.0), parameter(1.0, -2.0)
+    drawn = []
+
+    def loss_of(draw: int) -> torch.Tensor:
+        drawn.append(draw)
+        return (ours**2 * (1 + draw)).sum()
+
+    eraser = Line(iterations=4, accumulate=3)
+    notes = train(eraser, work, {"x": ours}, loss_of, Optimization(clip=0.5))
+    assert drawn == list(range(12)) and eraser.draws == 12
+    optimizer = torch.optim.Adam([theirs], lr=0.1)
+    for step in range(4):
+        optimizer.zero_grad()
+        loss = sum((theirs**2 * (1 + draw)).sum() for draw in range(3 * step, 3 * step + 3)) / 3
+        if step == 0:
+            assert notes["loss"]["first"] == pytest.approx(loss.item())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([theirs], 0.5)
+        optimizer.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_adafactor_steps_at_the_rate_that_is_asked_for_and_keeps_no_moments(work):
+    start = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    ours, theirs = Parameter(start.clone()), Parameter(start.clone())
+    goal = torch.arange(48.0).reshape(8, 6)
+    optimization = Optimization(torch.optim.AdamW, {"weight_decay": 0.1})
+    eraser = Line(iterations=1, optimizer="adafactor")
+    train(eraser, work, {"x": ours}, lambda step: (ours - goal).square().mean(), optimization)
+    # Adafactor's first step (Shazeer and Stern, 2018): rows' and columns' mean squares stand for all squares.
+    gradient = (2 / 48) * (start - goal).double()
+    squares = gradient.square() + 1e-30
+    update = gradient / (squares.mean(1, keepdim=True) * squares.mean(0, keepdim=True) / squares.mean()).sqrt()
+    update /= max(1.0, update.square().mean().sqrt().item())
+    expected = start.double() * (1 - 0.1 * 0.1) - 0.1 * update
+    torch.testing.assert_close(ours.detach().double(), expected, rtol=1e-5, atol=1e-6)
+    train(replace(eraser, iterations=3), replace(work, folder=work.folder / "more"), {"x": theirs},
+          lambda step: (theirs - goal).square().mean(), optimization)  # fmt: skip
+    kept = load_file(work.folder / "more" / "checkpoint.safetensors")
+    assert sum(tensor.numel() for name, tensor in kept.items() if name.startswith("state.")) == 8 + 6 + 2
+
+
+@pytest.mark.parametrize("more", [{"optimizer": "adafactor"}, {"accumulate": 2}])
+def test_a_training_goes_on_where_it_was_killed_with_every_option_of_the_loop(
+    tiny_random_pipe, church_task, tmp_path, more
+):
+    eraser = Esd(iterations=4, steps=2, lr=1e-3, **more)
+    assert_resumes(eraser, tiny_random_pipe, church_task, tmp_path, 2, 4)
+
+
+def test_options_that_came_later_leave_the_keys_of_stored_edits_as_they_were(church_task):
+    assert not {"accumulate", "optimizer"} & set(Esd().settings)
+    changed = [Esd(), Esd(accumulate=2), Esd(optimizer="adafactor")]
+    assert len({eraser.key("a model", church_task) for eraser in changed}) == 3
+    assert Esd(accumulate=2).settings["accumulate"] == 2 and Esd(accumulate=2) == Esd(**Esd(accumulate=2).settings)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(work, monkeypatch):
+    x = parameter(1.0)
+    train(Line(iterations=1), work, {"x": x}, lambda step: x.square().sum(), Optimization())
+    path = work.folder / "checkpoint.safetensors"
+    before = path.read_bytes()
+
+    def full(tensors, filename):
+        filename.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("erasebench.methods.trained.checkpoint.save_file", full)
+    with pytest.raises(UserError, match="checkpoint could not be written .*No space left.* run the same command again"):
+        train(Line(iterations=2), work, {"x": parameter(1.0)}, lambda step: x.square().sum(), Optimization())
+    assert path.read_bytes() == before and list(work.folder.iterdir()) == [path]
 
 
 def test_saving_memory_changes_nothing_but_the_time(tiny_random_pipe, church_task, work):
