@@ -139,7 +139,7 @@ def _targets(option: str) -> Iterator[str]:
     if "_target_" in node:
         yield node["_target_"]
     for entry in node.get("defaults", ()):
-        # An entry is "uce", "uce@place" or {"/method@place": "uce"}.
+        # An entry is "uce", "uce@place" or {"/method@place": "uce"}; settings that go by the model's name are no eraser.
         chosen = next(iter(entry.values())) if isinstance(entry, dict) else entry.split("@")[0]
-        if chosen != "_self_":
+        if chosen not in ("_self_", "${model}"):
             yield from _targets(chosen)
