@@ -16,6 +16,9 @@ FEW = 30
 """Clusters below which a mean has a t interval: resampling so few shows less than they vary (BCa covers 70 % of 3, 85 %
 of 10), while t covers 95 % of normal values and 82 to 92 % of skewed ones."""
 
+FEWEST = 6
+"""Clusters without which a mean has no interval: of fewer, what they vary says next to nothing."""
+
 
 def mean_estimate(
     values: ArrayLike,
@@ -26,7 +29,7 @@ def mean_estimate(
     """The mean of some numbers with its interval.
 
     A BCa bootstrap interval; Student's t from fewer than :data:`FEW` clusters; ``exact`` where all values are equal,
-    ``none`` where there is one cluster. NaNs are left out, and ``n`` says so. For 0/1 values take
+    ``none`` where there are fewer than :data:`FEWEST` clusters. NaNs are left out, and ``n`` says so. For 0/1 values take
     :func:`erasebench.scores.rates.rate_estimate`, for numbers of things :func:`count_estimate`.
 
     Args:
@@ -76,7 +79,7 @@ def _mean(numbers: np.ndarray, codes: np.ndarray, seed: int) -> Estimate:
     value, n = float(numbers.mean()), numbers.size
     sums, counts = np.bincount(codes, weights=numbers), np.bincount(codes).astype(np.float64)
     m = counts.size
-    if m == 1:
+    if m < FEWEST:
         return Estimate(value, n, math.nan, math.nan, "none")
     if np.ptp(numbers) == 0:
         low, high, how = value, value, "exact"

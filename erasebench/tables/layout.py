@@ -53,6 +53,10 @@ ATTACKED = (
     "a row with + is the edit before it under the attack behind it, on the prompts that ask for what was erased: "
     "rates there are attack success rates"
 )
+FEW_CONCEPTS = (
+    f"where a role has fewer than {tables.FEWEST_CONCEPTS} concepts, its numbers and intervals hold for these concepts only "
+    "(each by itself: by_concept.md)"
+)
 ERASER_WIDTH = 24
 """Characters of an eraser's label on one line in the terminal."""
 
@@ -139,9 +143,8 @@ def caption(measured: pd.DataFrame, kind: str, about: About) -> str:
         numbers = part[(part.role == role) & (part.n > 0)].n
         if len(numbers):
             least, most = int(numbers.min()), int(numbers.max())
-            counts.append(
-                f"{ROLE_HEADINGS[role]} n = {most}" if least == most else f"{ROLE_HEADINGS[role]} n = {least} to {most}"
-            )
+            many = f"{most}" if least == most else f"{least} to {most}"
+            counts.append(f"{ROLE_HEADINGS[role]} n = {many}{_asked_for(part[(part.role == role) & (part.n > 0)])}")
     ways = list(part.how.unique())
     intervals = [words for how, words in INTERVALS.items() if how in {way.partition(",")[0] for way in ways}]
     metrics = [name for name in dict.fromkeys(part.metric) if "@" in name and not name.startswith("H ")]
@@ -150,6 +153,7 @@ def caption(measured: pd.DataFrame, kind: str, about: About) -> str:
         + (f", one at a time ({', '.join(tasks)}), pooled" if len(tasks) > 1 else f" ({''.join(tasks)})"),
         *(f"{name} {text}" for name, text in about.of_kind(kind)),
         f"images per eraser: {', '.join(counts)}" if counts else "no images",
+        *([FEW_CONCEPTS] if ((part.concepts > 0) & (part.concepts < tables.FEWEST_CONCEPTS)).any() else []),
         f"95 % intervals ({', '.join(intervals)})" if intervals else "no intervals",
         *(words for mark, words in REMARKS.items() if any(mark in way for way in ways)),
         "bold: best of the erasers, and all that its interval does not tell apart",
@@ -158,6 +162,13 @@ def caption(measured: pd.DataFrame, kind: str, about: About) -> str:
         *(f"not run: {name} ({reason})" for name, reason in _reasons(part)),
     ]
     return f"{'. '.join(sentences)}. {about.note}".rstrip()
+
+
+def _asked_for(rows: pd.DataFrame) -> str:
+    """How many concepts, texts and seeds the prompts of a role have: `` (3 concepts, 24 texts, 60 seeds)``."""
+    counts = {name: rows[name].max() for name in ("concepts", "texts", "seeds")}
+    words = [f"{count:.0f} {name if count > 1 else name[:-1]}" for name, count in counts.items() if count > 0]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _differences(measured: pd.DataFrame) -> str:

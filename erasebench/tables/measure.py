@@ -35,7 +35,11 @@ under an attack, of the same edit without it), why there is no number."""
 MEASURED_COLUMNS = (
     "task_kind", "eraser", "task", "role", "metric", "unit", "direction", "value", "low", "high", "n", "how",
     "difference", "difference_low", "difference_high", "reason", "attack",
+    "concepts", "texts", "seeds", "low_concepts", "high_concepts",
 )  # fmt: skip
+
+FEWEST_CONCEPTS = 5
+"""Concepts without which nothing is said of others: no interval over concepts, and tests hold for these concepts only."""
 
 
 def measure(
@@ -60,7 +64,9 @@ def measure(
 
     Returns:
         Columns :data:`MEASURED_COLUMNS`. ``task`` is one task or :data:`POOLED` (both, if there is one only). ``difference`` is
-        to the unedited model, paired over the same prompts. A number that was not obtained is NaN with ``how`` "not run" and a ``reason``.
+        to the unedited model, paired over the same prompts. ``concepts``, ``texts`` and ``seeds`` count what the prompts ask
+        for and how often; ``low_concepts`` and ``high_concepts`` are the interval over concepts (:func:`over_concepts`).
+        A number that was not obtained is NaN with ``how`` "not run" and a ``reason``.
 
     Raises:
         UserError: two versions of one metric.
@@ -269,7 +275,34 @@ def _numbers(
         if ours.notna().any() and theirs.notna().any():
             # Edits of several tasks redraw one original: these pairs hang together.
             difference = paired_difference(ours, theirs, originals.original_key, metric.outcome)
-    return _cells(estimate, difference)
+    low, high = over_concepts(metric, rows, rates)
+    return _cells(estimate, difference) | {
+        "concepts": rows.label[rows.label != ""].nunique(),
+        "texts": rows.prompt.nunique(),
+        "seeds": rows[["prompt", "seed"]].drop_duplicates().shape[0] if "seed" in rows else 0,
+        "low_concepts": low,
+        "high_concepts": high,
+    }
+
+
+def over_concepts(metric: Metric, rows: pd.DataFrame, rates: str = WILSON) -> tuple[float, float]:
+    """The interval of a number over concepts: what it would be for other concepts of the kind.
+
+    Images of one concept hang together, which the estimate is told; three concepts of which one is not erased prove
+    little, however many prompts ask for them.
+
+    Args:
+        metric: of the number.
+        rows: scores of one eraser, task and role.
+        rates: the interval of rates.
+
+    Returns:
+        ``(low, high)``; NaNs with fewer than :data:`FEWEST_CONCEPTS`, where prompts ask for none, and for distances of sets.
+    """
+    if (rows.label == "").any() or rows.label.nunique() < FEWEST_CONCEPTS or metric.values(rows).isna().all():
+        return np.nan, np.nan
+    estimate = metric.reduce(rows.assign(original_key=rows.label), None, rates)
+    return estimate.low, estimate.high
 
 
 def _cells(estimate: Estimate, difference: Estimate | None = None, reason: str = "") -> dict[str, Any]:
@@ -278,6 +311,7 @@ def _cells(estimate: Estimate, difference: Estimate | None = None, reason: str =
         "value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "how": estimate.how,
         "difference": difference.value, "difference_low": difference.low, "difference_high": difference.high,
         "reason": reason,
+        "concepts": 0, "texts": 0, "seeds": 0, "low_concepts": np.nan, "high_concepts": np.nan,
     }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ class Numbers:
         written = write_tables(self.measured, folder, about)
         pairs.write_pairs(self.pairs, folder)
         attacks.write_attacks(self.attacked, folder)
-        by_concept.write_concepts(self.concepts, folder)
+        by_concept.write_concepts(self.concepts, self.measured, folder)
         return written
 
 

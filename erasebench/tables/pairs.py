@@ -26,12 +26,12 @@ from erasebench.scores.estimate import BINARY, CONFIDENCE
 from erasebench.scores.metric import Metric
 from erasebench.scores.paired import holm, paired_difference
 from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
-from erasebench.tables.measure import POOLED, slices_of
+from erasebench.tables.measure import FEWEST_CONCEPTS, POOLED, slices_of
 from erasebench.texts import escape_markdown, to_csv
 
 FIELDS = (
     "task_kind", "role", "metric", "unit", "direction", "a", "b", "value_a", "value_b", "difference", "low", "high",
-    "n", "only_a", "only_b", "sd", "test", "p", "p_holm",
+    "n", "only_a", "only_b", "sd", "test", "p", "p_holm", "units",
 )  # fmt: skip
 """Columns of a table of pairs."""
 
@@ -42,8 +42,10 @@ MOST_ERASERS = 20
 """With more erasers of one kind there are no pairs: hundreds of tests would tell nothing apart."""
 
 EXPLAINED = (
-    "Difference: A less B on the same prompts and seeds, with its 95 % interval. n: prompts and seeds; several edits of "
-    "one count once. p: exact McNemar test of answers that are 0 or 1, else a sign-flip test of the differences. "
+    "Difference: A less B on the same prompts and seeds, with its 95 % interval. n: prompts and seeds, of which several "
+    f"edits of one count once; the test holds for these concepts only. Of {FEWEST_CONCEPTS} concepts and more n counts "
+    "concepts: interval and test are over them, and hold for others like them (it takes 6 to tell anything apart). "
+    "p: exact McNemar test of answers that are 0 or 1, else a sign-flip test of the differences. "
     "p Holm: corrected for all tests of this table. A rank is one more than the number of erasers that are better "
     f"with p Holm below {ALPHA:.2f}; = marks a tie, {ABSENT} a column that tells no eraser from another."
 )
@@ -64,7 +66,8 @@ def compare(
     Returns:
         Columns :data:`FIELDS`, pooled over tasks. ``only_a`` and ``only_b`` count the pairs in which one alone is 1
         (NaN where the test is not McNemar's); ``sd`` is the standard deviation of the differences. ``p_holm`` is
-        corrected over all rows of one ``task_kind``.
+        corrected over all rows of one ``task_kind``. ``units`` is what ``n`` counts: ``prompts`` (with their seeds), or
+        ``concepts`` where a column has :data:`~erasebench.tables.measure.FEWEST_CONCEPTS` and more.
     """
     found: list[dict[str, Any]] = []
     plan = plan[plan.attack == ""]
@@ -78,6 +81,7 @@ def compare(
                 {
                     "value": metric.values(rows).to_numpy(),
                     "prompt": rows.original_key.to_numpy(),
+                    "concept": rows.label.to_numpy(),
                     "identity": [identity] * len(rows),
                 },
                 index=pd.MultiIndex.from_frame(rows[["task", "prompt_id"]]),
@@ -92,9 +96,11 @@ def compare(
                         name: both.identity.iloc[0][name]
                         for name in ("task_kind", "role", "metric", "unit", "direction")
                     }
-                    found.append(
-                        identity | {"a": a, "b": b} | pair_of(both.value, both.value_b, both.prompt, metric.outcome)
-                    )
+                    units = "prompts"
+                    if (both.concept != "").all() and both.concept.nunique() >= FEWEST_CONCEPTS:
+                        units = "concepts"
+                    pair = pair_of(both.value, both.value_b, both[units[:-1]], metric.outcome)
+                    found.append(identity | {"a": a, "b": b, "units": units} | pair)
     pairs = holm_by_kind(pd.DataFrame(found, columns=list(FIELDS)))
     kinds = list(dict.fromkeys(plan.task_kind))
     order = [(kinds.index(row.task_kind), row.unit != "%", ROLES.index(row.role)) for row in pairs.itertuples()]
@@ -114,7 +120,7 @@ def pair_of(a: pd.Series, b: pd.Series, prompts: pd.Series, outcome: str) -> dic
     Args:
         a: numbers, none of them NaN.
         b: the same of the other side, in the same order.
-        prompts: what makes pairs hang together: the prompt and seed of each.
+        prompts: what makes pairs hang together: the prompt and seed of each, or its concept.
         outcome: as :attr:`erasebench.scores.metric.Metric.outcome`.
     """
     estimate = paired_difference(a, b, prompts, outcome)
@@ -243,7 +249,8 @@ def pair_cells(pairs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         shown = column_text([row | {"low": row["difference_low"]} for row in named.to_dict("records")], "difference")
         for row, text in zip(part.itertuples(), shown, strict=True):
             ps = (p_text(row.p), p_text(row.p_holm))
-            rows.append([title(role, metric, direction, unit), row.a, row.b, text, str(row.n), row.test, *ps])
+            n = f"{row.n} {row.units}" if row.units == "concepts" else str(row.n)
+            rows.append([title(role, metric, direction, unit), row.a, row.b, text, n, row.test, *ps])
     return ["column", "A", "B", "difference", "n", "test", "p", "p Holm"], rows
 
 
@@ -264,6 +271,8 @@ def print_ranks(pairs: pd.DataFrame, console: Console) -> None:
         kind, role, metric, unit, direction = place
         part = found[(found.task_kind == kind) & (found.role == role) & (found.metric == metric)]
         text = ", ".join(f"{row.rank} {row.eraser}" for row in part.itertuples())
+        part = rates[(rates.task_kind == kind) & (rates.role == role) & (rates.metric == metric)]
+        only = "" if (part.units == "concepts").all() else " (for these concepts only)"
         head = f"  {kind}, {title(role, metric, direction, unit)}: "
-        say(console, head + (text or "no eraser is told from another"))
+        say(console, head + (f"{text}{only}" if text else "no eraser is told from another"))
     console.print()

@@ -57,7 +57,7 @@ class View:
         paired.print_ranks(numbers.pairs, console)
         attacks.print_attacks(numbers.attacked, console)
         if self.by_concept:
-            by_concept.print_concepts(numbers.concepts, console)
+            by_concept.print_concepts(numbers.concepts, measured, console)
         if self.power:
             power.print_power(numbers.pairs, console)
 

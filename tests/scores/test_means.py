@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from erasebench.scores.means import FEW, count_estimate, mean_estimate, poisson_interval
+from erasebench.scores.means import FEW, FEWEST, count_estimate, mean_estimate, poisson_interval
 
 
 def test_no_values_are_not_run():
@@ -18,11 +18,14 @@ def test_no_values_are_not_run():
         assert estimate.n == 0 and math.isnan(estimate.value) and estimate.how == "not run"
 
 
-def test_equal_values_are_exact_and_one_value_has_no_interval():
-    same = mean_estimate([0.25] * 5)
+def test_equal_values_are_exact_and_fewer_than_six_have_no_interval():
+    same = mean_estimate([0.25] * FEWEST)
     assert (same.low, same.high, same.how) == (0.25, 0.25, "exact")
-    single = mean_estimate([0.25])
-    assert single.value == 0.25 and single.n == 1 and math.isnan(single.low) and single.how == "none"
+    for values in ([0.25], [0.25] * (FEWEST - 1), [0.1, 0.2, 0.3, 0.4, 0.9]):
+        few = mean_estimate(values)
+        assert few.value == pytest.approx(np.mean(values)) and few.n == len(values)
+        assert math.isnan(few.low) and math.isnan(few.high) and few.how == "none"
+    assert FEWEST == 6 and mean_estimate([0.1, 0.2, 0.3, 0.4, 0.9, 0.2]).how == "t"
 
 
 def test_rows_of_one_image_count_once():
@@ -40,7 +43,7 @@ def test_the_same_values_give_the_same_interval():
     assert mean_estimate(values) != mean_estimate(values, seed=1)
 
 
-@given(st.lists(st.floats(-100, 100), min_size=2, max_size=FEW - 1))
+@given(st.lists(st.floats(-100, 100), min_size=FEWEST, max_size=FEW - 1))
 @settings(max_examples=60, deadline=None)
 def test_few_values_have_students_interval(values):
     estimate = mean_estimate(values)
@@ -53,16 +56,16 @@ def test_few_values_have_students_interval(values):
 
 
 def test_intervals_of_few_and_of_many_values_cover_the_mean():
-    """Normal values: 95 of 100 even of three; skewed ones somewhat fewer, which the docstring says."""
+    """Normal values: 95 of 100 even of six; skewed ones somewhat fewer, which the docstring says."""
     rng = np.random.default_rng(3)
     held = {}
-    for n in (3, 10, 40):
+    for n in (6, 10, 40):
         for name, draw, truth in (("normal", rng.normal, 0.0), ("skewed", rng.exponential, 1.0)):
             estimates = [mean_estimate(draw(size=n)) for _ in range(200)]
             held[n, name] = sum(estimate.low <= truth <= estimate.high for estimate in estimates) / 200
             assert {estimate.how for estimate in estimates} == {"t" if n < FEW else "bca"}
-    assert min(held[n, "normal"] for n in (3, 10, 40)) >= 0.91
-    assert min(held[n, "skewed"] for n in (3, 10, 40)) >= 0.82
+    assert min(held[n, "normal"] for n in (6, 10, 40)) >= 0.91
+    assert min(held[n, "skewed"] for n in (6, 10, 40)) >= 0.82
 
 
 def test_values_of_one_prompt_are_taken_together():
@@ -96,7 +99,7 @@ def test_no_box_in_sixty_images_is_not_none_in_a_thousand():
 
 
 def test_counts_are_never_below_0():
-    estimate = count_estimate([0.0, 0.0, 0.0, 3.0])
+    estimate = count_estimate([0.0] * 6 + [3.0])
     assert estimate.how == "t" and estimate.low == 0 < estimate.value < estimate.high
 
 

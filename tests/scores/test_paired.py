@@ -95,7 +95,7 @@ def test_holm_equals_a_literal_reading_and_keeps_the_order(p_values):
 
 def test_what_a_value_is_decides_the_interval_of_a_difference():
     """Numbers that happen to be 0 and 1 are no rates, and rates that differ alike everywhere are no certainty."""
-    a, b = [1.0, 0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0, 1.0]
+    a, b = [1.0, 0.0, 1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0, 1.0, 0.0]
     assert paired_difference(a, b, outcome=BINARY).how == "newcombe"
     assert paired_difference(a, b, outcome=COUNT).how == paired_difference(a, b).how == "t"
 

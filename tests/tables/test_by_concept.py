@@ -11,7 +11,7 @@ from table_helpers import METRICS, finish, make_plan, make_scores, printed, quie
 from erasebench.scores.rates import wilson
 from erasebench.store import Store
 from erasebench.tables.by_concept import concept_tables
-from erasebench.tables.measure import measure_concepts
+from erasebench.tables.measure import measure, measure_concepts
 from erasebench.tables.view import View
 
 
@@ -42,8 +42,6 @@ def test_one_kept_concept_that_is_lost_does_not_hide_behind_the_others(plan: pd.
 
 
 def test_concepts_together_are_the_whole(plan: pd.DataFrame) -> None:
-    from erasebench.tables.measure import measure
-
     scores = lost(plan, "uce", "tench")
     concepts, measured = measure_concepts(plan, scores, METRICS), measure(plan, scores, METRICS)
     whole = measured[(measured.metric == "classifier@1") & (measured.task == "all")].set_index(["eraser", "role"])
@@ -54,7 +52,7 @@ def test_concepts_together_are_the_whole(plan: pd.DataFrame) -> None:
 
 def test_the_concept_furthest_from_the_aim_stands_first(plan: pd.DataFrame) -> None:
     concepts = measure_concepts(plan, lost(plan, "uce", "golf ball"), METRICS)
-    tables = dict(concept_tables(concepts, "object"))
+    tables = dict(concept_tables(concepts, measure(plan, lost(plan, "uce", "golf ball"), METRICS), "object"))
     heads, rows, _ = tables["classifier % retained ↑"]
     assert heads == ["concept", "none", "cure", "uce", "n"]
     assert rows[0] == ["golf ball", "100.0 [56.6, 100.0]", "100.0 [56.6, 100.0]", "0.0 [0.0, 43.4]", "5"]

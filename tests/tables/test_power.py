@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +68,45 @@ def test_means_need_what_the_t_test_needs() -> None:
     assert np.mean(scipy_stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.025)
 
 
+def test_no_test_is_planned_that_cannot_find_anything() -> None:
+    """Of five pairs that all go one way p is 2 in 32."""
+    assert power.mean_pairs(1.0, 0.5) == power.mean_pairs(10.0, 0.1) == 6
+    assert paired.sign_flip([1.0] * 5) > 0.05 > paired.sign_flip([1.0] * 6)
+    assert power.mcnemar_pairs(1.0, 0.0) == 6
+
+
+def row_of(**values: object) -> SimpleNamespace:
+    return SimpleNamespace(**{"only_a": math.nan, "only_b": math.nan, "difference": math.nan, "sd": math.nan} | values)
+
+
+def test_what_is_needed_is_a_range_that_narrows_with_what_was_seen() -> None:
+    """60 pairs of which 9 and 3 differ: 168 would do if that were the truth, and it may be far from it."""
+    widths = []
+    for times in (1, 4, 40):
+        seen = row_of(test="mcnemar", n=60 * times, only_a=9 * times, only_b=3 * times)
+        low, high = power.needed_range(seen)
+        assert low < power.mcnemar_pairs(9 / 60, 3 / 60) < high
+        widths.append(high / low)
+    assert widths[0] > 30 > widths[1] > widths[2] > 1
+    assert power.needed_range(row_of(test="mcnemar", n=60, only_a=5, only_b=5))[1] > 1e5
+
+
+def test_the_range_holds_what_another_run_would_have_said() -> None:
+    """Means: of runs of 20 pairs, 90 in 100 of what they need lies in the range around the truth's own run, roughly."""
+    rng, held = np.random.default_rng(0), 0
+    truth = power.mean_pairs(0.6, 1.0)
+    for _ in range(200):
+        seen = rng.normal(0.6, 1.0, size=20)
+        low, high = power.needed_range(row_of(test="sign-flip", n=20, difference=seen.mean(), sd=seen.std(ddof=1)))
+        assert low >= 6
+        held += low <= truth <= high
+    assert 0.82 * 200 <= held <= 0.97 * 200
+
+
+def test_one_pair_leaves_the_range_open() -> None:
+    assert power.needed_range(row_of(test="sign-flip", n=1, difference=1.0)) == (math.inf, math.inf)
+
+
 def test_the_table_says_now_and_needed() -> None:
     plan = make_plan(erasers=("none", "cure", "uce"), tasks=("church",), prompts=5)
     pairs = paired.compare(plan, make_scores(plan), METRICS)
@@ -75,7 +115,7 @@ def test_the_table_says_now_and_needed() -> None:
     console = Console(file=io.StringIO(), width=100)
     power.print_power(pairs, console)
     line = next(line for line in console.file.getvalue().splitlines() if "erased" in line and "cure" in line)
-    assert line.split()[-3:] == ["-100.0", "5", "6"]
+    assert line.split()[-6:] == ["-100.0", "5", "6", "6", "to", "14"]
     assert "no difference seen" in console.file.getvalue()
     console = Console(file=io.StringIO(), width=100)
     power.print_power(pairs[pairs.unit != "%"], console)
