@@ -40,6 +40,7 @@ TABLES = {
     "safree": "artists redteam",
     "sld": "i2p",
     "unlearndiffatk": "nudity",
+    "unlearncanvas": "style object",
 }
 
 
@@ -71,7 +72,9 @@ def test_every_experiment_composes_with_its_own_choices(name: str) -> None:
     config = config_of(f"experiment={name}")
     about = config.experiment
     assert about.name == name and about.paper and about.table and about.note is not None
-    assert config.model.name == "sd14" and config.protocol.name not in ("embedded", "flow")
+    assert config.model.name == (
+        "unlearncanvas" if name.startswith("unlearncanvas") else "sd14"
+    ) and config.protocol.name not in ("embedded", "flow")
     assert set(config.metric), "what it measures is said"
     if config.prompts.get("source") is None:
         with pytest.raises(UserError, match="give the path of a file that is not part of erasebench: .{20}"):

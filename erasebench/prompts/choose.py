@@ -1,4 +1,4 @@
-"""The prompt set that a node of ``conf/prompts`` asks for: built in, or read from a file."""
+"""The prompt set that a node of ``conf/prompts`` asks for: built in, made of templates, or read from a file."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from omegaconf.errors import OmegaConfBaseException
 from erasebench.concepts import Concept
 from erasebench.errors import UserError, suggest
 from erasebench.prompts.builtin import builtin
+from erasebench.prompts.product import product
 from erasebench.prompts.prompt_set import PromptSet
 from erasebench.prompts.reader import load_prompts
 from erasebench.prompts.sources import fetch, is_here
 
 BUILTIN = ("per_erased", "per_retained", "general", "seed")
 FILE = ("kind", "schema", "limit", "role", "label", "revision", "where", "missing_seed", "empty")
-"""Keys of a node beside ``source`` (and ``file_of``), by whether the prompts are built in or read."""
+TEMPLATES = ("templates", "fill", "label", "images", "seed", "limit")
+"""Keys of a node beside ``source`` (and ``file_of``), by whether the prompts are built in, read, or made."""
+
+NO_FILE = {"builtin": BUILTIN, "templates": TEMPLATES}
+"""Sources that are no file, and their keys."""
 
 
 def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept]) -> PromptSet:
     """The prompt set that a node of ``conf/prompts`` asks for.
 
-    ``source: builtin`` takes :data:`BUILTIN`; any other source is a path or a Hub dataset and takes the options of
+    ``source: builtin`` takes :data:`BUILTIN`, ``source: templates`` what :func:`erasebench.prompts.product.product` does;
+    any other source is a path or a Hub dataset and takes the options of
     :func:`erasebench.prompts.reader.load_prompts`. ``file_of`` says which file of which paper ``source`` has to be.
 
     Args:
@@ -36,13 +42,18 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
         UserError: an unknown key, a value that makes no sense, or a file that cannot be read.
     """
     source, options = _source(config)
-    allowed = BUILTIN if source == "builtin" else FILE
+    allowed = NO_FILE.get(source, FILE)
     for key in options:
         if key not in allowed:
             raise UserError(
                 f"prompts.{key}: no such key for source {source}.{suggest(str(key), allowed)} "
                 f"Known: {', '.join(allowed)}"
             )
+    if source == "templates":
+        for key in ("templates", "fill", "label"):
+            if options.get(key) is None:
+                raise UserError(f"prompts.{key}: not given; templates need templates, fill and label")
+        return product(concepts=concepts, kind=kind, **options)
     if source != "builtin":
         options["kind"] = options.get("kind") or kind
         return load_prompts(source, **options)
@@ -64,7 +75,7 @@ def prompts_here(config: Mapping[str, Any]) -> bool:
         UserError: no source is named, or it is no prompt file.
     """
     source, options = _source(config)
-    return source == "builtin" or is_here(source, options.get("revision"))
+    return source in NO_FILE or is_here(source, options.get("revision"))
 
 
 def fetch_prompts(config: Mapping[str, Any]) -> None:
@@ -74,7 +85,7 @@ def fetch_prompts(config: Mapping[str, Any]) -> None:
         UserError: no source is named, or it cannot be had.
     """
     source, options = _source(config)
-    if source != "builtin":
+    if source not in NO_FILE:
         fetch(source, options.get("revision"))
 
 

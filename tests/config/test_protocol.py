@@ -60,6 +60,8 @@ def test_the_protocols_of_the_field_are_there() -> None:
         "unlearndiffatk",
         "cure",
         "unlearncanvas",
+        "hub",
+        "eraseeval_offline",
     ]
     assert set(papers) <= set(NAMES)
 

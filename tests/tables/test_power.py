@@ -115,7 +115,7 @@ def test_the_table_says_now_and_needed() -> None:
     console = Console(file=io.StringIO(), width=100)
     power.print_power(pairs, console)
     line = next(line for line in console.file.getvalue().splitlines() if "erased" in line and "cure" in line)
-    assert line.split()[-6:] == ["-100.0", "5", "6", "6", "to", "14"]
+    assert line.split()[-6:] == ["-100.0", "5", "6", "6", "to", "51"]
     assert "no difference seen" in console.file.getvalue()
     console = Console(file=io.StringIO(), width=100)
     power.print_power(pairs[pairs.unit != "%"], console)

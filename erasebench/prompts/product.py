@@ -1,0 +1,113 @@
+"""Prompts that papers make in their scripts: every sentence with every name, some images of each, and no file released."""
+
+from __future__ import annotations
+
+import itertools
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from erasebench.concepts import Concept
+from erasebench.errors import UserError, suggest
+from erasebench.prompts.prompt_set import PROMPT_DTYPES, PromptSet
+from erasebench.recipe import LARGEST_SEED
+
+CONCEPTS = "concepts"
+"""As the entries of a blank: the names of all concepts of the run."""
+
+MOST_ROWS = 1_000_000
+"""Rows beyond which a product is a slip: no paper draws so many images."""
+
+
+def product(
+    templates: Sequence[str],
+    fill: Mapping[str, Sequence[str] | str],
+    label: str,
+    concepts: Sequence[Concept],
+    kind: str,
+    images: int = 1,
+    seed: int = 0,
+    limit: int | None = None,
+) -> PromptSet:
+    """Every template with every entry of its blanks, ``images`` times with seeds from ``seed`` upwards.
+
+    Args:
+        templates: sentences with blanks, ``An image of {object} in {style} style.``.
+        fill: the entries of each blank; :data:`CONCEPTS` for the names of the run's concepts.
+        label: the blank whose entry a prompt asks for.
+        concepts: of the run.
+        kind: of the concepts.
+        images: images of each prompt.
+        seed: of the first.
+        limit: the first rows of each label only.
+
+    Raises:
+        UserError: a template without blanks or with unknown ones, a blank without entries, or numbers that cannot be.
+    """
+    _check(templates, fill, label)
+    for key, value, least in (("images", images, 1), ("seed", seed, 0), ("limit", 1 if limit is None else limit, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"prompts.{key}={value}: give a whole number of {least} or more")
+    if seed + images - 1 > LARGEST_SEED:
+        raise UserError(f"prompts.seed={seed}: there are not {images} seeds from there on; give a smaller one")
+    entries = {
+        blank: [concept.name for concept in concepts] if names == CONCEPTS else list(names)
+        for blank, names in fill.items()
+    }
+    rows: list[tuple[Any, ...]] = []
+    of_label: dict[str, int] = {}
+    for number, template in enumerate(templates):
+        blanks = _blanks(template)
+        for chosen in itertools.product(*(entries[blank] for blank in blanks)):
+            filled = dict(zip(blanks, chosen, strict=True))
+            prompt = template.format(**filled)
+            for image in range(images):
+                name = filled[label]
+                of_label[name] = of_label.get(name, 0) + 1
+                if limit is not None and of_label[name] > limit:
+                    break
+                place = "/".join([f"{number:02d}", *chosen, str(image)])
+                rows.append((place, prompt, "", seed + image, None, None, None, name, kind, ""))
+                if len(rows) > MOST_ROWS:
+                    raise UserError(f"prompts: more than {MOST_ROWS} rows; give fewer templates, entries or images")
+    frame = pd.DataFrame(rows, columns=list(PROMPT_DTYPES))
+    many = f"{len(templates)} templates x {' x '.join(f'{len(names)} {blank}' for blank, names in entries.items())}"
+    return PromptSet("templates", "1", frame, f"{many} x {images} images, made as the paper's script makes them")
+
+
+def _blanks(template: str) -> list[str]:
+    """The blanks of a template in their order.
+
+    Raises:
+        UserError: it is not a sentence with names in braces.
+    """
+    try:
+        names = [name for _, name, spec, how in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise UserError(f"prompts.templates: {template!r:.80}: {error}; write a blank as {{object}}") from error
+    if not names or not all(name.isidentifier() for name in names):
+        raise UserError(f"prompts.templates: {template!r:.80} has no blank with a name; write one as {{object}}")
+    return list(dict.fromkeys(names))
+
+
+def _check(templates: Sequence[str], fill: Mapping[str, Any], label: str) -> None:
+    if not isinstance(templates, Sequence) or isinstance(templates, str) or not templates:
+        raise UserError(f"prompts.templates={templates!r:.60}: give a list of sentences with blanks")
+    if not isinstance(fill, Mapping):
+        raise UserError(f"prompts.fill={fill!r:.60}: give the entries of each blank, e.g. {{object: concepts}}")
+    for blank, names in fill.items():
+        listed = isinstance(names, Sequence) and not isinstance(names, str)
+        if names != CONCEPTS and not (listed and names and all(isinstance(name, str) and name for name in names)):
+            raise UserError(
+                f"prompts.fill.{blank}={names!r:.60}: give a list of texts, or {CONCEPTS} for those of the task"
+            )
+    for template in templates:
+        for blank in _blanks(str(template)):
+            if blank not in fill:
+                raise UserError(
+                    f"prompts.templates: {template!r:.80}: no entries for {{{blank}}}.{suggest(blank, fill)}"
+                )
+        if label not in _blanks(str(template)):
+            raise UserError(f"prompts.label={label}: {template!r:.80} has no blank of that name; a prompt asks for one")
