@@ -18,7 +18,7 @@ from erasebench.errors import UserError, suggest
 from erasebench.metrics._common import batches, device, has_package, short_hash
 from erasebench.scores.metric import Metric
 
-STYLES = (
+CANVAS_STYLES = (
     "Abstractionism", "Artist Sketch", "Blossom Season", "Bricks", "Byzantine", "Cartoon", "Cold Warm", "Color Fantasy",
     "Comic Etch", "Crayon", "Cubism", "Dadaism", "Dapple", "Defoliation", "Early Autumn", "Expressionism", "Fauvism",
     "French", "Glowing Sunset", "Gorgeous Love", "Greenfield", "Impressionism", "Ink Art", "Joy", "Liquid Dreams",
@@ -29,7 +29,7 @@ STYLES = (
 )  # fmt: skip
 """Answers of the classifier of styles, in the order of its head (constants/const.py)."""
 
-OBJECTS = (
+CANVAS_OBJECTS = (
     "Architectures", "Bears", "Birds", "Butterfly", "Cats", "Dogs", "Fishes", "Flame", "Flowers", "Frogs", "Horses",
     "Human", "Jellyfish", "Rabbits", "Sandwiches", "Sea", "Statues", "Towers", "Trees", "Waterfalls",
 )  # fmt: skip
@@ -134,17 +134,17 @@ class UnlearnCanvas(Metric):
         if reason := self.unavailable():
             raise UserError(reason)
         asked = [_asked_for(prompt) for prompt in rows["prompt"]]
-        found: dict[str, Any] = {}
-        for domain, names in (("style", STYLES), ("object", OBJECTS)):
+        columns: dict[str, Any] = {}
+        for domain, names in (("style", CANVAS_STYLES), ("object", CANVAS_OBJECTS)):
             network, on = self._networks[domain], device(self.device)
             logits = torch.cat(
                 [network(pixels(part).to(on)).float().cpu() for part in batches(images, self.batch_size)]
             )
             chances, best = logits.softmax(dim=1).max(dim=1)
-            found[domain] = [names[place] for place in best.tolist()]
-            found[f"{domain}_p"] = chances.tolist()
-            found[f"{domain}_asked"] = [one[domain] for one in asked]
-        return pd.DataFrame(found)
+            columns[domain] = [names[place] for place in best.tolist()]
+            columns[f"{domain}_p"] = chances.tolist()
+            columns[f"{domain}_asked"] = [one[domain] for one in asked]
+        return pd.DataFrame(columns)
 
     def values(self, rows: pd.DataFrame) -> pd.Series:
         own = rows["kind"].map(DOMAINS)
@@ -163,16 +163,16 @@ class UnlearnCanvas(Metric):
         from safetensors.torch import load_file
 
         networks = {}
-        for domain, names in (("style", STYLES), ("object", OBJECTS)):
+        for domain, names in (("style", CANVAS_STYLES), ("object", CANVAS_OBJECTS)):
             network = timm.create_model(self.network, pretrained=False, num_classes=len(names))
             weights = load_file(str(getattr(self, domain)))
-            there = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+            own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
             given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-            if there != given:
-                wrong = sorted(name for name in there | given if there.get(name) != given.get(name))
+            if own != given:
+                wrong = sorted(name for name in own | given if own.get(name) != given.get(name))
                 raise UserError(
                     f"{getattr(self, domain)}: no classifier of {len(names)} {domain}s ({self.network}): {wrong[0]} is "
-                    f"{given.get(wrong[0], 'absent')} and should be {there.get(wrong[0], 'absent')}"
+                    f"{given.get(wrong[0], 'absent')} and should be {own.get(wrong[0], 'absent')}"
                 )
             network.load_state_dict(weights)
             networks[domain] = network.eval().requires_grad_(False).to(device(self.device))
@@ -199,7 +199,7 @@ def _asked_for(prompt: str) -> dict[str, str]:
             f"prompt {prompt[:80]!r}: not one of UnlearnCanvas's (A Dogs image in Van Gogh style.); use prompts=unlearncanvas_style"
         )
     asked = match.groupdict()
-    for domain, names in (("style", STYLES), ("object", OBJECTS)):
+    for domain, names in (("style", CANVAS_STYLES), ("object", CANVAS_OBJECTS)):
         if asked[domain] not in names:
             raise UserError(f"prompt {prompt[:80]!r}: no {domain} {asked[domain]!r}.{suggest(asked[domain], names)}")
     return asked

@@ -35,9 +35,9 @@ def read_measured(folder: Path) -> pd.DataFrame:
             raise ValueError(f"no column {', '.join(lacking)}")
         table = from_csv(table)
         # Only an empty cell is a missing number: a concept may be called NA.
-        there = [name for name in (*NUMBERS, *LATER) if name in table]
-        numbers = {name: pd.to_numeric(table[name].where(table[name] != "")).astype(float) for name in there}
-        if wrong := [name for name in there if np.isinf(numbers[name]).any()]:
+        given = [name for name in (*NUMBERS, *LATER) if name in table]
+        numbers = {name: pd.to_numeric(table[name].where(table[name] != "")).astype(float) for name in given}
+        if wrong := [name for name in given if np.isinf(numbers[name]).any()]:
             raise ValueError(f"a number without an end in {', '.join(wrong)}")
     except Damaged as error:
         raise UserError(f"{path}: cannot be read ({error.why}); {cure}") from error

@@ -13,7 +13,7 @@ from PIL import Image
 
 from erasebench.config.compose import compose
 from erasebench.errors import UserError
-from erasebench.metrics.unlearncanvas import OBJECTS, STYLES, UnlearnCanvas, pixels
+from erasebench.metrics.unlearncanvas import CANVAS_OBJECTS, CANVAS_STYLES, UnlearnCanvas, pixels
 from erasebench.tables.measure import measure
 
 timm = pytest.importorskip("timm")
@@ -26,7 +26,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     from safetensors.torch import save_file
 
     folder, paths = tmp_path_factory.mktemp("classifiers"), {}
-    for domain, names in (("style", STYLES), ("object", OBJECTS)):
+    for domain, names in (("style", CANVAS_STYLES), ("object", CANVAS_OBJECTS)):
         torch.manual_seed(len(names))
         paths[domain] = str(folder / f"{domain}.safetensors")
         save_file(timm.create_model(SMALL, pretrained=False, num_classes=len(names)).state_dict(), paths[domain])
@@ -39,7 +39,7 @@ def test_answers_are_those_of_the_networks(files: dict[str, str]) -> None:
     images = pictures(3)
     rows = plan_rows(["Van Gogh"] * 3, kind="artist", prompts=["A Dogs image in Van Gogh style."] * 3)
     found = UnlearnCanvas(**files, network=SMALL, device="cpu").score(images, rows)
-    for domain, names in (("style", STYLES), ("object", OBJECTS)):
+    for domain, names in (("style", CANVAS_STYLES), ("object", CANVAS_OBJECTS)):
         network = timm.create_model(SMALL, pretrained=False, num_classes=len(names)).eval()
         network.load_state_dict(load_file(files[domain]))
         with torch.inference_mode():
@@ -146,7 +146,7 @@ def test_a_wrong_file_prompt_or_report_is_refused(files: dict[str, str]) -> None
 def test_the_names_of_the_config_are_the_classifiers() -> None:
     for side in ("style", "object"):
         fill = compose([f"prompts=unlearncanvas_{side}"]).prompts.fill
-        assert (tuple(fill.style), tuple(fill.object)) == (STYLES, OBJECTS)
+        assert (tuple(fill.style), tuple(fill.object)) == (CANVAS_STYLES, CANVAS_OBJECTS)
         concepts = compose([f"task=unlearncanvas_{side}"]).task.concepts
-        assert tuple(concepts) == (STYLES if side == "style" else OBJECTS)
-    assert len(STYLES) == 51 and len(OBJECTS) == 20
+        assert tuple(concepts) == (CANVAS_STYLES if side == "style" else CANVAS_OBJECTS)
+    assert len(CANVAS_STYLES) == 51 and len(CANVAS_OBJECTS) == 20
