@@ -32,10 +32,10 @@ def page(name: str) -> str:
         ("prompts", "prompt sets"), ("metrics", "metrics (conf/metric)"), ("counting", "counting rules"),
         ("lacks", "not built here: such numbers are published ones or 'not run'"),
     ):  # fmt: skip
-        if entries := getattr(protocol, key):
-            lines += [f"  {title}{_cited(protocol, key)}", *entries(entries)]
+        if chosen := getattr(protocol, key):
+            lines += [f"  {title}{_cited(protocol, key)}", *entries(chosen)]
     for key, title in (("differs", "what a run here does otherwise"), ("unsure", "unsure")):
-        if entries := getattr(protocol, key):
+        if chosen := getattr(protocol, key):
             lines += ["", title, *entries(entries, 2)]
     if protocol.defects:
         lines += ["", "known defects of the release (off here)"]
