@@ -10,7 +10,7 @@ import yaml
 from hydra.utils import get_class
 
 from erasebench.commands import verb_parser
-from erasebench.config.choices import _text, first_comment, groups
+from erasebench.config.choices import first_comment, groups, option_text
 from erasebench.errors import UserError, suggest
 
 TOPICS = {
@@ -131,15 +131,19 @@ def support(methods: list[str]) -> str:
 
 def eraser_classes(option: str) -> list[Any]:
     """The classes of an option of ``method``: its own, and those of the options that it is made of."""
-    return [get_class(target) for target in dict.fromkeys(_targets(option))]
+    nodes = [yaml.safe_load(option_text("method", name)) for name in chosen_options(option)]
+    return [get_class(target) for target in dict.fromkeys(node["_target_"] for node in nodes if "_target_" in node)]
 
 
-def _targets(option: str) -> Iterator[str]:
-    node = yaml.safe_load(_text("method", option))
-    if "_target_" in node:
-        yield node["_target_"]
-    for entry in node.get("defaults", ()):
-        # An entry is "uce", "uce@place" or {"/method@place": "uce"}; settings that go by the model's name are no eraser.
+def chosen_options(option: str) -> list[str]:
+    """An option of ``method``, and those that it is made of."""
+    return list(dict.fromkeys(_chosen(option)))
+
+
+def _chosen(option: str) -> Iterator[str]:
+    yield option
+    for entry in yaml.safe_load(option_text("method", option)).get("defaults", ()):
+        # An entry is "uce", "uce@place" or {"/method@place": "uce"}.
         chosen = next(iter(entry.values())) if isinstance(entry, dict) else entry.split("@")[0]
-        if chosen not in ("_self_", "${model}"):
-            yield from _targets(chosen)
+        if chosen != "_self_" and "$" not in chosen:  # what depends on other choices (${model}) is settings alone
+            yield from _chosen(chosen)

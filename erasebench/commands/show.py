@@ -24,6 +24,7 @@ examples:
   erasebench show 3fa9c1                            an image, edit or attack by the first digits of its key
   erasebench show RUN                               what a run is, what it wrote, and its command
   erasebench show protocol cure                     every choice of a paper, with where it was read
+  erasebench show method mace                       what an eraser does, where its release differs, its options
   erasebench show experiment rece_nudity            a table of a paper: each choice as released, ours, its source
 """
 
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "what",
         nargs="+",
-        help="a PNG file, the key of an image, edit or attack (or its first digits), the name of a run, or: protocol NAME, experiment NAME",
+        help="a PNG file, the key of an image, edit or attack (or its first digits), the name of a run, or: method NAME, protocol NAME, experiment NAME",
     )
     add_store(parser)
     options = parser.parse_args(arguments)
@@ -49,6 +50,11 @@ def main(arguments: list[str]) -> int:
 
         print(page(options.what[1]))
         return 0
+    if options.what[0] == "method" and len(options.what) == 2:
+        from erasebench.commands.method_page import page as method_page
+
+        print(printable(method_page(options.what[1])))
+        return 0
     if options.what[0] == "experiment" and len(options.what) >= 2:
         from erasebench.commands.experiment_page import page as experiment_page
 
@@ -56,7 +62,8 @@ def main(arguments: list[str]) -> int:
         return 0
     if len(options.what) > 1:
         raise UserError(
-            f"show {' '.join(options.what)}: show one thing at a time, or: show protocol NAME, show experiment NAME"
+            f"show {' '.join(options.what)}: show one thing at a time, or: show method NAME, show protocol NAME, "
+            "show experiment NAME"
         )
     print(printable(show(Store(options.store), options.what[0])))
     return 0

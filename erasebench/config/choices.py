@@ -59,14 +59,15 @@ def _options(folder: Traversable) -> Iterator[str]:
 
 def first_comment(group: str, name: str) -> str:
     """The first comment of an option's file that is not Hydra's package line: what the option is."""
-    text = _text(group, name)
+    text = option_text(group, name)
     for line in text.splitlines():
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ").strip()
     return yaml.safe_load(text).get("_target_", "")
 
 
-def _text(group: str, name: str) -> str:
+def option_text(group: str, name: str) -> str:
+    """The file of an option."""
     return files(CONFIG_MODULE).joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")
 
 

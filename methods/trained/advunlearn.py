@@ -21,7 +21,15 @@ from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.trained.examples import encoded_texts, phrases_of
 from erasebench.methods.trained.latents import ddim, denoised, initial_noise, remaining_and_timestep
 from erasebench.methods.trained.soft_words import read_with
-from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, train, trained_values
+from erasebench.methods.trained.training import (
+    Optimization,
+    TrainedEraser,
+    below,
+    generator,
+    train,
+    trained_values,
+    wide,
+)
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
 from erasebench.prompts.names import read_captions
@@ -44,8 +52,9 @@ class AdvUnlearn(TrainedEraser):
     another step for the retained prompts after each (``iter``), which is not here. Its retained prompts name COCO's
     objects; the default here is the task's retain list.
 
-    As released, and not here: gradients of the attack add up over its steps (none is reset); a prompt's length is counted
-    in words, not tokens; the attack hands on the words before its last step.
+    Three defects of the release are followed with ``as_released`` alone: gradients of the attack add up over its steps (none
+    is reset); a phrase's length is counted in words, not tokens, so that the soft words push out the tokens behind as many
+    tokens as it has words, where here they push out the end; the attack hands on the words before its last step.
 
     Attributes:
         eta: how far beyond the unconditional prediction to go, 0 or more.
@@ -59,6 +68,7 @@ class AdvUnlearn(TrainedEraser):
         retain_template: a sentence with ``{}`` for the task's own list.
         retain_weight, retain_batch: of the retained prompts, a step.
         phrases: train on all phrases of a concept, not its name alone.
+        as_released: with the three defects of the release.
 
     Raises:
         UserError: an option out of range, or a file that cannot be read.
@@ -86,6 +96,7 @@ class AdvUnlearn(TrainedEraser):
     retain_weight: float = 0.3
     retain_batch: int = 5
     phrases: bool = True
+    as_released: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -132,9 +143,9 @@ class AdvUnlearn(TrainedEraser):
         phrases, retain = phrases_of(task, self.phrases), self.retained(task)
         before = encoded_texts(pipe, ["", *phrases, *retain])
         unet = self.student(denoiser(pipe))
-        encoder = Encoder(pipe)
+        encoder = Encoder(pipe, self.as_released)
         scheduler = ddim(pipe.scheduler.config, self.steps)
-        words = torch.zeros(1, self.prefix, encoder.width, device=work.device)
+        words = torch.zeros(1, self.prefix, encoder.width, device=work.device, dtype=encoder.vocabulary.dtype)
         vocabulary = encoder.vocabulary
 
         def drawn(texts: Tensor, numbers: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -153,15 +164,19 @@ class AdvUnlearn(TrainedEraser):
                 if self.attack_start == "random" or not words.any():
                     words.copy_(vocabulary[torch.randint(0, len(vocabulary), (1, self.prefix), generator=numbers)])
                 soft = Parameter(words.clone())
+                soft.grad = torch.zeros_like(soft)
                 adam = torch.optim.Adam([soft], lr=self.attack_lr)
                 for _ in range(self.attack_steps):
                     z, timestep = drawn(c, numbers)
                     with torch.no_grad():
                         concept = unet(z, timestep, c).sample
                     attack = mse_loss(unet(z, timestep, encoder([phrase], soft)).sample, concept)
-                    (soft.grad,) = torch.autograd.grad(attack, [soft])
+                    (gradient,) = torch.autograd.grad(attack, [soft])
+                    soft.grad = soft.grad + gradient if self.as_released else gradient
+                    words.copy_(soft.detach())  # before the step, as released
                     adam.step()
-                words.copy_(soft.detach())
+                if not self.as_released:
+                    words.copy_(soft.detach())
                 prefix = words.clone()
             z, timestep = drawn(c, numbers)
             with torch.no_grad():
@@ -188,7 +203,11 @@ def layers_of(encoder: Module) -> dict[str, Parameter]:
 
 
 class Encoder:
-    """A copy of a pipeline's text encoder, in float32, and what of it is trained: all but its embeddings.
+    """A copy of a pipeline's text encoder, in float32 at least, and what of it is trained: all but its embeddings.
+
+    Args:
+        pipe: the pipeline.
+        by_words: what soft words push out begins behind as many tokens as a text has words, as released.
 
     Attributes:
         parameters: what is trained, by its name in the text encoder.
@@ -196,9 +215,9 @@ class Encoder:
         width: d.
     """
 
-    def __init__(self, pipe: Pipeline) -> None:
-        self._tokenizer = pipe.tokenizer
-        self._network: Any = copy.deepcopy(pipe.text_encoder).float().requires_grad_(False)
+    def __init__(self, pipe: Pipeline, by_words: bool = False) -> None:
+        self._tokenizer, self._by_words = pipe.tokenizer, by_words
+        self._network: Any = copy.deepcopy(pipe.text_encoder).to(wide(pipe.text_encoder)).requires_grad_(False)
         self.parameters = layers_of(self._network)
         self.vocabulary: Tensor = self._network.get_input_embeddings().weight
         self.width = self.vocabulary.shape[1]
@@ -208,7 +227,8 @@ class Encoder:
 
         Args:
             texts: cut at the tokenizer's length.
-            prefix: [1, k, d], soft words in the places behind BOS; what they push out at the end falls away.
+            prefix: [1, k, d], soft words in the places behind BOS; k tokens fall away for them, the last ones or, by words,
+                those behind the first.
         """
         ids = self._tokenizer(
             list(texts),
@@ -220,5 +240,9 @@ class Encoder:
         if prefix is None:
             return self._network(ids)[0]
         count = prefix.shape[1]
-        ids = torch.cat([ids[:, :1], ids[:, 1:2].expand(-1, count), ids[:, 1:-count]], dim=1)
+        own = []
+        for text, row in zip(texts, ids[:, 1:], strict=True):
+            stays = len(text.split()) if self._by_words else len(row) - count
+            own.append(torch.cat([row[:stays], row[stays + count :]]))
+        ids = torch.cat([ids[:, :1], ids[:, 1:2].expand(-1, count), torch.stack(own)], dim=1)
         return read_with(self._network, ids, prefix, start=1)

@@ -12,9 +12,10 @@ from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Work
 from erasebench.methods.closed_form.mace import span
 from erasebench.methods.trained.latents import encoded
+from erasebench.methods.trained.training import wide
 from erasebench.models.encode import encode_prompts
 from erasebench.models.pipeline import Pipeline
-from erasebench.models.targets import text_inputs
+from erasebench.models.targets import denoiser, text_inputs
 
 TEMPLATES = {"artist": "a photo in the style of {}"}
 """By kind, around the concept, as Forget-Me-Not and MACE have it."""
@@ -31,8 +32,9 @@ def phrases_of(task: ErasureTask, all_phrases: bool) -> list[str]:
 
 
 def encoded_texts(pipe: Pipeline, texts: Sequence[str]) -> dict[str, Tensor]:
-    """Each text as the network reads it: [1, positions, d] float32, without gradients."""
-    return {text: row[None] for text, row in zip(texts, encode_prompts(pipe, texts)[0].float(), strict=True)}
+    """Each text as the network reads it: [1, positions, d] in the type it is trained in, without gradients."""
+    rows = encode_prompts(pipe, texts)[0].to(wide(denoiser(pipe)))
+    return {text: row[None] for text, row in zip(texts, rows, strict=True)}
 
 
 def example_latents(

@@ -166,7 +166,8 @@ class ForgetMeNot(TrainedEraser):
         Returns:
             The sentence with the words that were learnt, as the network reads it, and notes of the training.
         """
-        words = Parameter(place.start(encoder, generator(work, self.inversion)))
+        own = replace(self, iterations=self.inversion, lr=self.inversion_lr)
+        words = Parameter(place.start(encoder, generator(work, own.draws)))
 
         def loss_of(step: int) -> Tensor:
             numbers = generator(work, step)
@@ -174,7 +175,6 @@ class ForgetMeNot(TrainedEraser):
             z, timesteps, noise = noised(scheduler, latents[image : image + 1], numbers)
             return mse_loss(network(z, timesteps, place.read(encoder, words)).sample, noise)
 
-        own = replace(self, iterations=self.inversion, lr=self.inversion_lr)
         notes = train(own, work, {"words": words}, loss_of, Optimization(torch.optim.AdamW, {"weight_decay": 0.0}))
         with torch.no_grad():
             return place.read(encoder, words.detach()), notes

@@ -23,10 +23,10 @@ def ddim(config: Mapping[str, Any], steps: int) -> Any:
 
 
 def initial_noise(unet: Any, batch: int, numbers: torch.Generator) -> Tensor:
-    """Noise [batch, channels, height, width] in the network's own size, drawn on the CPU."""
+    """Noise [batch, channels, height, width] in the network's own size and type, drawn on the CPU in float32."""
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    return torch.randn((batch, unet.config.in_channels, height, width), generator=numbers).to(unet.device)
+    return torch.randn((batch, unet.config.in_channels, height, width), generator=numbers).to(unet.device, unet.dtype)
 
 
 def remaining_and_timestep(scheduler: Any, numbers: torch.Generator) -> tuple[int, Tensor]:

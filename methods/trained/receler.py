@@ -44,7 +44,8 @@ class Receler(TrainedEraser):
     last of the ``attack_steps`` evaluations, before the words move on.
 
     Ours: where no map is of a quarter of the side, those nearest to it; a step draws one of the concepts' phrases, where
-    the release has one word a concept. (It trains 500 steps however many words there are; raise ``iterations`` with them.)
+    the release has one word a concept. The release divides a list of concepts only where it is told at what sign, and else
+    takes all of it for one concept, "church, tench": so ``as_released`` does with the phrases of a task. (It trains 500 steps however many words there are; raise ``iterations`` with them.)
 
     Attributes:
         inner: width of an eraser.
@@ -57,6 +58,7 @@ class Receler(TrainedEraser):
         localised: weight of adding nothing outside the concept; 0 leaves it out.
         threshold: of the mask, between 0 and 1.
         phrases: train on all phrases of a concept, not its name alone.
+        as_released: all phrases are one text, with commas between them.
 
     Raises:
         UserError: an option out of range.
@@ -78,6 +80,7 @@ class Receler(TrainedEraser):
     localised: float = 0.1
     threshold: float = 0.1
     phrases: bool = True
+    as_released: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,7 +109,9 @@ class Receler(TrainedEraser):
         Raises:
             UserError: there is no room for the soft words behind them.
         """
-        columns = {phrase: token_columns(pipe, "{}", phrase, pooled=False) for phrase in phrases_of(task, self.phrases)}
+        phrases = phrases_of(task, self.phrases)
+        shown = [", ".join(phrases)] if self.as_released else phrases
+        columns = {phrase: token_columns(pipe, "{}", phrase, pooled=False) for phrase in shown}
         for phrase, own in columns.items():
             if len(own) + self.words >= pipe.tokenizer.model_max_length:
                 raise UserError(f"receler: behind {phrase!r} there is no room for {self.words} soft words; lower words")
@@ -117,8 +122,8 @@ class Receler(TrainedEraser):
         assert work is not None
         columns = self.columns(pipe, task)
         phrases = list(columns)
-        empty, *contexts = encode_prompts(pipe, ["", *phrases])[0].float()[:, None]
         network = self.student(denoiser(pipe))
+        empty, *contexts = encode_prompts(pipe, ["", *phrases])[0].to(network.dtype)[:, None]
         scheduler = ddim(pipe.scheduler.config, self.steps)
         numbers = generator(work, self.draws)
         parameters = new_erasers(network, self.inner, numbers)
@@ -198,11 +203,11 @@ def new_erasers(network: Module, inner: int, numbers: torch.Generator) -> dict[s
     """Erasers that add nothing yet: ``down`` as a Linear starts, ``up`` zeros. By the layer's name and the part's."""
     made = {}
     for name, layer in cross_attention(network).items():
-        width, device = layer.to_out[0].out_features, layer.to_out[0].weight.device
+        width, like = layer.to_out[0].out_features, layer.to_out[0].weight
         for part, shape in (("down.weight", (inner, width)), ("down.bias", (inner,))):
-            made[f"{name}.{part}"] = ((2 * torch.rand(shape, generator=numbers) - 1) / width**0.5).to(device)
+            made[f"{name}.{part}"] = ((2 * torch.rand(shape, generator=numbers) - 1) / width**0.5).to(like)
         made |= {f"{name}.up.weight": torch.zeros(width, inner), f"{name}.up.bias": torch.zeros(width)}
-    return {name: Parameter(tensor.to(device)) for name, tensor in made.items()}
+    return {name: Parameter(tensor.to(like)) for name, tensor in made.items()}
 
 
 def masks_of(maps: Mapping[str, Tensor], columns: Tensor, size: Sequence[int], threshold: float) -> dict[str, Tensor]:

@@ -39,7 +39,17 @@ OPTIMIZERS: dict[str, Callable[[Tensor], int]] = {
 }
 """How many numbers an optimizer keeps for a weight."""
 
-LATER = {"accumulate": 1, "optimizer": "adam"}
+LATER = {
+    "accumulate": 1,
+    "optimizer": "adam",
+    "as_released": False,
+    "inversion": 0,
+    "inversion_lr": 1e-3,
+    "inversion_words": 4,
+    "segment": None,
+    "segment_revision": None,
+    "segment_threshold": 0.5,
+}
 """Options that came after edits had been stored: at these values they do what was done before them."""
 
 
@@ -108,8 +118,8 @@ class TrainedEraser(Eraser):
         return self.iterations * self.accumulate
 
     def student(self, network: Module) -> Any:
-        """A float32 copy of a network, of which nothing is trained yet."""
-        student: Any = copy.deepcopy(network).float().requires_grad_(False)
+        """A float32 copy of a network (float64 of one in float64), of which nothing is trained yet."""
+        student: Any = copy.deepcopy(network).to(wide(network)).requires_grad_(False)
         if self.save_memory:
             student.enable_gradient_checkpointing()
             student.train()  # diffusers recomputes only then; its UNets drop nothing out
@@ -146,6 +156,11 @@ class TrainedEraser(Eraser):
         return torch.autocast(torch.device(device).type, torch.bfloat16)
 
 
+def wide(network: Any) -> torch.dtype:
+    """The type in which a network is trained: float32 at least."""
+    return torch.promote_types(next(network.parameters()).dtype, torch.float32)
+
+
 @dataclass(frozen=True)
 class Optimization:
     """How a method steps.
@@ -155,12 +170,14 @@ class Optimization:
         options: its arguments besides the rate, e.g. ``{"weight_decay": 0.01}``.
         clip: the gradient's norm is cut to it; ``None`` is not.
         rate: factor of the rate at a step, of 0 to ``iterations - 1``.
+        adds_up: the gradient is never set to zero, so that a step takes the sum of all so far (a defect of a release).
     """
 
     adam: type[torch.optim.Adam] = torch.optim.Adam
     options: Mapping[str, Any] = field(default_factory=dict)
     clip: float | None = None
     rate: Callable[[int], float] = lambda step: 1.0
+    adds_up: bool = False
 
     def over(self, parameters: Iterable[Parameter], eraser: TrainedEraser) -> torch.optim.Optimizer:
         """The optimizer that the eraser asks for; Adafactor takes the weight decay, and knows no other option of Adam's."""
@@ -205,13 +222,18 @@ def train(
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     optimizer = optimization.over(parameters.values(), eraser)
-    checkpoints = Checkpoints(work.folder, parameters, optimizer, eraser.iterations, kept or {})
+    kept = dict(kept or {})
+    if optimization.adds_up:
+        for name, parameter in parameters.items():
+            parameter.grad = kept[f"gradient.{name}"] = torch.zeros_like(parameter)
+    checkpoints = Checkpoints(work.folder, parameters, optimizer, eraser.iterations, kept)
     losses = checkpoints.resume()
     began = time.perf_counter() - checkpoints.seconds_before
     for step in range(len(losses), eraser.iterations):
         for group in optimizer.param_groups:
             group["lr"] = eraser.lr * optimization.rate(step)
-        optimizer.zero_grad()
+        if not optimization.adds_up:
+            optimizer.zero_grad()
         loss = 0.0
         for draw in range(step * eraser.accumulate, (step + 1) * eraser.accumulate):
             with eraser.autocast(work.device):

@@ -42,14 +42,16 @@ class TrceFull(TrainedEraser):
     over p in (n, u), with eps_1 the network that stage 1 left, and four latents k of unconditional trajectories.
 
     Ours: a trajectory of its own for each step, where the release made five a phrase and goes over them three times
-    (20 phrases of sexual content: 300 steps). Two defects of the release are not followed: its gradients are never
-    set to zero, and its latents are one step behind their timestep.
+    (20 phrases of sexual content: 300 steps). Two defects of the release are followed with ``as_released`` alone: its
+    gradients are never set to zero, so that every step takes the sum of all so far; and its latents have been denoised by
+    one step more than their timestep says (i + 1 of them).
 
     Attributes:
         stage1: the closed-form edit that comes first.
         early: the trajectory's first steps, among which i is drawn.
         contrast, beta, margin, keep: of the loss.
         steps: of the trajectories.
+        as_released: with the two defects of the release.
 
     Raises:
         UserError: an option out of range.
@@ -69,6 +71,7 @@ class TrceFull(TrainedEraser):
     margin: float = 0.01
     keep: float = 100.0
     steps: int = 50
+    as_released: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,7 +134,8 @@ class TrceFull(TrainedEraser):
             erased, safe = pairs[below(0, len(pairs), numbers)]
             taken = below(0, self.early + 1, numbers)
             noise = initial_noise(student, 1 + KEPT_LATENTS, numbers)
-            z, kept = trajectory(rows[erased], noise[:1], taken), trajectory(rows[""], noise[1:], taken)
+            done = taken + 1 if self.as_released else taken
+            z, kept = trajectory(rows[erased], noise[:1], done), trajectory(rows[""], noise[1:], done)
             timestep = scheduler.timesteps[taken].to(z.device)
             with torch.no_grad():
                 u, s, n = (
@@ -143,7 +147,8 @@ class TrceFull(TrainedEraser):
                 self.keeping(student, refined, kept, timestep, empty)
             )
 
-        notes = train(self, work, parameters, loss_of, Optimization(torch.optim.AdamW, {"weight_decay": 0.01}))
+        optimization = Optimization(torch.optim.AdamW, {"weight_decay": 0.01}, adds_up=self.as_released)
+        notes = train(self, work, parameters, loss_of, optimization)
         return Edit(
             {**first.changes, **trained_values("unet", parameters)},
             {"method": self.name, "pairs": [list(pair) for pair in pairs], "stage1": first.info, **notes},

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from table_helpers import make_plan, make_scores, make_store
 
-from erasebench.commands.show import show
+from erasebench.commands.list import eraser_classes
+from erasebench.commands.show import main, show
+from erasebench.config.choices import groups, option_text
 from erasebench.edits.attack import Found
 from erasebench.edits.eraser import Change, Edit
 from erasebench.errors import UserError
@@ -164,3 +168,37 @@ def test_the_page_of_an_experiment_has_every_choice_as_released_ours_and_where_i
     assert "the list of 1734 artists; ours: lists.artists, not given: Ouxiang-Li/SPEED@6d3df0c:data/style.csv" in text
     with pytest.raises(UserError, match="no such experiment. Did you mean 'rece_nudity'"):
         command.main(["experiment", "rece_nudty"])
+
+
+@pytest.mark.parametrize("name", groups()["method"])
+def test_the_page_of_a_method_says_what_it_is_and_every_option(name: str, capsys) -> None:
+    assert main(["method", name]) == 0
+    text = capsys.readouterr().out
+    for kind in eraser_classes(name):
+        assert kind.name in text and kind.describe in text
+        assert all(why.split()[0] in text for why in kind.unsupported.values())
+    assert "``" not in text and ":class:" not in text and f"run method={name}" in text
+    node = yaml.safe_load(option_text("method", name))
+    for option in node:
+        if option not in ("_target_", "defaults"):
+            assert re.search(rf"^  {option}:", text, re.MULTILINE), option
+    assert "_target_" not in text and "defaults" not in text.partition("options of")[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("trce_full", ["never set to zero", "one step more than their timestep"]),
+        ("advunlearn", ["add up", "counted in words", "before its last step"]),
+        ("receler", ["all of it for one concept"]),
+    ],
+)
+def test_the_defects_of_a_release_are_explained_and_off(name: str, words: list[str], capsys) -> None:
+    main(["method", name])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(word in text for word in words) and "as_released: false #" in text
+
+
+def test_no_method_of_a_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="show method mase: no such method. Did you mean 'mace'"):
+        main(["method", "mase"])

@@ -66,6 +66,31 @@ def test_steps_are_those_of_the_optimizer(work, adam):
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("kill_after", [0, 7])
+def test_gradients_that_add_up_are_those_of_all_steps_so_far(work, kill_after):
+    def loss_of(x, step):
+        return (x * (1 + step % 3)).square().sum()
+
+    theirs = parameter(1.0, -2.0)
+    optimizer = torch.optim.Adam([theirs], lr=0.1)
+    for step in range(20):
+        loss_of(theirs, step).backward()  # and never zero_grad
+        optimizer.step()
+
+    def stop(done: int, of: int) -> None:
+        if done == kill_after:
+            raise KeyboardInterrupt
+
+    ours = parameter(1.0, -2.0)
+    optimization = Optimization(adds_up=True)
+    if kill_after:
+        with pytest.raises(KeyboardInterrupt):
+            train(Line(), replace(work, advance=stop), {"x": ours}, lambda step: loss_of(ours, step), optimization)
+        ours = parameter(5.0, 5.0)
+    train(Line(), work, {"x": ours}, lambda step: loss_of(ours, step), optimization)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
 def test_what_is_kept_goes_into_checkpoints_and_comes_back(work, monkeypatch):
     clock = iter(range(1000))  # looked at once when a training begins, and once a step
     monkeypatch.setattr("erasebench.methods.trained.training.time.perf_counter", lambda: float(next(clock)))

@@ -12,6 +12,7 @@ from erasebench.concepts import Concept, ErasureTask
 from erasebench.edits.work import Work
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.trce import Trce
+from erasebench.methods.trained import trce
 from erasebench.methods.trained.parameters import group
 from erasebench.methods.trained.trce import TrceFull
 
@@ -104,6 +105,31 @@ def test_stopped_and_taken_up_again_it_ends_in_the_same_bits(tiny_random_pipe, w
     again = SHORT.edit(tiny_random_pipe, TASK, work=work)
     for name in group(tiny_random_pipe.unet, "self+queries"):
         assert torch.equal(again.changes[f"unet.{name}"].value, whole.changes[f"unet.{name}"].value)
+
+
+def test_as_released_latents_are_a_step_ahead_of_their_timestep_and_gradients_add_up(
+    tiny_random_pipe, work, monkeypatch
+):
+    asked, adds_up = {False: [], True: []}, {}
+    taken = trce.denoised
+
+    def spy(unet, scheduler, noise, text, empty, guidance, remaining):
+        asked[released].append(remaining)
+        return taken(unet, scheduler, noise, text, empty, guidance, remaining)
+
+    whole = trce.train
+
+    def look(eraser, work, parameters, loss_of, optimization):
+        adds_up[released] = optimization.adds_up
+        return whole(eraser, work, parameters, loss_of, optimization)
+
+    monkeypatch.setattr(trce, "denoised", spy)
+    monkeypatch.setattr(trce, "train", look)
+    for released in (False, True):
+        eraser = replace(SHORT, as_released=released)
+        eraser.edit(tiny_random_pipe, TASK, work=replace(work, folder=work.folder / str(released)))
+    assert asked[True] == [remaining - 1 for remaining in asked[False]] and min(asked[True]) >= 1
+    assert adds_up == {False: False, True: True}
 
 
 def test_what_stage_1_reads_is_in_the_key(tmp_path):
