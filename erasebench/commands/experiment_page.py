@@ -11,7 +11,7 @@ from erasebench.config.choices import groups
 from erasebench.config.compose import compose
 from erasebench.config.protocol import OBEYED, Protocol
 from erasebench.config.values import plain_values
-from erasebench.edits.released import LIST, Choice, deviations, known_lists, release_of, setting_in
+from erasebench.edits.released import LIST, Choice, deviations, known_lists, ours_of, release_of, setting_in
 from erasebench.errors import UserError, suggest
 
 NAMED = 10
@@ -81,7 +81,7 @@ def _line(choice: Choice, node: Mapping[str, Any]) -> str:
     if choice.what == "note":
         return str(choice.value)
     if choice.what != "setting":
-        return f"{choice.value}; ours: {choice.ours}"
+        return f"{choice.value}; ours: {ours_of(choice, node)}"
     ours = setting_in(node, choice.option)
     if str(choice.value).startswith(LIST):
         known = known_lists()[choice.value.removeprefix(LIST).removesuffix("}")]

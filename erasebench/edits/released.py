@@ -129,10 +129,16 @@ def deviations(node: Mapping[str, Any]) -> dict[str, Any] | None:
     found: dict[str, Any] = {}
     for choice in choices:
         if choice.what in ("differs", "unknown"):
-            found[choice.option] = choice.ours
+            found[choice.option] = ours_of(choice, node)
         elif choice.what == "setting" and not same(choice.value, setting_in(node, choice.option)):
             found[choice.option] = setting_in(node, choice.option)
     return found
+
+
+def ours_of(choice: Choice, node: Mapping[str, Any]) -> Any:
+    """What a node has in a choice that is no setting of the release: its own value where it has one, else the words."""
+    value = setting_in(node, choice.option) if choice.what == "unknown" else None
+    return choice.ours if value is None else value
 
 
 def same(released: Any, ours: Any) -> bool:
@@ -183,7 +189,7 @@ def check_lists(node: Mapping[str, Any], place: str) -> None:
             known = known_lists()[choice.value.removeprefix(LIST).removesuffix("}")]
             raise UserError(
                 f"{place}.{choice.option}: needs {known.says}, which is not part of erasebench: {known.file}; give its "
-                f"path with lists.{known.name}=FILE, or {place}.{choice.option}=task for the task's own list"
+                f"path with lists.{known.name}=FILE. Another file of that kind is taken, too, and named in the row"
             )
 
 

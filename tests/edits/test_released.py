@@ -165,6 +165,18 @@ def test_what_no_source_tells_is_our_choice_and_has_rows_of_other_choices() -> N
     texts = [label(node, "cure").text for node in rows.values()]
     assert texts == ["cure our choice", "cure our choice token_rule=mean", "cure our choice retain=task"]
     assert all({"token_rule", "retain"} <= set(deviations(node)) for node in rows.values())
+    assert [deviations(node)["retain"] for node in rows.values()] == ["none", "none", "task"]
+    assert "measuring" in deviations(rows["cure__released"])["token_rule"], "a rule by kind, in words"
+    assert deviations(rows["cure__tokens"])["token_rule"] == "mean"
+
+
+@pytest.mark.parametrize("name", groups()["experiment"])
+def test_where_a_setting_is_unknown_other_choices_are_rows_beside_it(name: str) -> None:
+    rows = list(method(f"experiment={name}").values())
+    for row in rows:
+        if any(choice.what == "unknown" for choice in releases()[row["released"]]):
+            others = [other for other in rows if other["released"] == row["released"] and other != row]
+            assert others, f"{name}: {row['released']} has a choice of ours, and no row of another one"
 
 
 def test_a_list_counts_by_its_names(tmp_path: Path, monkeypatch) -> None:
