@@ -14,16 +14,22 @@ from rich.console import Console
 
 from erasebench.commands.run import overrides_in
 from erasebench.config.choices import groups
-from erasebench.config.compose import at_scale, compose
+from erasebench.config.compose import TINY, at_scale, compose
 from erasebench.errors import UserError
 from erasebench.images.generate import device_name
 from erasebench.models.load import load_model
 from erasebench.recipe import Recipe
 from erasebench.run import run
 from erasebench.runs.estimate import Cost, estimate, images_without_a_model
+from erasebench.runs.folder import metrics_of, read_plan
 from erasebench.runs.plan import make_plan, prepare
 from erasebench.runs.tasks import task_groups
 from erasebench.store import Store
+from erasebench.tables import published_match
+from erasebench.tables.measure import measure_asked
+from erasebench.tables.published import beside
+from erasebench.tables.published_data import load_published
+from erasebench.tables.published_match import Ran
 from erasebench.tables.tabulate import tabulate
 
 NAMES = groups()["experiment"]
@@ -153,6 +159,41 @@ def test_several_settings_of_one_eraser_are_rows_of_one_table(tmp_path: Path) ->
 )
 def test_a_tiny_experiment_measures_what_the_full_one_does(name: str, metrics: list[str]) -> None:
     assert list(config_of(f"experiment={name}", "scale=tiny").metric) == metrics
+
+
+def test_the_whole_way_to_a_difference_is_walked_at_a_tiny_scale(tmp_path: Path, monkeypatch) -> None:
+    smaller = (*TINY[""], "protocol.steps=2", "prompts.per_erased=1", "prompts.general=1")
+    monkeypatch.setitem(TINY, "", smaller)
+    published_match._asked.cache_clear()
+    files = {
+        "published_tables.csv": "id,paper,arxiv,table,source\nx-1,CURE,,Table 4,made up for a test\n",
+        "published_metrics.csv": (
+            "paper,metric,task,ours,version,role,scale,protocol,why\n"
+            "CURE,acc,,judge,,,100,embedded,\nCURE,other,,judge,,retain,1,cure,\n"
+        ),
+        "published_methods.csv": "method,paper,ours\nUCE,,uce\nSD,,none\n",
+        "published.csv": (
+            "table_id,task,model,method,metric,direction,split,erased,asked,value,obtained,doubt,copy_of\n"
+            "x-1,objects,embedded,UCE,acc,down,church,church,church,12,authors,,\n"
+            "x-1,objects,embedded,SD,acc,up,tench,,tench,50,quoted,,\n"
+            "x-1,objects,embedded,UCE,other,up,others,church,,0.5,authors,,\n"
+        ),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    few = ("scale=tiny", "method=[released/uce]", f"store.dir={tmp_path}/r", "device=cpu")
+    done = run(compose(["experiment=cure_objects", *few]), quiet())
+    ran, store = Ran.from_folder(done.folder), Store(tmp_path / "r")
+    metrics, not_run = metrics_of(done.folder)
+    scores = {metric.records_id: store.scores(metric.records_id, metric.inputs) for metric in metrics}
+    asked = measure_asked(read_plan(done.folder), scores, metrics, not_run)
+    church, tench, others = beside(done.measured, ran, asked, load_published(tmp_path))[:3].to_dict("records")
+    erased = done.measured[(done.measured.role == "erase") & done.measured.eraser.str.startswith("uce")].value.iloc[0]
+    assert church["difference"] == pytest.approx(100 * erased - 12) and church["note"] == ""
+    assert church["n"] == 1 and church["method"] == "UCE"
+    assert tench["difference"] == pytest.approx(tench["measured"] - 50) and tench["note"] == ""
+    assert others["measured"] >= 0 and pd.isna(others["difference"]) and others["note"] == "protocol embedded, not cure"
+    published_match._asked.cache_clear()
 
 
 def test_experiments_that_share_their_images_share_no_table(tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ NOT_COMPARED = {
 }
 """What may differ, by part of the config."""
 
+MADE_HERE = ("builtin", "templates")
+"""Sources of prompts that are no file."""
+
 OWN_NAMES = {"esd_x": "esd", "sld_medium": "sld", "safree": "safree_released"}
 """What an eraser at its defaults is called here, where its release has another name."""
 
@@ -129,7 +132,7 @@ def run_mismatches(ran: Ran) -> tuple[list[str], list[str]]:
 def _prompts_mismatches(ran: Ran, asked: DictConfig, experiment: str) -> tuple[list[str], list[str]]:
     if changed := _changed("prompts", asked.prompts, ran.config["prompts"]):
         return ["other prompts than the experiment's (" + changed[0].partition(": ")[2] + ")"], []
-    if asked.prompts.get("source") == "builtin":  # which rows these are, the settings say
+    if asked.prompts.get("source") in MADE_HERE:  # which rows these are, the settings say
         return [], []
     content, rows = ran.prompts.get("content", ""), (ran.prompts.get("counts") or {}).get("rows")
     known = known_prompts()
