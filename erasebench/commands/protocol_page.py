@@ -36,7 +36,7 @@ def page(name: str) -> str:
             lines += [f"  {title}{_cited(protocol, key)}", *entries(chosen)]
     for key, title in (("differs", "what a run here does otherwise"), ("unsure", "unsure")):
         if chosen := getattr(protocol, key):
-            lines += ["", title, *entries(entries, 2)]
+            lines += ["", title, *entries(chosen, 2)]
     if protocol.defects:
         lines += ["", "known defects of the release (off here)"]
         for defect, about in protocol.defects.items():
