@@ -1,0 +1,142 @@
+"""Sentences that say who is better: none stands in README or results/ that the project's own tests do not support."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from erasebench.config.choices import groups
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "results/README.md")
+
+COMPARES = re.compile(
+    r"\b(best|better|worst|worse|most|least|more than|less than|fewer|fewest|highest|lowest|wins?|beats?|outperforms?|harms?"
+    r"|stronger|strongest|weaker|weakest|superior|leads?)\b",
+    re.IGNORECASE,
+)
+"""Words by which a sentence puts one eraser before another."""
+
+Tables = dict[str, pd.DataFrame]
+
+
+def lowest_and_told_apart(kind: str, eraser: str, others: set[str]) -> Callable[[Tables], bool]:
+    """An eraser has the least CLIP score on general prompts, and Holm's tests tell it from these and from no other."""
+
+    def holds(tables: Tables) -> bool:
+        measured, pairs = tables["measured"], tables["pairs"]
+        column = (measured.task_kind == kind) & (measured.role == "general") & (measured.task == "all")
+        values = measured[column & measured.metric.str.startswith("clip_score")].set_index("eraser").value
+        tests = pairs[(pairs.task_kind == kind) & (pairs.role == "general") & pairs.metric.str.startswith("clip_score")]
+        tests = tests[(tests.a == eraser) | (tests.b == eraser)]
+        apart = tests[tests.p_holm < 0.05]
+        return values.idxmin() == eraser and set(apart.a) | set(apart.b) == (others | {eraser} if others else set())
+
+    return holds
+
+
+SUPPORTED: dict[str, list[Callable[[Tables], bool]]] = {
+    "`rece` has the lowest values there with objects, artists and celebrities (70 to 72) and `compose` with unsafe content "
+    "(42), but these rest on 16 sentences: the tests tell `rece` from no other eraser with objects and artists, and from "
+    "`cure` and `trce` alone with celebrities;": [
+        lowest_and_told_apart("object", "rece", set()),
+        lowest_and_told_apart("artist", "rece", set()),
+        lowest_and_told_apart("celebrity", "rece", {"cure", "trce"}),
+        lowest_and_told_apart("unsafe", "compose parts=uce + cure", {"cure", "mace_cfr"}),
+    ]
+}
+"""Sentences that compare erasers, each with what must hold of results/tables/closed_form. Line ends count as blanks."""
+
+
+def erasers() -> set[str]:
+    return {name for name in groups()["method"] if "_" not in name} | {"mace_cfr"} - {"main", "none"}
+
+
+def sentences(page: str) -> list[str]:
+    """The sentences of a page's prose: no code, tables, headings or links' targets."""
+    text = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
+    lines = [line for line in text.splitlines() if not re.match(r"\s*(\||#|!\[|<!--)", line)]
+    text = re.sub(r"\]\([^)]*\)", "]", "\n".join(lines))
+    blocks = re.split(r"\n\s*\n|\n(?=- )", text)
+    return [
+        part for block in blocks for part in re.split(r"(?<=[.;:?!])\s+(?=[A-Z`*(])", " ".join(block.split())) if part
+    ]
+
+
+def comparing(page: str) -> list[str]:
+    """Sentences that name an eraser and compare."""
+    names = "|".join(sorted(map(re.escape, erasers()), key=len, reverse=True))
+    name = re.compile(rf"(?<![\w/=.-])({names})(?![\w/=-])", re.IGNORECASE)
+    return [sentence for sentence in sentences(page) if COMPARES.search(sentence) and name.search(sentence)]
+
+
+def tables_of(name: str) -> Tables:
+    folder = ROOT / "results" / "tables" / name
+    return {
+        part: pd.read_csv(folder / f"{part}.csv", keep_default_na=False, na_values=[""])
+        for part in ("measured", "pairs")
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_sentence_that_compares_erasers_is_one_that_the_tests_support(page: str) -> None:
+    unsupported = [line for line in comparing((ROOT / page).read_text(encoding="utf-8")) if line not in SUPPORTED]
+    assert not unsupported, f"{page}: say what the paired tests say, and add it to SUPPORTED: {unsupported}"
+
+
+@pytest.mark.parametrize("claim", SUPPORTED)
+def test_what_is_claimed_stands_there_and_holds(claim: str) -> None:
+    pages = " ".join(" ".join((ROOT / page).read_text(encoding="utf-8").split()) for page in PAGES)
+    assert claim in pages
+    assert all(holds(tables_of("closed_form")) for holds in SUPPORTED[claim])
+
+
+@pytest.mark.parametrize(
+    ("sentence", "compares"),
+    [
+        ("`rece` harms these most with objects.", True),
+        ("CLIP falls least with CURE, more than with UCE.", True),
+        ("SPEED is the best of all.", True),
+        ("Bold marks the best eraser.", False),
+        ("CURE leaves four in ten pictures in the artist's style.", False),
+        ("| `cure` | best |", False),
+        ("```\nerasebench run method=cure  # the best\n```", False),
+    ],
+)
+def test_what_counts_as_a_comparison(sentence: str, compares: bool) -> None:
+    assert bool(comparing(f"# Head\n\nA line before.\n{sentence}\n")) == compares
+
+
+def test_a_claim_that_the_tables_contradict_does_not_hold() -> None:
+    tables = tables_of("closed_form")
+    assert not lowest_and_told_apart("object", "cure", set())(tables)
+    assert not lowest_and_told_apart("object", "rece", {"cure"})(tables)
+
+
+@pytest.mark.parametrize(
+    ("kind", "eraser", "tenths"), [("artist", "cure", 4), ("unsafe", "cure", 2), ("unsafe", "rece", 2)]
+)
+def test_readme_says_of_the_main_job_what_its_table_says(kind: str, eraser: str, tenths: int) -> None:
+    """CURE leaves four in ten of the artists' pictures, CURE and RECE two in ten of the weapons."""
+    measured = tables_of("main")["measured"]
+    rows = measured[
+        (measured.eraser == eraser)
+        & (measured.task_kind == kind)
+        & (measured.role == "erase")
+        & (measured.task == "all")
+    ]
+    assert round(10 * rows[rows.metric.str.startswith("judge")].value.iloc[0]) == tenths
+
+
+@pytest.mark.parametrize("kind", ["object", "celebrity"])
+@pytest.mark.parametrize("eraser", ["cure", "uce", "rece"])
+def test_all_three_erase_objects_and_people_and_keep_the_others(kind: str, eraser: str) -> None:
+    measured = tables_of("main")["measured"]
+    rows = measured[(measured.eraser == eraser) & (measured.task_kind == kind) & (measured.task == "all")]
+    rows = rows[rows.metric.str.startswith("judge")].set_index("role")
+    assert rows.high["erase"] < 0.25 and rows.difference_high["erase"] < -0.7
+    assert rows.low["retain"] > 0.9
