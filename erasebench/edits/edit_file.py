@@ -24,6 +24,7 @@ from erasebench.edits.edit import Edit
 from erasebench.edits.hook import Hook, hook_class
 from erasebench.errors import Damaged, UserError
 from erasebench.files import give_name, temporary_beside, write_text
+from erasebench.models.marks import check_notes
 
 FORMATS = ("erasebench edit 1", "erasebench edit 2", "erasebench edit 3")
 """Headers of edit files; 2 added changes in token form, 3 new weights, hooks, the key and the hash."""
@@ -134,7 +135,7 @@ def read_edit(path: Path, key: str = "") -> Edit:
     try:
         changes, info = _changes(header, tensors), json.loads(header["info"])
         hooks = json.loads(header["hooks"]) if signed else []
-        _check_notes(info)
+        check_notes(info)
         return Edit(changes, info, tuple(_hook(path, entry, tensors) for entry in hooks), own or key)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(path, f"not a whole edit: {type(error).__name__}: {error}") from error
@@ -180,19 +181,3 @@ def _hook(path: Path, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     if not isinstance(entry["settings"], dict):
         raise ValueError("settings of a hook are not a mapping")
     return kind(entry["settings"], {name: tensors[stored] for name, stored in entry["tensors"].items()})
-
-
-def _check_notes(info: Any) -> None:
-    """The notes that tables, cards and messages rely on have the types that erasers give them.
-
-    Raises:
-        ValueError: naming the note.
-    """
-    if not isinstance(info, dict):
-        raise ValueError("its notes are not a mapping")
-    for name, kind in {"method": str, "version": str, "settings": dict, "task": dict, "warnings": list}.items():
-        if name in info and not isinstance(info[name], kind):
-            raise ValueError(f"its note {name} is of another type")
-    targets = info.get("task", {}).get("targets", [])
-    if not (isinstance(targets, list) and all(isinstance(target, dict) and "name" in target for target in targets)):
-        raise ValueError("its note task is of another type")

@@ -8,17 +8,64 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from erasebench import __version__
 from erasebench.errors import UserError
 from erasebench.files import write_json
 from erasebench.models.pipeline import Pipeline
+from erasebench.typed_files import check_type
 
 _EDITS, _KEYS = "_erasebench_edits", "_erasebench_keys"
 
 MARK = "erasebench.json"
 FORMAT = "erasebench mark 1"
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class ConceptNotes(_Named, total=False):
+    """A concept in the notes of an edit."""
+
+    kind: str
+    phrases: list[str]
+    anchor: str
+
+
+class TaskNotes(TypedDict, total=False):
+    """The task in the notes of an edit."""
+
+    label: str
+    kind: str
+    targets: list[ConceptNotes]
+    retain: list[str]
+
+
+class EditNotes(TypedDict, total=False):
+    """The notes of an edit that tables, reports, cards and estimates rely on; an eraser may note more."""
+
+    method: str
+    version: str
+    describe: str
+    settings: dict[str, Any]
+    task: TaskNotes
+    model: dict[str, Any]
+    seconds: float
+    peak_memory_mb: float | None
+    device: str
+    machine: str
+    share: float
+    parameters: int
+    trained_parameters: int
+    gradient_steps: int
+    images: int
+    trained: bool
+    hooks: list[dict[str, Any]]
+    rounding: float | None
+    norms: dict[str, float] | None
+    warnings: list[str]
 
 
 def read_marks(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], ...]:
@@ -51,27 +98,12 @@ def read_marks(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], ...]:
 
 
 def check_notes(info: Any) -> None:
-    """Whether notes of an edit have the shape that messages and cards count on; everything in them may be absent.
+    """Refuse notes of an edit that have not the types that tables, cards and messages count on (:class:`EditNotes`).
 
     Raises:
         ValueError: naming the note.
     """
-    if not isinstance(info, dict):
-        raise ValueError(f"notes of an edit are {str(info)[:40]!r}, not a JSON object")
-    shapes: dict[str, Any] = {
-        "method": str, "version": str, "describe": str, "settings": dict, "warnings": list, "task": dict, "model": dict,
-        "trained": bool,
-    }  # fmt: skip
-    for name, shape in shapes.items():
-        if not isinstance(info.get(name, shape()), shape):
-            raise ValueError(f"{name} of an edit is {str(info[name])[:40]!r}, not a {shape.__name__}")
-    task = info.get("task", {})
-    targets, retain = task.get("targets", []), task.get("retain", [])
-    if not (isinstance(targets, list) and all(isinstance(entry, dict) and "name" in entry for entry in targets)):
-        raise ValueError("targets of an edit's task are not a list of concepts")
-    texts = [retain, *(entry.get("phrases", []) for entry in targets)]
-    if not all(isinstance(entry, list) and all(isinstance(text, str) for text in entry) for entry in texts):
-        raise ValueError("phrases or retained texts of an edit's task are not lists of texts")
+    check_type(info, EditNotes, "an edit's notes")
 
 
 def write_marks(

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,30 +28,6 @@ TYPES: dict[str, pa.DataType] = {
     "seconds": pa.float64(),
 }
 """Of the columns that every record has."""
-
-
-class EditNotes(TypedDict, total=False):
-    """The notes of an edit that tables, reports and estimates rely on; an eraser may note more."""
-
-    method: str
-    version: str
-    describe: str
-    settings: dict[str, Any]
-    task: dict[str, Any]
-    seconds: float
-    peak_memory_mb: float | None
-    device: str
-    machine: str
-    share: float
-    parameters: int
-    trained_parameters: int
-    gradient_steps: int
-    images: int
-    trained: bool
-    hooks: list[dict[str, Any]]
-    rounding: float | None
-    norms: dict[str, float] | None
-    warnings: list[str]
 
 
 def library_versions() -> dict[str, str]:

@@ -43,12 +43,12 @@ from erasebench.files import (
     sweep_temporary,
     write_atomic,
 )
+from erasebench.models.marks import check_notes
 from erasebench.recipe import Recipe
 from erasebench.store import records, shards
 from erasebench.store.claims import Claims
 from erasebench.store.png import END, START, png_bytes, read_png
 from erasebench.store.scored import Scored
-from erasebench.typed_files import check_type
 
 if TYPE_CHECKING:
     from erasebench.edits.attack import Found
@@ -274,7 +274,7 @@ class Store:
         """What is noted of an edit, from the file beside its weights, which need not be there; empty if nothing is."""
         try:
             notes = json.loads(read_whole(self.edit_path(key).with_suffix(".json")))
-            check_type(notes, records.EditNotes)
+            check_notes(notes)
         except (FileNotFoundError, Damaged, ValueError, RecursionError):
             return {}
         return dict(notes)

@@ -217,7 +217,9 @@ class Encoder:
 
     def __init__(self, pipe: Pipeline, by_words: bool = False) -> None:
         self._tokenizer, self._by_words = pipe.tokenizer, by_words
-        self._network: Any = copy.deepcopy(pipe.text_encoder).to(wide(pipe.text_encoder)).requires_grad_(False)
+        self._network: Any = copy.deepcopy(pipe.text_encoder).requires_grad_(False)
+        if wide(pipe.text_encoder) == torch.float32:
+            self._network.float()
         self.parameters = layers_of(self._network)
         self.vocabulary: Tensor = self._network.get_input_embeddings().weight
         self.width = self.vocabulary.shape[1]

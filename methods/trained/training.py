@@ -119,7 +119,9 @@ class TrainedEraser(Eraser):
 
     def student(self, network: Module) -> Any:
         """A float32 copy of a network (float64 of one in float64), of which nothing is trained yet."""
-        student: Any = copy.deepcopy(network).to(wide(network)).requires_grad_(False)
+        student: Any = copy.deepcopy(network).requires_grad_(False)
+        if wide(network) == torch.float32:
+            student.float()  # and not to(dtype), which diffusers warns of
         if self.save_memory:
             student.enable_gradient_checkpointing()
             student.train()  # diffusers recomputes only then; its UNets drop nothing out
@@ -238,6 +240,11 @@ def train(
         for draw in range(step * eraser.accumulate, (step + 1) * eraser.accumulate):
             with eraser.autocast(work.device):
                 part = loss_of(draw) / eraser.accumulate
+            if not part.requires_grad:
+                raise UserError(
+                    f"{eraser.name}: its loss depends on nothing that it trains, as this network does not read the text by "
+                    "cross-attention; choose another model"
+                )
             part.backward()
             loss += part.item()
         if step == len(losses) == 0:

@@ -7,14 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from training_helpers import assert_resumes, numbers_of, shrunk, work_in
+from diffusers import UNet2DConditionModel
+from training_helpers import assert_resumes, assert_same, numbers_of, shrunk, work_in
 
 from erasebench.commands.list import eraser_classes
 from erasebench.config.build import build, places
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
-from erasebench.edits.eraser import Eraser
+from erasebench.edits.eraser import Edit, Eraser
 from erasebench.errors import UserError
+from erasebench.export.lora import lora
 from erasebench.methods.closed_form.uce import Uce
 from erasebench.methods.compose import Compose
 from erasebench.methods.trained.training import TrainedEraser
@@ -35,6 +37,10 @@ def small(option: str, **more) -> TrainedEraser:
     config = compose([f"method={option}"])
     (eraser,) = [build(node, place, Eraser) for place, node in places(config.method, "method", "_target_").items()]
     return shrunk(eraser, **more)
+
+
+OUTSIDE = ("u", "u-2025", "full")
+"""Groups of parameters that reach beyond attention."""
 
 
 @pytest.fixture
@@ -99,3 +105,47 @@ def test_options_out_of_range_are_refused(option):
         if set(wrong) <= has:
             with pytest.raises(UserError, match=next(iter(wrong))):
                 small(option, **wrong)
+
+
+@pytest.mark.parametrize("option", [name for name in options() if getattr(small(name), "train", "") not in OUTSIDE])
+def test_a_training_that_would_train_nothing_is_refused_by_name(small_pipe, church_task, work, option):
+    """On a network that has no attention, and so reads no text. (Some train what is outside attention, which is there.)"""
+    pipe = small_pipe()
+    pipe.unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2, mid_block_type=None, cross_attention_dim=24, norm_num_groups=4,
+    ).eval()  # fmt: skip
+    eraser = small(option, **({"warmup": 1.0} if option == "advunlearn" else {}))
+    with pytest.raises(UserError) as refusal:
+        eraser.edit(pipe, church_task, work=work)
+    assert "failed on the task" not in str(refusal.value), "a sentence about the cause, not the error of a library"
+    assert not work.folder.exists()
+
+
+@pytest.mark.parametrize("option", options())
+def test_an_edit_is_kept_in_a_file_and_exported_or_refused_by_name(
+    tiny_random_pipe, small_pipe, church_task, work, option
+):
+    eraser = small(option)
+    edit = eraser.edit(tiny_random_pipe, church_task, work=work)
+    again = Edit.load(edit.save(work.folder.parent / "edit.safetensors"))
+    assert_same(again, edit)
+    assert again.info == edit.info and edit.info["method"] == eraser.name and edit.info["trained"] is True
+    assert {type(hook) for hook in edit.hooks} == set(eraser.acts())
+    pipe = small_pipe()
+    if edit.hooks:  # a folder of weights cannot hold it
+        with pytest.raises(UserError, match=rf"eraser {eraser.name}: .* acts while images are sampled"):
+            edit.apply(pipe)
+        with pytest.raises(UserError, match=rf"eraser {eraser.name}: .* acts while images are sampled"):
+            lora(edit, pipe)
+        return
+    with edit.applied(tiny_random_pipe):
+        expected = {name: named_weight(tiny_random_pipe, name).detach().clone() for name in edit.changes}
+    again.apply(pipe)
+    assert all(torch.equal(named_weight(pipe, name), weight) for name, weight in expected.items())
+    fits = all(name.endswith(".weight") and weight.ndim == 2 for name, weight in expected.items())
+    try:
+        assert set(lora(edit, tiny_random_pipe).tensors)
+    except UserError as refusal:
+        assert not fits or option in ("fmn", "few_shot"), refusal
+        assert "use format=delta or diffusers" in str(refusal)

@@ -151,6 +151,8 @@ def test_a_gradient_that_is_not_finite_is_divergence_too(work):
 def test_a_training_of_nothing_is_refused(work):
     with pytest.raises(UserError, match="no parameter of this model is trained"):
         train(Line(), work, {}, lambda step: torch.zeros(()), Optimization())
+    with pytest.raises(UserError, match="its loss depends on nothing that it trains"):
+        train(Line(), work, {"x": parameter(1.0)}, lambda step: torch.ones(()), Optimization())
     x, y = parameter(1.0), parameter(1.0)
     with pytest.raises(UserError, match="does not depend on 1 of the 2 parameters.*y"):
         train(Line(), work, {"x": x, "y": y}, lambda step: x.sum(), Optimization())
