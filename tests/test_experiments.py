@@ -43,6 +43,7 @@ TABLES = {
     "spm": "instances_1 instances_2 instances_3 artists nudity",
     "ant": "explicit celebrities_100 artists_100",
     "trce": "sexual unsafe",
+    "hub": "celebrities styles characters nsfw",
     "safree": "artists redteam",
     "sld": "i2p",
     "unlearndiffatk": "nudity",
@@ -79,7 +80,7 @@ def test_every_experiment_composes_with_its_own_choices(name: str) -> None:
     about = config.experiment
     assert about.name == name and about.paper and about.table and about.note is not None
     assert config.model.name == (
-        "unlearncanvas" if name.startswith("unlearncanvas") else "sd14"
+        {"unlearncanvas": "unlearncanvas", "hub": "sd15"}.get(name.partition("_")[0], "sd14")
     ) and config.protocol.name not in ("embedded", "flow")
     assert set(config.metric), "what it measures is said"
     if config.prompts.get("source") is None:
