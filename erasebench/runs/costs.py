@@ -73,7 +73,7 @@ def _of_notes(notes: dict[str, Any]) -> dict[str, Any]:
         "peak_memory_mb": notes.get("peak_memory_mb") if device.startswith("cuda") else None,
         "gradient_steps": notes.get("gradient_steps", None if notes.get("trained", True) else 0),
         "images": notes.get("images"),
-        "parameters": notes.get("parameters") or notes.get("trained_parameters"),
+        "parameters": notes.get("parameters") or notes.get("trained_parameters", notes.get("parameters")),
         "machine": str(notes.get("machine") or device),
     }
 

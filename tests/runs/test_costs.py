@@ -159,6 +159,7 @@ def test_a_guard_costs_time_an_image_beside_the_unedited_model(plan: pd.DataFram
     costs = read_costs(tmp_path, plan, store)
     times = costs.groupby("eraser").image_time.unique()
     assert list(times["cure"]) == [1.5]
+    assert set(costs.parameters[costs.eraser == "cure"]) == {0}, "a guard touches none, which is known"
     assert pd.isna(times["uce"]).all(), "weights alone take no time: what was measured is the machine's other work"
     table = costs_of(measure(plan, make_scores(plan), METRICS, costs=costs))
     assert list(table.value[table.metric == "image_time"]) == [1.5]
