@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -64,16 +64,20 @@ TRAINED = (
     "trce_full", "esd_u", "fmn", "salun",
 )  # fmt: skip
 GUARDS = ("negative_prompt", "sld", "safree", "safree_released", "adavd", "safety_checker")
+GUARDS_OF_SDXL = ("negative_prompt", "sld", "adavd", "safety_checker")
+"""Those that take SDXL; SAFREE and all trained erasers refuse it by name."""
+GUARD_OPTIONS = {"sld": ("warmup=0",)}
+"""Else it would do nothing in the first step."""
 ADAFACTOR = ("esd_u", "fmn", "salun")
 """What trains all of the network, or nearly: also with the optimizer that keeps less."""
 
 ROWS = {
     "unedited": Row(""),
-    **{name: Row(name) for name in GUARDS},
+    **{name: Row(name, GUARD_OPTIONS.get(name, ())) for name in GUARDS},
     **{name: Row(name) for name in TRAINED},
     **{f"{name}, adafactor": Row(name, ("optimizer=adafactor",)) for name in ADAFACTOR},
     "unedited, sdxl": Row("", shape="sdxl"),
-    **{f"{name}, sdxl": Row(name, shape="sdxl") for name in (*GUARDS, "esd")},
+    **{f"{name}, sdxl": Row(name, GUARD_OPTIONS.get(name, ()), "sdxl") for name in GUARDS_OF_SDXL},
 }
 
 
@@ -88,14 +92,12 @@ def measured(row: Row, small: bool, pixels: int) -> dict[str, Any]:
     made: dict[str, Any] = {"load": round(psutil.getloadavg()[0], 1), "pixels": SMALL_PIXELS if small else pixels}
     with tempfile.TemporaryDirectory() as folder:
         model = _model("small" if small else row.shape, made["pixels"])
-        store = Store(folder)
-        before = reset_peak()
-        start = time.perf_counter()
         try:
-            made |= _run(row, model, store, Path(folder))
+            eraser = eraser_of(row, Path(folder)) if row.method else None
+            before = reset_peak()
+            made |= _run(eraser, model, Store(folder), Path(folder))
         except UserError as error:
             return made | {"note": f"refused: {error}"}
-        made["seconds"] = time.perf_counter() - start
         peak = peak_above(before)
         if peak is not None:
             made |= {"peak_gib": peak / 1024, "whole_gib": before / 2**20 + peak / 1024}
@@ -132,8 +134,8 @@ def eraser_of(row: Row, folder: Path) -> Any:
     return replace(eraser, **{name: value for name, value in LEAST.items() if name in has})
 
 
-def _run(row: Row, model: Any, store: Any, folder: Path) -> dict[str, Any]:
-    """The edit, or the image under it."""
+def _run(eraser: Any, model: Any, store: Any, folder: Path) -> dict[str, Any]:
+    """The training, written; or the image under a guard (or none). Seconds are those of the one or the other."""
     from erasebench.concepts import Concept, ErasureTask
     from erasebench.errors import UserError
     from erasebench.images.generate import generate
@@ -141,12 +143,12 @@ def _run(row: Row, model: Any, store: Any, folder: Path) -> dict[str, Any]:
     from erasebench.recipe import Recipe
     from erasebench.runs.training import means_of
 
-    kind = "unsafe" if row.method == "safety_checker" else "object"
+    kind = "unsafe" if eraser and eraser.name == "safety_checker" else "object"
     name = "nudity" if kind == "unsafe" else "church"
     task = ErasureTask((Concept(name, kind, (name,)),), ("gas pump", "tench"))
     edit = None
-    if row.method:
-        eraser = eraser_of(row, folder)
+    start = time.perf_counter()
+    if eraser:
         if reason := eraser.refuses(model):
             raise UserError(reason)
         with means_of(eraser, "0" * 32, task, model, store, 1) as work:
@@ -154,6 +156,7 @@ def _run(row: Row, model: Any, store: Any, folder: Path) -> dict[str, Any]:
             path = edit.save(folder / "edit.safetensors")
         if eraser.trains:
             return {
+                "seconds": time.perf_counter() - start,
                 "estimate_gib": eraser.memory(model.pipe) / 2**30,
                 "trained": edit.info["trained_parameters"],
                 "tensors": len(edit.changes) + sum(len(hook.tensors) for hook in edit.hooks),
@@ -166,12 +169,10 @@ def _run(row: Row, model: Any, store: Any, folder: Path) -> dict[str, Any]:
         negative_prompt="", seed=1, steps=1, guidance=7.5, width=model.size, height=model.size, scheduler=scheduler,
         scheduler_config=config, dtype=model.dtype,
     )  # fmt: skip
-    if edit is None:
+    with edit.applied(model.pipe) if edit else nullcontext():
+        start = time.perf_counter()
         generate(model, [recipe], store, 1)
-        return {}
-    with edit.applied(model.pipe):
-        generate(model, [recipe], store, 1)
-    return {"tensors": len(edit.changes) + sum(len(hook.tensors) for hook in edit.hooks)}
+        return {"seconds": time.perf_counter() - start}
 
 
 def _random_checker(folder: Path) -> Path:
@@ -232,8 +233,9 @@ def write(out: Path, rows: dict[str, dict[str, Any]], small: bool) -> None:
         "with it.", "",
         f"A row is a process. A trained eraser: {', '.join(f'{name}={value}' for name, value in LEAST.items())} where it has "
         "them, and the paper's settings otherwise, in float32; its images are made, one gradient step is taken, the checkpoint "
-        "and the edit are written. A guard, and the unedited model: one image of one step at guidance 7.5. The shape of SD 1.4 "
-        "is in float32, that of SDXL in bfloat16 (in float32 the model alone takes 14 GB).", "",
+        "and the edit are written. A guard, and the unedited model: one image of one step at guidance 7.5 and its seconds, with "
+        "SLD's warm-up left out. The shape of SD 1.4 is in float32, that of SDXL in bfloat16 (in float32 the model alone takes "
+        "14 GB); trained erasers and SAFREE refuse SDXL by name.", "",
         "`pixels` is a side of the images. The weights are of full size whatever it is, and so is all that is held for them; "
         "activations grow with its square, and with its fourth power where attention is kept. Peak: of resident memory, above "
         "what the process held with the model loaded. Estimate: what is asked of the free memory before a training starts "
