@@ -225,7 +225,7 @@ def write(out: Path, rows: dict[str, dict[str, Any]], small: bool) -> None:
     lines = [
         "# Trained erasers and guards at full size, one step of each", "",
         *(["**A trial on a small pipeline: these are no measurements.**", ""] if small else []),
-        "Random weights, on a CPU: **this says nothing about erasing**, nor about seconds elsewhere. It says that each runs "
+        "Random weights, on a CPU: **this says nothing about erasing**, nor about seconds elsewhere. It says that what was run works "
         "at this size, and what it holds in memory.", "",
         f"Made by `python tests/benchmarks/trained_full_size.py` until {datetime.datetime.now(datetime.UTC).date()}: "
         f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GB; Python {about['python']}, {versions}. "
