@@ -18,8 +18,8 @@ from erasebench.config.protocol import shipped
 from erasebench.errors import UserError
 from erasebench.images.generate import generate
 from erasebench.images.recipes import recipe_maker
-from erasebench.images.scheduler import SCHEDULERS, check_steps, make_scheduler
-from erasebench.models.load import load_model
+from erasebench.images.scheduler import SCHEDULERS, check_steps, make_scheduler, scheduler_identity
+from erasebench.models.load import embedded_folder, load_model
 from erasebench.store import Store
 
 STABLE_DIFFUSION = SimpleNamespace(
@@ -125,6 +125,15 @@ def test_steps_are_those_of_the_releases(protocol: str, first: float, last: floa
     )
     steps.set_timesteps(whole.steps)
     assert (float(steps.timesteps[0]), float(steps.timesteps[-1])) == (first, last)
+
+
+def test_the_sampler_of_the_embedded_model_is_setting_by_setting_its_own() -> None:
+    """What its images were made with from the beginning: their names and pixels stay."""
+    own = json.loads((embedded_folder() / "scheduler" / "scheduler_config.json").read_text())
+    pipe, protocol = SimpleNamespace(scheduler=SimpleNamespace(config=own)), shipped("embedded")
+    name, settings = scheduler_identity(pipe, protocol.scheduler, protocol.scheduler_config)
+    assert name == own["_class_name"]
+    assert json.loads(settings) == {key: value for key, value in own.items() if not key.startswith("_")}
 
 
 def test_a_models_own_noise_and_prediction_are_kept() -> None:
