@@ -73,6 +73,7 @@ class Mace(TrainedEraser):
     """
 
     name: ClassVar[str] = "mace"
+    version: ClassVar[str] = "2"
     describe: ClassVar[str] = "MACE: refinement, a LoRA a concept against attention to it, fusion (CVPR 2024)"
 
     refinement: MaceCfr = field(default_factory=MaceCfr)
