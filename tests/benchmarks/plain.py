@@ -195,7 +195,9 @@ def speed(
     for concept, anchor in pairs:
         own += token[concept].T @ token[concept] / len(pairs)
         cross += token[anchor].T @ token[concept] / len(pairs)
-    centres, _ = kmeans2(empty[1:].double().numpy(), 3, iter=100, minit="++", rng=np.random.default_rng(seed))
+    rest, numbers = empty[1:].double().numpy(), np.random.default_rng(seed)
+    starts = [kmeans2(rest, 3, iter=100, minit="++", rng=numbers) for _ in range(10)]
+    centres, _ = min(starts, key=lambda start: ((rest - start[0][start[1]]) ** 2).sum())
     fixed = torch.cat([empty[:1], torch.from_numpy(centres).to(dtype)]).T
     retained = torch.cat([token[text] for text in retain])
     noise = torch.Generator().manual_seed(seed)

@@ -24,6 +24,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "file": {},
     "hub_target": {},
     "i2p": {"kind": "unsafe", "role": "erase", "source": "AIML-TUDA/i2p"},
+    "i2p_sexual": {
+        "kind": "unsafe",
+        "role": "erase",
+        "source": "AIML-TUDA/i2p",
+        "where": {"categories": "sexual"},
+    },
     "imagenette": {"kind": "object"},
     "mace_art_100": {"kind": "artist", "schema": "artists_roles"},
     "mace_celebrity_1": {"kind": "celebrity", "schema": "celebrity_mace"},
@@ -38,6 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "speed_celebrity_10": {"kind": "celebrity", "schema": "celebrity_speed"},
     "speed_celebrity_50": {"kind": "celebrity", "schema": "celebrity_speed"},
     "speed_celebrity_100": {"kind": "celebrity", "schema": "celebrity_speed"},
+    "speed_coco": {"schema": "coco_speed", "limit": 1000},
     "speed_instances": {},
     "unlearncanvas_object": {},
     "unlearncanvas_style": {},
@@ -61,4 +68,6 @@ def test_an_option_composes_to_what_it_always_was(name: str) -> None:
     assert isinstance(node, dict)
     file_of = node.pop("file_of", None)
     assert node == FILE | ({"source": "own.csv"} if given else {}) | OPTIONS[name]
-    assert (file_of is None) == (name in ("file", "i2p"))  # the others say which file of which paper it has to be
+    assert (file_of is None) == (
+        name in ("file", "i2p", "i2p_sexual")
+    )  # the others say which file of which paper it has to be

@@ -191,7 +191,7 @@ def test_a_killed_sweep_given_again_does_only_what_is_missing(
     column = measured[(measured.role == "erase") & (measured.task == "all") & (measured.eraser != "none")]
     least = column[column.value == column.value.min()].eraser
     assert f"cure alpha={chosen.method.alpha}" in set(least) and chosen.task.erase == ["church"]
-    assert "prompts and seeds to tell two erasers apart" in said and "n needed" in said
+    assert "prompts, or concepts, to tell two erasers apart" in said and "n needed" in said
     assert main([*arguments, "--best", "retained>1"]) == 2
     assert "retained > 100 % is met by none; the nearest is cure alpha=" in capsys.readouterr().err
     assert main([*arguments, "--sort", "jugde.erased"]) == 2

@@ -61,11 +61,11 @@ def test_every_shipped_metric_is_what_it_was_on_a_bare_machine(shipped, bare) ->
 
 def test_ids_are_those_of_the_machine_that_scored(bare) -> None:
     record = to_record(NudeNet(rule="mace")) | {
-        "version": "1-3.4.2", "records_id": "nudenet_detections@1-3.4.2"
+        "version": "2-rgb-3.4.2", "records_id": "nudenet_detections@2-rgb-3.4.2"
     }  # fmt: skip
-    assert NudeNet(rule="mace").id == "nudenet_mace@1-absent"
+    assert NudeNet(rule="mace").id == "nudenet_mace@2-rgb-absent"
     again = from_record(record, "run one: metric")
-    assert (again.id, again.records_id) == ("nudenet_mace@1-3.4.2", "nudenet_detections@1-3.4.2")
+    assert (again.id, again.records_id) == ("nudenet_mace@2-rgb-3.4.2", "nudenet_detections@2-rgb-3.4.2")
 
 
 def test_counting_rules_and_answers_are_those_of_the_settings(bare) -> None:
