@@ -1,4 +1,4 @@
-"""What edits cost, as rows of a table: each cost is a column, where no eraser trains or acts while images are sampled, seconds are all."""
+"""What edits cost, as rows of a table: a column each, but seconds alone where no eraser trains or acts on sampling."""
 
 from __future__ import annotations
 
