@@ -59,9 +59,9 @@ def load_published(folder: Traversable | Path) -> pd.DataFrame:
 
     Returns:
         ``paper, arxiv, table, source``, then :data:`PUBLISHED_COLUMNS`, then ``ours`` (name of the metric; empty: none),
-        ``version`` (what its version must hold, such as the beginning of the hash of a network), ``role`` (empty: that of the prompts), ``scale, protocol, why`` of its definition, and ``eraser`` (what the
-        method is called here; empty: not built). ``doubt`` says what is wrong with a printed value, ``copy_of`` the
-        table that it was printed in before.
+        ``version`` (what its version must hold, such as the beginning of the hash of a network), ``role`` (empty: that of
+        the prompts), ``scale, protocol, why`` of its definition, and ``eraser`` (what the method is called here; empty: not
+        built). ``doubt`` says what is wrong with a printed value, ``copy_of`` the table that it was printed in before.
 
     Raises:
         UserError: an unknown table, method or metric, a value that is no number, a table without a source, a number

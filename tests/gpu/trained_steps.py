@@ -3,8 +3,8 @@
     python tests/gpu/trained_steps.py
 
 The model has the shape of SD 1.4 and random weights, in bfloat16; the settings are the papers', with precision=bfloat16,
-and each training is stopped after ten steps. The plain loop is ESD's step written down in PyTorch alone. It takes some
-three minutes of one data-centre GPU, and says so and ends where there is none; ``--device cpu --small`` tries it out.
+and each training is stopped after ten steps. The plain loop is ESD's step written down in PyTorch alone. How long
+it takes on a GPU has not been measured. Where there is none it says so and ends; ``--device cpu --small`` tries it out.
 """
 
 from __future__ import annotations
