@@ -25,6 +25,8 @@ from safetensors.torch import save
 from erasebench.errors import UserError, suggest
 from erasebench.files import write_atomic
 from erasebench.models.load import Model, load_model, quiet_libraries
+from erasebench.models.pipeline import part_of
+from erasebench.models.targets import denoiser
 from erasebench.tiny import data, train_clip, train_vae
 from erasebench.tiny.loop import Fit, checkpoint_path, load_tensors
 from erasebench.tiny.train import Plan, cores
@@ -95,7 +97,7 @@ def retrain(
     own = out / "training" / f"{name}-{seed}"
     print(f"{int(shown.sum())} of {len(world)} pictures show {' or '.join(concepts)} and are left out", flush=True)
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel.from_config(model.pipe.unet.config)
+    unet = UNet2DConditionModel.from_config(denoiser(model.pipe).config)
     train_unet(latents[kept], text, which[kept], unet, own, fit, seed=seed, stop_at=stop_at, save_seconds=save_seconds)
     file = out / f"{name}.safetensors"
     if stop_at is None or stop_at >= fit.steps:
@@ -132,16 +134,16 @@ def _encoded(model: Model, world: data.World, folder: Path) -> tuple[torch.Tenso
     place.mkdir(parents=True, exist_ok=True)
     if not (place / "texts.npy").exists():
         started = time.monotonic()
-        pipe = model.pipe
-        latents = train_vae.encode_pictures(world, pipe.vae) * pipe.vae.config.scaling_factor
+        vae, tokenizer, encoder = (part_of(model.pipe, name) for name in ("vae", "tokenizer", "text_encoder"))
+        made = {"latents": train_vae.encode_pictures(world, vae) * vae.config.scaling_factor}
         with torch.no_grad():
-            rows = train_clip.encode_texts(texts, pipe.tokenizer, pipe.text_encoder)
-        for name, array in (("latents", latents), ("texts", rows)):  # the texts say that both are there
+            made["texts"] = train_clip.encode_texts(texts, tokenizer, encoder)
+        for name, array in made.items():  # the texts say that both are there
             np.save(place / "part.npy", array)
             (place / "part.npy").replace(place / f"{name}.npy")
         print(f"pictures and captions encoded in {(time.monotonic() - started) / 60:.1f} min", flush=True)
-    latents, rows = (torch.from_numpy(np.load(place / f"{name}.npy")) for name in ("latents", "texts"))
-    return latents.float(), rows.bfloat16(), which
+    latents, encoded = (torch.from_numpy(np.load(place / f"{name}.npy")) for name in ("latents", "texts"))
+    return latents.float(), encoded.bfloat16(), which
 
 
 def main(argv: Sequence[str] | None = None) -> int:
