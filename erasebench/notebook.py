@@ -13,6 +13,7 @@ Edits, images and scores of runs are kept in the same store as those of ``eraseb
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -33,6 +34,7 @@ from erasebench.config.protocol import Protocol
 from erasebench.edits.edit import Edit
 from erasebench.edits.eraser import Eraser
 from erasebench.errors import UserError, suggest
+from erasebench.files import write_text
 from erasebench.images.generate import generate as generate_missing
 from erasebench.images.recipes import recipe_maker
 from erasebench.models.load import Model, quiet_libraries
@@ -49,6 +51,9 @@ from erasebench.tables.measured_file import read_measured
 
 RESULTS = "results"
 """The store of every call that names none."""
+
+PROMPTS_FOLDER = "prompts"
+"""Below a store, where tables of prompts of a notebook are kept."""
 
 BATCH = 8
 """Images made at a time."""
@@ -262,6 +267,7 @@ def compare(
     task: str = "object",
     *,
     erase: Sequence[str] | None = None,
+    prompts: pd.DataFrame | None = None,
     model: str = "embedded",
     store: str | Path = RESULTS,
     settings: Sequence[str] = (),
@@ -275,6 +281,8 @@ def compare(
         methods: one or several of ``erasebench list erasers``.
         task: of ``erasebench list tasks``.
         erase: the concepts to erase; those of the task if not given.
+        prompts: rows with a column ``prompt`` (others as a prompt file may have them: ``label``, ``seed``, ``role`` ...),
+            checked as a file is. They are written below the store, where the run that used them finds them again.
         model: of ``erasebench list models``.
         store: the results folder.
         settings: anything else as on the command line, e.g. ``["prompts.per_erased=8", "metric=[judge]"]``.
@@ -285,7 +293,10 @@ def compare(
     """
     names = [methods] if isinstance(methods, str) else list(methods)
     method = names[0] if len(names) == 1 else f"[{','.join(names)}]"
-    config = compose([f"model={model}", f"task={task}", f"method={method}", *settings])
+    from_table = []
+    if prompts is not None:
+        from_table = ["prompts=file", f"prompts.source={_prompt_file(prompts, Path(store) / PROMPTS_FOLDER)}"]
+    config = compose([f"model={model}", f"task={task}", f"method={method}", *from_table, *settings])
     OmegaConf.update(config, "store.dir", str(store))
     if erase is not None:
         OmegaConf.update(config, "task.erase", list(erase))
@@ -293,6 +304,16 @@ def compare(
     if finished is None:
         raise UserError("a dry run, or a part of a run, has no table; leave dry_run and part out of settings")
     return finished.measured
+
+
+def _prompt_file(prompts: pd.DataFrame, folder: Path) -> Path:
+    """A table of prompts as a file whose name is its content's hash, so that none is ever overwritten by another."""
+    text = prompts.to_csv(index=False)
+    file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.csv"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
+    return file
 
 
 def load_run(name: str = "latest", *, store: str | Path = RESULTS) -> pd.DataFrame:
