@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from erasebench.concepts import ErasureTask
 from erasebench.edits.change import Change
 from erasebench.edits.eraser import Eraser
+from erasebench.edits.label import OF_THIS_MACHINE
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import (
     ClosedForm,
@@ -121,7 +122,7 @@ class Refinement(ClosedForm):
     domain_weight: float | None = None
     preserve_scale: float | None = None
     squared_scale: bool = False
-    cache_dir: str | None = None
+    cache_dir: str | None = field(default=None, metadata=OF_THIS_MACHINE)
 
     def __post_init__(self) -> None:
         check_positive(self.name, preserve_scale=self.preserve_scale, domain_weight=self.domain_weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Change, Eraser
+from erasebench.edits.label import OF_THIS_MACHINE
 from erasebench.errors import UserError
 from erasebench.files import read_whole
 from erasebench.models.pipeline import Pipeline
@@ -42,7 +43,7 @@ class Retrained(Eraser):
     describe: ClassVar[str] = "control: a denoiser that was trained without the concept's images"
     control: ClassVar[bool] = True
 
-    folder: str
+    folder: str = field(metadata=OF_THIS_MACHINE)
 
     def key(self, model_identity: str, task: ErasureTask) -> str:
         """As of every eraser, with the content of the file in the place of the folder."""

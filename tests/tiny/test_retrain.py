@@ -12,8 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from erasebench.concepts import Concept, ErasureTask
+from erasebench.edits.label import label_of
 from erasebench.errors import UserError
 from erasebench.methods.controls.retrained import Retrained
+from erasebench.metrics.kid import Kid
 from erasebench.models.load import Model, load_model
 from erasebench.tiny import retrain as module
 from erasebench.tiny.captions import SYNONYMS
@@ -76,6 +78,13 @@ def test_the_file_says_what_was_left_out_and_the_eraser_puts_all_of_it_on(out: P
     after = model.pipe.unet.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert edit.info["training"]["steps"] == FIT.steps
+
+
+def test_its_row_is_called_by_its_name_wherever_its_files_lie(out: Path) -> None:
+    """Distances to it are taken to the row of that name."""
+    assert (
+        label_of("retrained", Retrained(folder=str(out))).text == Kid(extractor="embedded", against="retrained").beside
+    )
 
 
 def test_what_it_finds_in_the_file_decides_its_key_and_not_the_folder(out: Path, tmp_path: Path) -> None:
