@@ -46,7 +46,8 @@ def load_file(path: str) -> ModuleType:
     there = sys.modules.get(name)
     if there is not None and Path(getattr(there, "__file__", None) or "/").resolve() == file:
         return there
-    if there is not None or importlib.util.find_spec(name) is not None:
+    other = None if there is not None else importlib.util.find_spec(name)  # python -m finds the file itself
+    if there is not None or (other is not None and Path(other.origin or "/").resolve() != file):
         raise UserError(f"{path}: a module called {name} is there already; rename the file")
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
