@@ -65,6 +65,11 @@ def load_model(path: str, **options: Any) -> Model:
     Args:
         path: ``embedded``, a folder that diffusers saved, or a Hub id.
         options: as of :func:`erasebench.models.load.load_model`: revision, device, dtype, variant, weights, name.
+
+    Example:
+        >>> model = load_model("embedded", device="cpu")
+        >>> model.family, model.size
+        ('sd1', 64)
     """
     quiet_libraries()
     return load_pipeline(path, **options)
@@ -91,6 +96,12 @@ def task(
 
     Raises:
         UserError: a name of no shipped task without a kind; several with phrases; what a task refuses.
+
+    Example:
+        >>> task("church").kind, len(task("church").retain)
+        ('object', 9)
+        >>> task("golden retriever", kind="object", anchor="dog").targets[0].anchor
+        'dog'
     """
     if phrases and len(concepts) != 1:
         raise UserError(f"phrases are of one concept, and there are {len(concepts)}; make them a Concept each")
@@ -139,6 +150,11 @@ def erase(
 
     Raises:
         UserError: no such method or option; or whatever the eraser refuses.
+
+    Example:
+        >>> edit = erase(load_model("embedded", device="cpu"), "uce", task("church"), lam=0.5)
+        >>> edit.info["method"], len(edit.changes)
+        ('uce', 14)
     """
     eraser = method if isinstance(method, Eraser) else _plugin("method", method, Eraser, options)
     if reason := eraser.refuses(model):
@@ -178,6 +194,11 @@ def generate(
 
     Raises:
         UserError: another number of seeds than of prompts; an edit that no store holds; a protocol that cannot be.
+
+    Example:
+        >>> (image,) = generate(load_model("embedded", device="cpu"), "a photo of a church", seeds=[7], steps=2)
+        >>> image.size
+        (64, 64)
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     numbers = list(range(len(texts))) if seeds is None else list(seeds)
@@ -230,6 +251,11 @@ def score(
 
     Raises:
         UserError: no such metric or option, it cannot run here, or it compares and there are no originals.
+
+    Example:
+        >>> images = generate(load_model("embedded", device="cpu"), ["a photo of a church"] * 2)
+        >>> score(images, "judge", label="church").number.tolist()
+        [1.0, 1.0]
     """
     scorer = metric if isinstance(metric, Metric) else _plugin("metric", metric, Metric, options)
     if reason := scorer.unavailable():
@@ -290,6 +316,13 @@ def compare(
 
     Returns:
         One row a number: eraser, role, metric, value, low and high (95 %), n, how, and the reason where it was not run.
+
+    Example:
+        >>> few = ["prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=0", "metric=[judge]"]
+        >>> table = compare("uce", "object", erase=["church"], settings=few)
+        >>> unedited = table[(table.eraser == "none") & (table.role == "erase") & (table.task == "all")].iloc[0]
+        >>> float(unedited.value), int(unedited.n), unedited.how
+        (1.0, 2, 'wilson')
     """
     names = [methods] if isinstance(methods, str) else list(methods)
     method = names[0] if len(names) == 1 else f"[{','.join(names)}]"
