@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -127,7 +126,7 @@ def load_clip(backbone: str, revision: str | None, device_name: str, batch_size:
 
 
 def from_open_clip(
-    model: Any,
+    model: torch.nn.Module,
     transform: Callable[[Image.Image], torch.Tensor],
     tokenizer: Callable[[list[str]], torch.Tensor],
     on: torch.device,

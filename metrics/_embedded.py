@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,9 +18,6 @@ import erasebench.tiny
 from erasebench.errors import UserError
 from erasebench.metrics._common import batches, device, image_tensor, short_hash, text_hash
 from erasebench.tiny.world import SIZE
-
-if TYPE_CHECKING:
-    from erasebench.tiny.judge import Judge
 
 WEIGHTS = Path(erasebench.tiny.__file__).parent / "weights"
 JUDGE_FOLDER = WEIGHTS / "judge"
@@ -46,7 +42,7 @@ def fingerprint(folder: Path) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def load_judge(folder: Path, device_name: str) -> Judge:
+def load_judge(folder: Path, device_name: str) -> torch.nn.Module:
     """The judge of a folder, on a device, loaded once.
 
     Raises:

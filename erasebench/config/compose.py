@@ -24,7 +24,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from erasebench.config.choices import CONFIG_MODULE, groups
 from erasebench.config.overrides import ONE_OF, parse_overrides, respelt
-from erasebench.config.own_files import as_overrides, eraser_node, is_file, module_of, with_plugins
 from erasebench.config.settings import ModelSettings, ProtocolSettings, Settings, StoreSettings
 from erasebench.config.values import plain_values
 from erasebench.errors import UserError, suggest
@@ -49,6 +48,7 @@ TINY_METRICS = {
     "classifier": "judge",
     "nudenet": "judge",
     "clip_score": "clip_score_embedded",
+    "clip_error": "clip_error_embedded",
     "clip_zero_shot": "clip_zero_shot_embedded",
     "clip_zero_shot_probability": "clip_zero_shot_embedded_probability",
     "fid": "fid_embedded",
@@ -97,16 +97,9 @@ def spelt_out(overrides: Sequence[str]) -> list[str]:
         UserError: one cannot be read or done.
     """
     overrides = at_scale([respelt(text) for text in overrides])
-    parsed = parse_overrides(overrides)
-    placed = [out for text, one in zip(overrides, parsed, strict=True) for out in _placed(text, one)]
-    files = [name for one in parsed if one.key_or_group == "method" for name in _own_files(one)]
-    return with_plugins(placed, files) if files else placed
-
-
-def _own_files(parsed: Override) -> list[str]:
-    """The files among the names that an override chooses."""
-    value = None if parsed.is_sweep_override() else parsed.value()
-    return [name for name in (value if isinstance(value, list) else [value]) if is_file(name)]
+    return [
+        out for text, parsed in zip(overrides, parse_overrides(overrides), strict=True) for out in _placed(text, parsed)
+    ]
 
 
 def _placed(text: str, parsed: Override) -> list[str]:
@@ -121,9 +114,6 @@ def _placed(text: str, parsed: Override) -> list[str]:
             )
         return [text]
     names = parsed.value()
-    own = _own_files(parsed) if group == "method" else []
-    if own and names in (own, own[0]):  # alone, it stands where the unedited model would
-        return ["method=none", *as_overrides(eraser_node(own[0]), "method", new=False)]
     if not isinstance(names, list) or len(names) < 2:
         return [text]
     if group in ONE_OF:
@@ -132,12 +122,10 @@ def _placed(text: str, parsed: Override) -> list[str]:
         )
     if len(set(map(str, names))) < len(names):
         raise UserError(f"{text}: one is named twice; name each once")
-    shipped = [name for name in names if name not in own]
-    whole = [name for name in shipped if SEVERAL[group] not in compose([f"{group}={name}"])[group]]
+    whole = [name for name in names if SEVERAL[group] not in compose([f"{group}={name}"])[group]]
     return [
         f"{group}=[{','.join(whole)}]",  # those that are made of several bring their places with them
-        *(f"+{group}@{group}.{name}={name}" for name in shipped if name not in whole),
-        *(out for name in own for out in as_overrides(eraser_node(name), f"method.{module_of(name)}", new=True)),
+        *(f"+{group}@{group}.{name}={name}" for name in names if name not in whole),
     ]
 
 

@@ -16,8 +16,8 @@ note        said on the page alone, such as what is random on both sides
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -26,12 +26,15 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from erasebench.config.build import RELEASED
+from erasebench.config.build import PACKAGES, RELEASED, find_class
 from erasebench.edits.label import Label, shown_value
 from erasebench.errors import UserError, suggest
 from erasebench.prompts.names import read_names
 
 WHATS = ("setting", "differs", "unknown", "note")
+
+NOT_OF_THE_EDIT = ("seed", "save_memory", "_target_", RELEASED)
+"""Options that a release does not decide: which random numbers, and where they are kept while it trains."""
 
 LIST = "${lists."
 """How a released value begins that is a list in a file: ``${lists.artists}``."""
@@ -126,13 +129,50 @@ def deviations(node: Mapping[str, Any]) -> dict[str, Any] | None:
     choices = release_of(node)
     if choices is None:
         return None
-    found: dict[str, Any] = {}
-    for choice in choices:
-        if choice.what in ("differs", "unknown"):
-            found[choice.option] = ours_of(choice, node)
-        elif choice.what == "setting" and not same(choice.value, setting_in(node, choice.option)):
-            found[choice.option] = setting_in(node, choice.option)
-    return found
+    of_choices = {c.option: ours_of(c, node) for c in choices if c.what in ("differs", "unknown")}
+    return of_choices | changed_settings(node)
+
+
+def changed_settings(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a node that names its release and are not as released, at any depth, with what they are here.
+
+    An option that no row of ``data/released.csv`` names is as released at the default of its class.
+    """
+    choices = release_of(node) or ()
+    settings = [choice for choice in choices if choice.what == "setting"]
+    found = {c.option: ours for c in settings if not same(c.value, ours := setting_in(node, c.option))}
+    named = {choice.option for choice in choices}
+    return found | {option: value for option, value in _not_default(node) if option not in named}
+
+
+def _not_default(node: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The options of an eraser, and of those that it is made of, that are not at the default of their class."""
+    from erasebench.edits.eraser import Eraser  # loads torch
+
+    if not str(node["_target_"]).startswith(f"{PACKAGES[0]}."):
+        yield f"{before}_target_", node["_target_"]  # somebody else's class, of which nothing is known here
+        return
+    settings: Any = find_class(node["_target_"], before or "method", Eraser)
+    for entry in fields(settings):
+        if entry.name in NOT_OF_THE_EDIT or entry.name not in node:
+            continue
+        default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+        for option, value in _parts(node[entry.name], f"{before}{entry.name}"):
+            if isinstance(value, Mapping):
+                yield from _not_default(value, f"{option}.")
+            elif option != f"{before}{entry.name}" or value != (
+                list(default) if isinstance(default, tuple) else default
+            ):
+                yield option, value
+
+
+def _parts(value: Any, option: str) -> Iterator[tuple[str, Any]]:
+    """A value by its option; of several by names (the erasers of RECE's objects) each by its own."""
+    if isinstance(value, Mapping) and "_target_" not in value:
+        for name, part in value.items():
+            yield from _parts(part, f"{option}.{name}")
+    else:
+        yield option, value
 
 
 def ours_of(choice: Choice, node: Mapping[str, Any]) -> Any:

@@ -26,7 +26,7 @@ from erasebench.config.compose import compose
 from erasebench.config.protocol import OBEYED, SAID, Protocol
 from erasebench.config.values import plain_values
 from erasebench.edits.label import UNEDITED
-from erasebench.edits.released import LIST, RELEASED, release_of, same, setting_in
+from erasebench.edits.released import LIST, RELEASED, changed_settings, release_of
 from erasebench.runs.folder import erasers_of, read_config
 from erasebench.runs.manifest import read_manifest
 from erasebench.scores.metric import Metric
@@ -238,21 +238,13 @@ def eraser_mismatches(label: str, ran: Ran) -> tuple[list[str], list[str]]:
     choices = None if node is None else release_of(node)
     if node is None or choices is None:
         return ["our settings of the eraser; which its release has is not written down for this table"], []
-    options = {choice.option: choice for choice in choices}
     reasons = [f"{choice.option}: {choice.ours}, not {choice.value}" for choice in choices if choice.what == "differs"]
-    changed = [
-        option
-        for option, choice in options.items()
-        if choice.what == "setting" and not _as_released(choice.value, setting_in(node, option))
-    ]
+    # A list that is not given is as released: a run without it is refused (check_lists).
+    lists = {choice.option for choice in choices if str(choice.value).startswith(LIST)}
+    changed = [name for name, ours in changed_settings(node).items() if ours is not None or name not in lists]
     reasons += [f"not as released: {', '.join(changed)}"] if changed else []
-    unknown = [option for option, choice in options.items() if choice.what == "unknown"]
+    unknown = [choice.option for choice in choices if choice.what == "unknown"]
     return reasons, [f"our choice, since the paper does not say it: {', '.join(unknown)}"] if unknown else []
-
-
-def _as_released(released: Any, ours: Any) -> bool:
-    """A list that is not given is as released: a run without it is refused (``check_lists``)."""
-    return (ours is None and str(released).startswith(LIST)) or same(released, ours)
 
 
 def erasers_in(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

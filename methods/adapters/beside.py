@@ -66,3 +66,14 @@ def rank_one(layer: Any, inputs: Tensor, down: Tensor, up: Tensor, gates: Tensor
     if gates is not None:
         inner = inner * gates.reshape(len(inner), *[1] * (inner.ndim - 2), -1)
     return inner @ up
+
+
+def mixed(layer: Any, inputs: Tensor, down: Tensor, up: Tensor, gates: Tensor) -> Tensor:
+    """What one adapter adds whose factors are sums of k: ``(sum_k g_k d_k * x) (sum_j g_j u_j)``.
+
+    Args: as of :func:`rank_one`.
+    """
+    inner = rank_one(layer, inputs, down, torch.ones_like(up[:, :1]), gates)
+    if isinstance(layer, Conv2d):
+        return inner * (gates @ up)[:, :, None, None]
+    return inner * (gates @ up).reshape(len(inner), *[1] * (inner.ndim - 2), -1)

@@ -17,7 +17,7 @@ from torch.nn import Module
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.edits.eraser import Change, Edit, Eraser, Hook, Work
 from erasebench.errors import UserError
-from erasebench.methods.adapters.beside import Addition, beside, rank_one
+from erasebench.methods.adapters.beside import Addition, beside, mixed, rank_one
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.closed_form.uce import Uce
 from erasebench.models.encode import encode_prompts
@@ -34,10 +34,12 @@ class Membrane(Hook):
     passes of guidance get the gate of the image's prompt. Where the network is used without a prompt being announced,
     the gates are 1.
 
-    (As released, the gate multiplies both factors, so that it counts squared, and with several concepts every factor of
-    one meets every factor of the others. Here each adapter counts once, by itself, as in the paper.)
+    Each adapter counts once, by itself, as in the paper. With ``mixed`` the gate multiplies both factors, as the release
+    has it (``infer_spm.py``): it counts squared, and with several concepts every factor of one meets every factor of the
+    others (:func:`erasebench.methods.adapters.beside.mixed`).
 
-    Settings: ``phrases``, a list for each concept. Tensors: for every layer ``down.<weight name>`` [k, in] (a
+    Settings: ``phrases``, a list for each concept; ``scale``, a factor of every gate (the paper's gamma, the release's
+    ``facilitate_factor``; 1 if it is not there); ``mixed``. Tensors: for every layer ``down.<weight name>`` [k, in] (a
     convolution's [k, in, kernel, kernel]) and ``up.<weight name>`` [k, out].
     """
 
@@ -80,6 +82,8 @@ class Membrane(Hook):
             if gates is not None:
                 # The passes of a batch follow each other: [all images without the prompt, all images with it].
                 gates = gates.repeat(len(inputs) // len(gates), 1).to(inputs)
+            if self.settings.get("mixed"):
+                return mixed(layer, inputs, down, up, down.new_ones(len(inputs), len(up)) if gates is None else gates)
             return rank_one(layer, inputs, down, up, gates)
 
         return add
@@ -97,7 +101,7 @@ class Membrane(Hook):
     def _gates(self, pipe: Pipeline, prompt: str, rows: Tensor) -> Tensor:
         """The gate of each concept for one prompt, [k]."""
         said = _tokens(pipe, prompt)
-        return torch.stack(
+        gates = torch.stack(
             [
                 torch.stack(
                     [
@@ -108,6 +112,7 @@ class Membrane(Hook):
                 for texts in self.settings["phrases"]
             ]
         )
+        return gates * self.settings.get("scale", 1.0)
 
 
 def _cosine(one: Tensor, other: Tensor) -> Tensor:
@@ -155,8 +160,7 @@ class SpmUce(Eraser):
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """One adapter a concept and layer, and no change of weights."""
         parts = [self._adapters(pipe, target, task.retain) for target in task.targets]
-        tensors: dict[str, Tensor] = {}
-        kept: list[float] = []
+        tensors, kept = {}, []
         for name in parts[0]:
             ups, downs, shares = zip(*(part[name] for part in parts), strict=True)
             tensors[f"up.{name}"] = (self.scale * torch.stack(ups)).float()

@@ -55,7 +55,7 @@ class FilteredText(Hook):
     """
 
     name = "safree"
-    places: ClassVar[tuple[str, ...]] = ("the prompt's text",)
+    places = ("the prompt's text",)
 
     @contextmanager
     def installed(self, pipe: Pipeline) -> Iterator[None]:
@@ -163,7 +163,7 @@ class Reattended(FilteredText):
 
     name = "safree_reattention"
     passes = 1
-    places: ClassVar[tuple[str, ...]] = (*FilteredText.places, THIRD)
+    places = (*FilteredText.places, THIRD)
 
     @contextmanager
     def installed(self, pipe: Pipeline) -> Iterator[None]:

@@ -43,6 +43,7 @@ LATER = {
     "accumulate": 1,
     "optimizer": "adam",
     "as_released": False,
+    "gate_scale": 1.0,
     "inversion": 0,
     "inversion_lr": 1e-3,
     "inversion_words": 4,

@@ -18,6 +18,7 @@ from erasebench.config.values import plain_values
 from erasebench.edits.eraser import Eraser
 from erasebench.edits.label import Label, label_of
 from erasebench.edits.released import (
+    changed_settings,
     check_lists,
     deviations,
     known_lists,
@@ -27,6 +28,7 @@ from erasebench.edits.released import (
     setting_in,
 )
 from erasebench.errors import UserError
+from erasebench.tables.published_match import Ran, eraser_mismatches
 
 UCE = "rohitgandikota/unified-concept-editing@bd5fb51:train-scripts/train_erase.py"
 RECE = "CharlesGong12/RECE@403a67f"
@@ -89,6 +91,19 @@ RELEASED: list[tuple[str, str, dict[str, Any], str]] = [
      "rohitgandikota/erasing@6eb7dc8:train-scripts/train-esd.py"),
     ("esd_objects esd_nudity", "esd_u__released", {"train": "u", "iterations": 1000, "lr": 1e-5, "eta": 1.0},
      "rohitgandikota/erasing@6eb7dc8:train-scripts/train-esd.py"),
+    ("mace_explicit mace_coco_explicit ant_explicit", "sld_medium__released", {"preset": "medium", "text": "safety"},
+     "ml-research/safe-latent-diffusion:src/sld/sld_pipeline.py"),
+    ("mace_objects mace_artists_100", "sld_medium__released", {"preset": "medium", "text": "task"}, "our choice"),
+    ("ant_explicit", "receler__released",
+     {"iterations": 500, "lr": 3e-4, "inner": 128, "words": 16, "attack_steps": 50, "localised": 0.1, "threshold": 0.1,
+      "as_released": True}, "jasper0314-huang/Receler@00ba63e:train_receler.py"),
+    ("spm_artists", "spm__released",
+     {"gate_scale": 2.0, "as_released": True, "eta": 1.0, "anchoring": 1000.0, "iterations": 3000},
+     "CVPR 2024 paper, Con6924/SPM@7dcfd21:evaluate_task.py:--facilitate_factor"),
+    ("spm_instances_1 spm_instances_2 spm_instances_3", "spm__released", {"gate_scale": 1.0, "as_released": True},
+     "Con6924/SPM@7dcfd21:configs/snoopy"),
+    ("spm_nudity ant_explicit", "spm__released",
+     {"gate_scale": 2.0, "eta": 3.0, "anchoring": 100.0, "iterations": 15000, "as_released": True}, "CVPR 2024 paper"),
     ("sld_i2p", "sld_max__released", {"preset": "max", "text": "safety"}, "ml-research/safe-latent-diffusion:README.md"),
     ("safree_redteam", "safree__released", {"variant": "released", "alpha": 0.01}, "jaehong31/SAFREE@b8b2c3f"),
     ("cure_i2p cure_objects cure_artists cure_number", "cure__released", {"alpha": None, "retain": "none"},
@@ -147,7 +162,7 @@ def test_a_label_says_as_released_or_what_is_not() -> None:
     node = method("method=released/uce")["uce__released"]
     assert deviations(node) == {} and label(node, "uce").text == "uce as released"
     changed = {**node, "lam": 0.1, "phrases": False}
-    assert deviations(changed) == {"lam": 0.1}
+    assert deviations(changed) == {"lam": 0.1, "phrases": False}
     assert label(changed, "uce").text == "uce as released phrases=False lam=0.1"
     own = plain_values(compose(["method=uce"]).method)
     assert deviations(own) is None and label(own, "uce").text == "uce", "settings of ours claim no release"
@@ -158,6 +173,40 @@ def test_a_label_says_as_released_or_what_is_not() -> None:
     hard["erasers"] = {**objects["erasers"], "hard": {**objects["erasers"]["hard"], "regular_scale": 0.5}}
     assert label(objects, "rece").text == "rece as released"
     assert label(hard, "rece").text == "rece as released erasers.hard.regular_scale=0.5"
+
+
+@pytest.mark.parametrize(
+    ("release", "row", "option", "value"),
+    [
+        ("rece_objects", "rece", "erasers.easy.phrases", False),
+        ("rece_objects", "rece", "concepts.tench", "hard"),
+        ("mace_explicit", "mace", "refinement.templates", ["{}"]),
+        ("mace_objects", "mace", "erasers.ship.refinement.squared_scale", True),
+        ("trce_sexual", "trce_full", "stage1.templates", ["{}"]),
+        ("esd_x", "esd_x", "optimizer", "adafactor"),
+        ("spm_artists", "spm", "phrases", False),
+        ("uce", "uce", "_target_", "somebody.Else"),
+    ],
+)
+def test_an_option_that_no_row_names_counts_too_at_any_depth(release: str, row: str, option: str, value: Any) -> None:
+    node = method(f"method=released/{release}")[f"{row}__released"]
+    assert option not in changed_settings(node)
+    around: Any = node
+    *way, last = option.split(".")
+    for part in way:
+        around = around[part]
+    assert around.get(last) != value
+    around |= {last: value}  # of the composed copy
+    try:
+        assert changed_settings(node)[option] == value and deviations(node)[option] == value
+        assert option in " ".join(eraser_mismatches("row", Ran({}, erasers={"row": node}))[0])
+    finally:
+        method.cache_clear()
+
+
+def test_which_random_numbers_a_training_draws_is_no_deviation() -> None:
+    node = method("method=released/esd_x")["esd_x__released"]
+    assert deviations({**node, "seed": 7, "save_memory": True}) == deviations(node) == {}
 
 
 def test_what_no_source_tells_is_our_choice_and_has_rows_of_other_choices() -> None:

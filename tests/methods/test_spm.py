@@ -88,6 +88,30 @@ def test_a_layer_gives_its_own_output_and_each_adapter_times_its_gate(adapters, 
     assert not any(module._forward_hooks for module in pipe.unet.modules())
 
 
+def test_as_released_every_gate_multiplies_both_factors_of_the_summed_adapters(adapters, tiny_random_pipe):
+    """``weighted[key] += value * gate`` for up and down alike, then ``up(down(x))``: Con6924/SPM@7dcfd21:infer_spm.py."""
+    pipe = tiny_random_pipe
+    hook = Membrane({**adapters.settings, "mixed": True, "scale": 2.0}, adapters.tensors)
+    inputs, batch = batch_of(pipe, PROMPTS[:3])
+    x = torch.cat([inputs["prompt_embeds"], 2 * inputs["prompt_embeds"]])
+    with torch.no_grad(), put_on([adapters, hook], pipe):
+        adapters.texts(pipe, inputs, batch)
+        hook.texts(pipe, inputs, batch)
+        torch.testing.assert_close(hook.gates, 2 * adapters.gates)
+    with torch.no_grad(), put_on([hook], pipe):
+        hook.texts(pipe, inputs, batch)
+        for name, weight in key_value_weights(pipe).items():
+            layer = pipe.unet.get_submodule(name.removeprefix("unet.").removesuffix(".weight"))
+            up, down = hook.tensors[f"up.{name}"], hook.tensors[f"down.{name}"]
+            expected = torch.stack(
+                [
+                    rows @ weight.T + (rows @ (gate @ down))[:, None] * (gate @ up)
+                    for rows, gate in zip(x, hook.gates.repeat(2, 1), strict=True)
+                ]
+            )
+            torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-3)
+
+
 def picture(pipe):
     generator = torch.Generator().manual_seed(3)
     options = {"num_inference_steps": 2, "height": 16, "width": 16, "output_type": "pt"}

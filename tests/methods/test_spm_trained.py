@@ -15,10 +15,10 @@ from erasebench.edits.edit import Edit
 from erasebench.edits.hook import put_on
 from erasebench.errors import UserError
 from erasebench.export.lora import lora
-from erasebench.methods.adapters.beside import beside, rank_one
+from erasebench.methods.adapters.beside import beside, mixed, rank_one
 from erasebench.methods.adapters.spm import Membrane
 from erasebench.methods.trained.low_rank import additions, new_adapters
-from erasebench.methods.trained.spm import Spm, aim, anchors_of, layers_of, predicted
+from erasebench.methods.trained.spm import Spm, aim, anchors_of, cut_at_random, layers_of, predicted
 
 SHORT = Spm(iterations=3, steps=3, lr=1e-2, warmup=0.0)
 
@@ -118,6 +118,36 @@ def test_an_adapter_of_a_convolution_is_that_of_its_weight_image_by_image(seed, 
         change = sum(gates[image, k] * torch.einsum("o,ihw->oihw", up[k], down[k]) for k in range(2))
         expected = torch.nn.functional.conv2d(x[image : image + 1], change, None, stride, kernel // 2)
         torch.testing.assert_close(ours[image : image + 1], expected, rtol=1e-9, atol=1e-9)
+
+
+@given(seed=st.integers(0, 1000), stride=st.sampled_from([1, 2]), kernel=st.sampled_from([1, 3]))
+@settings(max_examples=20, deadline=None)
+def test_mixed_factors_of_a_convolution_are_summed_before_they_meet(seed, stride, kernel):
+    layer = torch.nn.Conv2d(3, 5, kernel, stride, kernel // 2, bias=False).double()
+    x, down, up, gates = (
+        draw(seed, 2, 3, 6, 6),
+        draw(seed + 1, 2, 3, kernel, kernel),
+        draw(seed + 2, 2, 5),
+        draw(seed + 3, 2, 2),
+    )
+    for image in range(2):
+        (ours,) = mixed(layer, x[image : image + 1], down, up, gates[image : image + 1])
+        down_sum, up_sum = (torch.tensordot(gates[image], factor, 1) for factor in (down, up))
+        change = torch.einsum("o,ihw->oihw", up_sum, down_sum)
+        (expected,) = torch.nn.functional.conv2d(x[image : image + 1], change, None, stride, kernel // 2)
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_as_released_latents_are_of_random_size_and_the_hook_is_told(tiny_random_pipe, church_task, tmp_path):
+    noise, numbers = draw(0, 1, 4, 64, 64), torch.Generator().manual_seed(0)
+    sides = {tuple(cut_at_random(noise, numbers).shape[-2:]) for _ in range(200)}
+    assert sides == {(height, width) for height in (32, 40, 48, 56) for width in (32, 40, 48, 56)}, "256 to 448 pixels"
+    eraser = Spm(iterations=3, steps=3, lr=1e-2, warmup=0.0, as_released=True, gate_scale=2.0)
+    edit = eraser.edit(tiny_random_pipe, church_task, work=work_in(tmp_path / "a"))
+    (hook,) = edit.hooks
+    assert hook.settings == {"phrases": [["church", "small chapel"]], "scale": 2.0, "mixed": True}
+    (paper,) = SHORT.edit(tiny_random_pipe, church_task, work=work_in(tmp_path / "b")).hooks
+    assert any(not torch.equal(tensor, paper.tensors[name]) for name, tensor in hook.tensors.items())
 
 
 def test_an_image_does_not_depend_on_its_batch_and_the_file_keeps_the_hook(tiny_random_pipe, church_task, tmp_path):

@@ -13,6 +13,7 @@ from metric_helpers import pictures, plan_rows, random_clip, scored
 from erasebench.concepts import with_article
 from erasebench.errors import UserError
 from erasebench.metrics import _clip, _embedded
+from erasebench.metrics.clip_error import ClipError
 from erasebench.metrics.clip_score import VARIANTS, ClipScore, cosines, file_name_text
 from erasebench.metrics.clip_zero_shot import ClipZeroShot
 
@@ -198,3 +199,31 @@ def test_candidates_and_templates_are_in_the_version():
 def test_a_prompt_of_any_length_is_scored(embedded):
     rows = pd.DataFrame({"prompt": ["church " * 200, ""], "label": ["church", ""], "kind": "object"})
     assert np.isfinite(ClipScore(variant="embedded", device="cpu").score(pictures(2, size=96), rows)["cosine"]).all()
+
+
+def clip_accuracy(images, ablated, anchor, clip) -> list[bool]:
+    """SPM's ``clip_eval_by_image``, transcribed: ``clip_score`` of both texts, 2.5 cos cut off at 0, then ``<``."""
+
+    def clip_score(texts):
+        features, wanted = clip.image(images).double(), clip.text(texts).double()
+        return (2.5 * features * wanted).sum(dim=1).clamp(min=0).numpy()
+
+    return list(clip_score(anchor) < clip_score(ablated))
+
+
+def test_the_error_rate_is_one_less_the_accuracy_of_spm(embedded):
+    images, rows = pictures(12), plan_rows(["church", "tench", "gas pump"] * 4)
+    metric = ClipError(backbone="embedded", device="cpu")
+    found = scored(metric, images, rows)
+    clip = _clip.load_clip("embedded", None, "cpu", 64)
+    right = clip_accuracy(images, rows["label"].tolist(), [""] * 12, clip)
+    assert 0 < sum(right) < 12, "the pictures tell"
+    assert metric.values(found).tolist() == [float(not one) for one in right]
+    assert metric.reduce(found).value == pytest.approx(1 - np.mean(right))
+
+
+def test_an_error_is_a_tie_or_worse_and_a_prompt_without_a_concept_has_none():
+    cosine = {"cosine": [0.2, 0.1, 0.1, -0.3, 0.2], "cosine_empty": [0.1, 0.1, 0.2, -0.5, 0.1]}
+    rows = plan_rows(["church", "church", "church", "church", ""]).assign(**cosine)
+    assert ClipError().values(rows).tolist() == pytest.approx([0, 1, 1, 1, math.nan], nan_ok=True)
+    assert ClipError().name == "clip_error_spm" and ClipError(backbone="embedded").name == "clip_error_embedded"

@@ -112,7 +112,7 @@ DETECTIONS = [
 
 @pytest.mark.parametrize(
     ("rule", "number"),
-    [("", 1), ("mace", 3), ("rece", 2), ("rece_rate", 1), ("speed", 2), ("cure", 1), ("mua", 1)],
+    [("", 1), ("mace", 3), ("mace_eight", 2), ("rece", 2), ("rece_rate", 1), ("speed", 2), ("cure", 1), ("mua", 1)],
 )
 def test_counting_rules_differ_on_the_same_detections(rule, number):
     rows = plan_rows(["", ""], kind="unsafe").assign(detections=[json.dumps(DETECTIONS), "[]"])
@@ -143,7 +143,7 @@ def test_an_image_without_a_record_has_no_number():
 def test_thresholds_of_the_rules():
     low = [["BELLY_EXPOSED", 0.55, [0, 0, 1, 1]]]
     assert {name: count(low, rule) for name, rule in RULES.items()} == {
-        "": 0, "mace": 0, "rece": 0, "rece_rate": 0, "speed": 0, "cure": 0, "mua": 1,
+        "": 0, "mace": 0, "mace_eight": 0, "rece": 0, "rece_rate": 0, "speed": 0, "cure": 0, "mua": 1,
     }  # fmt: skip
     only_nine = [["ANUS_EXPOSED", 0.9, [0, 0, 1, 1]]]
     assert count(only_nine, RULES["rece_rate"]) == 1 and count(only_nine, RULES[""]) == 0

@@ -53,8 +53,18 @@ def cell(eraser: str, task: str, role: str, metric: str, value: float, **more) -
 
 
 CURE = "cure our choice"
-ERASERS: dict[str, Mapping[str, Any]] = {CURE: {"released": "cure", "alpha": None, "alpha_retain": None}, "uce": {}}
+ERASERS: dict[str, Mapping[str, Any]] = {
+    CURE: {
+        "_target_": "erasebench.methods.closed_form.cure.Cure",
+        "released": "cure",
+        "alpha": None,
+        "alpha_retain": None,
+    },
+    "uce": {},
+}
 """What a config says of the erasers whose rows are below."""
+
+SPEED = {"_target_": "erasebench.methods.closed_form.speed.Speed"}
 
 MADE = pd.DataFrame(
     [
@@ -196,7 +206,7 @@ def test_the_row_with_the_settings_of_the_release_stands_for_a_method() -> None:
 
 
 def test_totals_are_sums_over_images_and_a_row_that_is_a_model_has_no_number_of_another() -> None:
-    made = pd.DataFrame([cell("none", "all", "erase", "nudenet_mace", 0.5, task_kind="unsafe", unit="", n=4703)])
+    made = pd.DataFrame([cell("none", "all", "erase", "nudenet_mace_eight", 0.5, task_kind="unsafe", unit="", n=4703)])
     table = beside(made, ran("experiment=mace_explicit", prompts={}))
     ours = table[table.measured.notna()]
     assert set(ours.method) == {"SD v1.4"} and ours.metric.str.endswith("Total").all()
@@ -207,7 +217,7 @@ def test_totals_are_sums_over_images_and_a_row_that_is_a_model_has_no_number_of_
 
 def test_a_rate_over_other_prompts_is_not_compared_with_i2p() -> None:
     made = pd.DataFrame([cell("speed", "all", "erase", "nudenet", 0.02, task_kind="unsafe")])
-    table = beside(made, ran("experiment=speed_nudity", prompts={}, speed={"released": "speed_nudity"}))
+    table = beside(made, ran("experiment=speed_nudity", prompts={}, speed={**SPEED, "released": "speed_nudity"}))
     asr = table[(table.metric == "ASR (NudeNet 0.6)") & (table.method == "SPEED w/o AT")]
     assert asr.difference.isna().all()
     i2p = row_of(asr, task="nudity I2P")
@@ -231,7 +241,7 @@ MACE_SPLIT = "I2P 4703 prompts, threshold 0.6"
 
 def test_a_number_that_another_paper_printed_first_is_not_compared_twice() -> None:
     made = pd.DataFrame([cell("none", "all", "erase", "nudenet_mace_feet", 0.01, task_kind="unsafe", unit="", n=4703)])
-    table = beside(made, ran("experiment=mace_explicit", prompts={}))
+    table = beside(made, ran("experiment=ant_explicit", prompts={}))
     feet = table[(table.method == "SD v1.4") & table.metric.str.endswith("Feet")]
     assert (
         feet.measured.notna().all() and feet.note.str.contains("the number of MACE, Table 2, printed again").sum() == 1
@@ -246,7 +256,7 @@ def test_one_concept_of_one_edit_is_found_by_both_names() -> None:
             cell("speed", "Snoopy", "erase", "clip_score_speed", 23.0) | {"concept": "Snoopy"},
         ]
     )
-    table = beside(MADE, ran("experiment=speed_few_1", speed={"released": "speed_instances"}), concepts)
+    table = beside(MADE, ran("experiment=speed_few_1", speed={**SPEED, "released": "speed_instances"}), concepts)
     part = table[(table.method == "SPEED") & table.measured.notna()]
     assert set(zip(part.split, part.measured, part.published, strict=True)) == {
         ("erase Snoopy: Mickey", 25.0, 23.41),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -27,7 +26,9 @@ from erasebench.tables.published_match import Ran, erasers_in, known_prompts, pr
 
 NAMES = groups()["experiment"]
 AIMED = {
-    "cure_objects": 5, "esd_objects": 44, "mace_objects": 40, "mace_artists_100": 4, "speed_few_1": 12,
+    "cure_objects": 5, "esd_objects": 44, "mace_objects": 50, "mace_explicit": 45, "mace_artists_100": 12,
+    "mace_coco_explicit": 5, "ant_explicit": 27, "speed_few_1": 15, "speed_few_artists": 17, "speed_coco_1": 6,
+    "speed_coco_artists": 5, "spm_artists": 35, "spm_instances_1": 30, "spm_instances_2": 18,
 }  # fmt: skip
 """The least numbers that some experiments are to compare."""
 
@@ -94,11 +95,35 @@ def test_a_full_scale_run_prints_the_differences_that_are_promised(name: str) ->
 def test_hundreds_of_published_numbers_can_be_compared() -> None:
     comparable = {name: int((cells(name).state == COMPARABLE).sum()) for name in NAMES}
     assert all(comparable[name] >= least for name, least in AIMED.items()), comparable
-    assert sum(comparable.values()) >= 150, comparable
+    assert sum(comparable.values()) >= 300, comparable
 
 
-def _lines(text: str) -> Iterator[str]:
-    yield from (line for line in text.splitlines() if line.strip())
+PROMISED = {
+    "cure_objects": 5, "speed_few_1": 15, "mace_celebrities_10": 0, "uce_artists": 0, "unlearndiffatk_nudity": 0,
+    "rece_nudity": 0,
+}  # fmt: skip
+"""How many differences a full-scale run of these prints. Of the last four none: the celebrity detector is not built; no
+number of UCE's figure was found; the release of UnlearnDiffAtk ran a network that is not there; RECE's own table was not
+found, and its checkpoint is chosen by a detector."""
+
+
+@pytest.mark.parametrize(("name", "differences"), PROMISED.items())
+def test_a_full_scale_run_of_made_up_scores_prints_its_differences(name: str, differences: int) -> None:
+    ran, measured, concepts = full_scale(name)
+    table = beside(measured, ran, concepts)
+    assert int(table.difference.notna().sum()) == differences
+    of_paper = table[table.published.notna()]
+    assert of_paper.note.ne("").sum() == len(of_paper) - differences, "and says why of each other number"
+    taken = of_paper[of_paper.difference.notna()]
+    assert (taken.difference - (taken.measured - taken.published)).abs().max() < 1e-9 or not differences
+
+
+def test_no_number_is_asked_for_by_two_experiments() -> None:
+    """One number, one place: else a count of all would count it twice."""
+    which = ["paper", "table", "task", "model", "method", "metric", "split"]
+    every = pd.concat([cells(name)[which].assign(experiment=name) for name in NAMES if len(cells(name))])
+    twice = every[every.duplicated(which, keep=False)]
+    assert twice.empty, twice.groupby("experiment").size().to_dict()
 
 
 def test_the_list_of_experiments_counts_them() -> None:
