@@ -13,6 +13,7 @@ Edits, images and scores of runs are kept in the same store as those of ``eraseb
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -33,6 +34,7 @@ from erasebench.config.protocol import Protocol
 from erasebench.edits.edit import Edit
 from erasebench.edits.eraser import Eraser
 from erasebench.errors import UserError, suggest
+from erasebench.files import write_text
 from erasebench.images.generate import generate as generate_missing
 from erasebench.images.recipes import recipe_maker
 from erasebench.models.load import Model, quiet_libraries
@@ -50,6 +52,9 @@ from erasebench.tables.measured_file import read_measured
 RESULTS = "results"
 """The store of every call that names none."""
 
+PROMPTS_FOLDER = "prompts"
+"""Below a store, where tables of prompts of a notebook are kept."""
+
 BATCH = 8
 """Images made at a time."""
 
@@ -60,6 +65,11 @@ def load_model(path: str, **options: Any) -> Model:
     Args:
         path: ``embedded``, a folder that diffusers saved, or a Hub id.
         options: as of :func:`erasebench.models.load.load_model`: revision, device, dtype, variant, weights, name.
+
+    Example:
+        >>> model = load_model("embedded", device="cpu")
+        >>> model.family, model.size
+        ('sd1', 64)
     """
     quiet_libraries()
     return load_pipeline(path, **options)
@@ -86,6 +96,12 @@ def task(
 
     Raises:
         UserError: a name of no shipped task without a kind; several with phrases; what a task refuses.
+
+    Example:
+        >>> task("church").kind, len(task("church").retain)
+        ('object', 9)
+        >>> task("golden retriever", kind="object", anchor="dog").targets[0].anchor
+        'dog'
     """
     if phrases and len(concepts) != 1:
         raise UserError(f"phrases are of one concept, and there are {len(concepts)}; make them a Concept each")
@@ -134,6 +150,11 @@ def erase(
 
     Raises:
         UserError: no such method or option; or whatever the eraser refuses.
+
+    Example:
+        >>> edit = erase(load_model("embedded", device="cpu"), "uce", task("church"), lam=0.5)
+        >>> edit.info["method"], len(edit.changes)
+        ('uce', 14)
     """
     eraser = method if isinstance(method, Eraser) else _plugin("method", method, Eraser, options)
     if reason := eraser.refuses(model):
@@ -173,6 +194,11 @@ def generate(
 
     Raises:
         UserError: another number of seeds than of prompts; an edit that no store holds; a protocol that cannot be.
+
+    Example:
+        >>> (image,) = generate(load_model("embedded", device="cpu"), "a photo of a church", seeds=[7], steps=2)
+        >>> image.size
+        (64, 64)
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     numbers = list(range(len(texts))) if seeds is None else list(seeds)
@@ -225,6 +251,11 @@ def score(
 
     Raises:
         UserError: no such metric or option, it cannot run here, or it compares and there are no originals.
+
+    Example:
+        >>> images = generate(load_model("embedded", device="cpu"), ["a photo of a church"] * 2)
+        >>> score(images, "judge", label="church").number.tolist()
+        [1.0, 1.0]
     """
     scorer = metric if isinstance(metric, Metric) else _plugin("metric", metric, Metric, options)
     if reason := scorer.unavailable():
@@ -262,6 +293,7 @@ def compare(
     task: str = "object",
     *,
     erase: Sequence[str] | None = None,
+    prompts: pd.DataFrame | None = None,
     model: str = "embedded",
     store: str | Path = RESULTS,
     settings: Sequence[str] = (),
@@ -275,6 +307,8 @@ def compare(
         methods: one or several of ``erasebench list erasers``.
         task: of ``erasebench list tasks``.
         erase: the concepts to erase; those of the task if not given.
+        prompts: rows with a column ``prompt`` (others as a prompt file may have them: ``label``, ``seed``, ``role`` ...),
+            checked as a file is. They are written below the store, where the run that used them finds them again.
         model: of ``erasebench list models``.
         store: the results folder.
         settings: anything else as on the command line, e.g. ``["prompts.per_erased=8", "metric=[judge]"]``.
@@ -282,10 +316,20 @@ def compare(
 
     Returns:
         One row a number: eraser, role, metric, value, low and high (95 %), n, how, and the reason where it was not run.
+
+    Example:
+        >>> few = ["prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=0", "metric=[judge]"]
+        >>> table = compare("uce", "object", erase=["church"], settings=few)
+        >>> unedited = table[(table.eraser == "none") & (table.role == "erase") & (table.task == "all")].iloc[0]
+        >>> float(unedited.value), int(unedited.n), unedited.how
+        (1.0, 2, 'wilson')
     """
     names = [methods] if isinstance(methods, str) else list(methods)
     method = names[0] if len(names) == 1 else f"[{','.join(names)}]"
-    config = compose([f"model={model}", f"task={task}", f"method={method}", *settings])
+    from_table = []
+    if prompts is not None:
+        from_table = ["prompts=file", f"prompts.source={_prompt_file(prompts, Path(store) / PROMPTS_FOLDER)}"]
+    config = compose([f"model={model}", f"task={task}", f"method={method}", *from_table, *settings])
     OmegaConf.update(config, "store.dir", str(store))
     if erase is not None:
         OmegaConf.update(config, "task.erase", list(erase))
@@ -293,6 +337,16 @@ def compare(
     if finished is None:
         raise UserError("a dry run, or a part of a run, has no table; leave dry_run and part out of settings")
     return finished.measured
+
+
+def _prompt_file(prompts: pd.DataFrame, folder: Path) -> Path:
+    """A table of prompts as a file whose name is its content's hash, so that none is ever overwritten by another."""
+    text = prompts.to_csv(index=False)
+    file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.csv"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
+    return file
 
 
 def load_run(name: str = "latest", *, store: str | Path = RESULTS) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -126,7 +127,7 @@ def load_clip(backbone: str, revision: str | None, device_name: str, batch_size:
 
 
 def from_open_clip(
-    model: torch.nn.Module,
+    model: Any,
     transform: Callable[[Image.Image], torch.Tensor],
     tokenizer: Callable[[list[str]], torch.Tensor],
     on: torch.device,

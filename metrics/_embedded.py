@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ import erasebench.tiny
 from erasebench.errors import UserError
 from erasebench.metrics._common import batches, device, image_tensor, short_hash, text_hash
 from erasebench.tiny.world import SIZE
+
+if TYPE_CHECKING:
+    from erasebench.tiny.judge import Judge
 
 WEIGHTS = Path(erasebench.tiny.__file__).parent / "weights"
 JUDGE_FOLDER = WEIGHTS / "judge"
@@ -42,7 +46,7 @@ def fingerprint(folder: Path) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def load_judge(folder: Path, device_name: str) -> torch.nn.Module:
+def load_judge(folder: Path, device_name: str) -> Judge:
     """The judge of a folder, on a device, loaded once.
 
     Raises:

@@ -33,7 +33,18 @@ from erasebench.scores.rates import WILSON
 
 EMBEDDED, INCEPTION = "embedded", "inception"
 EXTRACTORS = (INCEPTION, EMBEDDED)
-ORIGINAL, REAL = "original", "real"
+ORIGINAL, REAL, RETRAINED = "original", "real", "retrained"
+DIRECTIONS = {
+    ORIGINAL: {"retain": "down", "general": "down"},
+    REAL: {"general": "down"},
+    RETRAINED: {"erase": "down"},
+}
+"""The roles that a distance is reported on, by what it is taken to."""
+TARGETS = {
+    ORIGINAL: "the unedited model's images",
+    REAL: "a folder of real images",
+    RETRAINED: "the images of a model trained without the concept",
+}
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 INCEPTION_URL = (
@@ -67,9 +78,10 @@ def inception_features(images: Sequence[Image.Image], device_name: str, batch_si
 class FeatureMetric(Metric):
     """A distance between the features of a set of images and those of a reference set.
 
-    Two references exist and never share a column. ``against: original`` is the unedited model's images of the same
-    prompts and seeds: how much did the edit move what should have stayed. ``against: real`` is a folder of images:
-    how real do the images look. Stored for every image is ``features``; the distance is taken when a table is made.
+    Three references exist and never share a column. ``against: original`` is the unedited model's images of the same
+    prompts and seeds: how much did the edit move what should have stayed. ``against: retrained`` is the images of the
+    table's row ``retrained`` for the same prompts and seeds, a model that never saw the concept: how near does the edit
+    come to it where the concept is asked for. ``against: real`` is a folder of images: how real do the images look. Stored for every image is ``features``; the distance is taken when a table is made.
 
     The interval is a bootstrap over images (against the original: over unedited images with all their edited ones).
     It shows the noise of this many images, not the bias that a distance may have at this many.
@@ -77,7 +89,7 @@ class FeatureMetric(Metric):
     Attributes:
         extractor: ``inception`` (2048 numbers, torch-fidelity's port) or ``embedded`` (192 numbers of the embedded
             world's judge). They have names of their own: ``fid_inception``, ``fid_embedded``.
-        against: ``original`` or ``real``; the latter's name ends in ``_real``.
+        against: ``original``, ``retrained`` or ``real``; the names of the latter two end in ``_retrained`` and ``_real``.
         reference: for ``real``, the folder of images (png, jpg, webp, bmp; subfolders are not read). What is in them
             decides the version, not their names; their features are kept with the scores.
         resamples: of the bootstrap.
@@ -105,15 +117,20 @@ class FeatureMetric(Metric):
             hint = suggest(self.extractor, EXTRACTORS)
             known = ", ".join(EXTRACTORS)
             raise UserError(f"{self.kind_of_distance}.extractor: no {self.extractor!r}.{hint} Known: {known}")
-        if self.against not in (ORIGINAL, REAL):
-            raise UserError(f"{self.kind_of_distance}.against: {self.against!r} is neither {ORIGINAL} nor {REAL}")
+        if self.against not in (ORIGINAL, RETRAINED, REAL):
+            raise UserError(
+                f"{self.kind_of_distance}.against: {self.against!r} is neither {ORIGINAL} nor {RETRAINED} nor {REAL}"
+            )
         if self.reference and self.against != REAL:
             raise UserError(f"{self.kind_of_distance}: a reference folder needs against={REAL}")
         real = self.against == REAL
-        self.name = f"{self.kind_of_distance}_{self.extractor}" + ("_real" if real else "")
+        self.name = f"{self.kind_of_distance}_{self.extractor}" + (
+            "" if self.against == ORIGINAL else f"_{self.against}"
+        )
         self.version = f"1-{self._weights}" + (f"-{_set_name(self.reference)}" if real else "")
-        self.directions = {"general": "down"} if real else {"retain": "down", "general": "down"}
-        target = "a folder of real images" if real else "the unedited model's images"
+        self.directions = DIRECTIONS[self.against]
+        self.beside = "retrained" if self.against == RETRAINED else Metric.beside
+        target = TARGETS[self.against]
         network = "Inception v3" if self.extractor == INCEPTION else "the embedded judge"
         self.describe = f"{self.kind_of_distance.upper()} to {target}, features of {network}"
 
@@ -166,7 +183,7 @@ class FeatureMetric(Metric):
         return pd.Series(np.nan, index=rows.index, dtype=float)
 
     def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None, rates: str = WILSON) -> Estimate:
-        """The distance; not run with fewer than two images, and ``reference`` for the unedited model itself."""
+        """The distance; not run with fewer than two images, and ``reference`` for the row that it is taken to."""
         first = ~rows["key"].duplicated().to_numpy()
         ours = stack(rows["features"][first])
         if self.against == REAL:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,7 +118,7 @@ class Classifier(Metric):
     ways: str | Sequence[str] | None = None
     top: int = 1
     unseen: Sequence[str] = ()
-    kinds: Sequence[str] = ("object",)
+    kinds: tuple[str, ...] = ("object",)
     device: str = "auto"
     batch_size: int = 64
 
@@ -253,7 +254,7 @@ class Classifier(Metric):
         n = int(values[~moved].notna().sum())  # the script divides by the images of the nine others
         return Estimate(float(values.sum()) / n, n, math.nan, math.nan, "none") if n else not_run()
 
-    def _torchvision_weights(self):
+    def _torchvision_weights(self) -> Any:
         """The weights entry of torchvision: its file, transform and class names; needs no download."""
         import torchvision.models as zoo
 

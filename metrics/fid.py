@@ -36,7 +36,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 def _factor(features: np.ndarray) -> np.ndarray:
     """F with ``F^T F`` the covariance; as few rows as possible."""
     centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
-    return np.linalg.qr(centred, mode="r") if len(features) > features.shape[1] else centred
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(features) > features.shape[1] else centred
 
 
 @dataclass(kw_only=True, eq=False)

@@ -31,7 +31,7 @@ def _unbiased(aa: np.ndarray, bb: np.ndarray, ab: np.ndarray, groups: np.ndarray
     return float(((aa + bb - 2 * ab) * apart).sum() / apart.sum()) if apart.any() else math.nan
 
 
-def kernel_distance(a: np.ndarray, b: np.ndarray, groups: Sequence | None = None, seed: int = 0) -> float:
+def kernel_distance(a: np.ndarray, b: np.ndarray, groups: Sequence | np.ndarray | None = None, seed: int = 0) -> float:
     """Squared maximum mean discrepancy with a cubic kernel, the unbiased estimate (KID; Binkowski et al., 2018).
 
     Right on average for any number of images, so it may be negative where two sets are alike. Sets of at most 1000 are

@@ -143,9 +143,9 @@ class Lpips(Metric):
         one_size = len({ours.shape for ours, _ in pairs}) == 1
         found: list[float] = []
         for part in batches(pairs, self.batch_size if one_size else 1):
-            ours, theirs = (
+            one, other = (
                 torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2).to(on).float() / 127.5 - 1
                 for side in zip(*part, strict=True)
             )
-            found.extend(network(ours, theirs).flatten().double().cpu().tolist())
+            found.extend(network(one, other).flatten().double().cpu().tolist())
         return found

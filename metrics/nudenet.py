@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,7 +103,7 @@ def count(detections: Sequence[Sequence], rule: Rule) -> int:
 
 
 @functools.lru_cache(maxsize=2)
-def _detector(network: str | None):
+def _detector(network: str | None) -> Any:
     from nudenet import NudeDetector
 
     return NudeDetector(model_path=network)

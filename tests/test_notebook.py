@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -120,3 +121,16 @@ def test_compare_is_the_command(store, tmp_path):
     assert len(again) == len(table) and list(again.eraser) == list(table.eraser)
     with pytest.raises(UserError, match=re.escape("no run")):
         eb.load_run(store=tmp_path / "empty")
+
+
+def test_prompts_of_a_table_are_checked_and_kept_as_a_file_is(store):
+    prompts = pd.DataFrame({"prompt": ["a photo of a church", "a photo of a gas pump"] * 2, "label": ["church", "gas pump"] * 2, "seed": [1, 2, 3, 4]})  # fmt: skip
+    settings = ["metric=[judge]", "protocol.steps=2"]
+    table = eb.compare("uce", "object", erase=["church"], prompts=prompts, store=store, settings=settings)
+    rates = table[(table.metric.str.startswith("judge")) & (table.task == "all")]
+    assert set(rates[rates.role == "erase"].n) == {2} and set(rates[rates.role == "retain"].n) == {2}
+    files = list((store / "prompts").iterdir())
+    eb.compare("uce", "object", erase=["church"], prompts=prompts, store=store, settings=settings)
+    assert list((store / "prompts").iterdir()) == files and len(files) == 1
+    with pytest.raises(UserError, match=r"row 2.*seed"):
+        eb.compare("uce", prompts=prompts.assign(seed=[1, -2, 3, 4]), store=store, settings=settings)

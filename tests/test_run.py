@@ -235,12 +235,10 @@ def test_the_examples_of_contributing_work_as_printed(model_folder: Path, tmp_pa
         (folder / f"{name}.yaml").write_text(config)
     command = [
         sys.executable, "-m", "erasebench", "run", "--config-dir", str(tmp_path / "my_conf"),
-        *overrides(model_folder, tmp_path / "results", "method=shrink", "attack=insist", "metric=[brightness]"),
-        "task.erase=[church]", "plugins=[shrink,insist,brightness]",
+        *overrides(model_folder, tmp_path / "results", "method=shrink.py", "attack=insist", "metric=[brightness]"),
+        "task.erase=[church]", "plugins=[insist.py,brightness.py]",
     ]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "shrink + insist" in done.stdout and "brightness" in done.stdout
     files = list((tmp_path / "results").glob("attacks/*/*.safetensors"))

@@ -9,6 +9,7 @@ from erasebench.errors import UserError, suggest
 
 ACTIONS = {
     "train": "rebuild the embedded model from nothing (seeded, resumable; hours on two cores)",
+    "retrain": "train its UNet without the pictures of a concept, for method=retrained (minutes to half an hour)",
     "sample": "a grid of renders beside generated images",
     "evaluate": "how well the judge recognises what the unedited model draws",
 }

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
+from erasebench.config.own_files import is_file, load_file, module_of
 from erasebench.config.values import plain_values
 from erasebench.errors import UserError, suggest
 
@@ -33,7 +34,8 @@ def build(node: Mapping[str, Any] | DictConfig, place: str, base: type[T], plugi
             made of erasers), of the same base.
         place: of the node in the config, for messages.
         base: what the class must be: ``Eraser``, ``Metric``.
-        plugins: modules beside :data:`PACKAGES` that the user of this process has allowed.
+        plugins: modules beside :data:`PACKAGES` that the user of this process has allowed, or files of them
+            (``shrink.py``, :mod:`erasebench.config.own_files`).
 
     Raises:
         UserError: no target, one that :func:`find_class` refuses, or arguments that its class does not take.
@@ -65,6 +67,9 @@ def find_class(target: Any, place: str, base: type[T], plugins: Sequence[str] = 
         cure = "" if ours else f"; if you trust it, name its module: {_allowing(module or target)}"
         raise UserError(f"{place}: {target} is not one of our {base.__name__.lower()}s{cure}")
     try:
+        for plugin in filter(is_file, plugins):
+            if module_of(plugin) == module:
+                load_file(plugin)
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{place}: {target} cannot be found ({error})") from error
@@ -79,7 +84,7 @@ def find_class(target: Any, place: str, base: type[T], plugins: Sequence[str] = 
 
 
 def _within(module: str, plugins: Sequence[str]) -> bool:
-    return any(module == home or module.startswith(f"{home}.") for home in (*PACKAGES, *plugins))
+    return any(module == home or module.startswith(f"{home}.") for home in (*PACKAGES, *map(module_of, plugins)))
 
 
 def _allowing(module: str) -> str:

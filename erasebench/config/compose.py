@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from erasebench.config.choices import CONFIG_MODULE, groups
 from erasebench.config.overrides import ONE_OF, parse_overrides, respelt
+from erasebench.config.own_files import as_overrides, eraser_node, is_file, module_of, with_plugins
 from erasebench.config.settings import ModelSettings, ProtocolSettings, Settings, StoreSettings
 from erasebench.config.values import plain_values
 from erasebench.errors import UserError, suggest
@@ -97,9 +98,16 @@ def spelt_out(overrides: Sequence[str]) -> list[str]:
         UserError: one cannot be read or done.
     """
     overrides = at_scale([respelt(text) for text in overrides])
-    return [
-        out for text, parsed in zip(overrides, parse_overrides(overrides), strict=True) for out in _placed(text, parsed)
-    ]
+    parsed = parse_overrides(overrides)
+    placed = [out for text, one in zip(overrides, parsed, strict=True) for out in _placed(text, one)]
+    files = [name for one in parsed if one.key_or_group == "method" for name in _own_files(one)]
+    return with_plugins(placed, files) if files else placed
+
+
+def _own_files(parsed: Override) -> list[str]:
+    """The files among the names that an override chooses."""
+    value = None if parsed.is_sweep_override() else parsed.value()
+    return [name for name in (value if isinstance(value, list) else [value]) if is_file(name)]
 
 
 def _placed(text: str, parsed: Override) -> list[str]:
@@ -114,6 +122,9 @@ def _placed(text: str, parsed: Override) -> list[str]:
             )
         return [text]
     names = parsed.value()
+    own = _own_files(parsed) if group == "method" else []
+    if own and names in (own, own[0]):  # alone, it stands where the unedited model would
+        return ["method=none", *as_overrides(eraser_node(own[0]), "method", new=False)]
     if not isinstance(names, list) or len(names) < 2:
         return [text]
     if group in ONE_OF:
@@ -122,10 +133,12 @@ def _placed(text: str, parsed: Override) -> list[str]:
         )
     if len(set(map(str, names))) < len(names):
         raise UserError(f"{text}: one is named twice; name each once")
-    whole = [name for name in names if SEVERAL[group] not in compose([f"{group}={name}"])[group]]
+    shipped = [name for name in names if name not in own]
+    whole = [name for name in shipped if SEVERAL[group] not in compose([f"{group}={name}"])[group]]
     return [
         f"{group}=[{','.join(whole)}]",  # those that are made of several bring their places with them
-        *(f"+{group}@{group}.{name}={name}" for name in names if name not in whole),
+        *(f"+{group}@{group}.{name}={name}" for name in shipped if name not in whole),
+        *(out for name in own for out in as_overrides(eraser_node(name), f"method.{module_of(name)}", new=True)),
     ]
 
 

@@ -17,8 +17,10 @@ from hydra.errors import HydraException
 
 from erasebench.errors import UserError
 
-OPEN_MAPPINGS = re.compile(r"(protocol\.scheduler_config|prompts\.where|task\.(\w+\.)?(phrases|indirect|keep))(\.\S+)?")
-"""Keys below which anything may stand; Hydra wants ``++`` before a new one."""
+OPEN_MAPPINGS = re.compile(
+    r"(protocol\.scheduler_config|prompts\.where|prompts\.columns|task\.(\w+\.)?(phrases|indirect|keep|add))(\.\S+)?"
+)
+"""Keys that need not be there, or below which anything may stand; Hydra wants ``++`` before a new one."""
 
 ONE_OF = ("model", "prompts", "protocol", "experiment", "sweep")
 """Groups of which a run has one option: Hydra would merge a list of them into something that nobody asked for."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
+import sys
 import time
 import traceback
 from abc import ABC
@@ -160,13 +163,14 @@ class Eraser(ABC):
         return settings_of(self)
 
     def key(self, model_identity: str, task: ErasureTask) -> str:
-        """Hash of all that decides the edit: model, task, method, version and settings. 32 hex digits."""
+        """Hash of all that decides the edit: model, task, method, version and settings, and of an eraser that is not ours
+        its source, whose author changes it more often than its version. 32 hex digits."""
         return self.key_of(model_identity, task, self.settings)
 
     def key_of(self, model_identity: str, task: ErasureTask, deciding: Mapping[str, Any]) -> str:
         """:meth:`key` where something else than the settings decides the edit: what is in a file, not its name; the key of
         an eraser that is a part, not its settings."""
-        parts = [model_identity, task.key, self.name, self.version, deciding, ALGEBRA_VERSION]
+        parts = [model_identity, task.key, self.name, self.version, deciding, ALGEBRA_VERSION, *_source(type(self))]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
     def refuses(self, model: Model) -> str | None:
@@ -183,6 +187,19 @@ class Eraser(ABC):
     def acts(self) -> tuple[type[Hook], ...]:
         """The kinds of hooks that its edits have with these settings, in order; by default none."""
         return ()
+
+
+@functools.cache
+def _source(kind: type) -> tuple[str, ...]:
+    """The hash of the file that defines a class of somebody's own, or in a notebook of the class; nothing for one of ours."""
+    if kind.__module__.startswith("erasebench."):
+        return ()
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    try:
+        source = Path(file).read_bytes() if file else inspect.getsource(kind).encode()
+    except (OSError, TypeError):  # typed into a shell: nobody can read it again
+        return ()
+    return (hashlib.sha256(source).hexdigest(),)
 
 
 def settings_of(plugin: Any) -> dict[str, Any]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from erasebench.edits.attack import Attack
     from erasebench.edits.eraser import Eraser
 
+OF_THIS_MACHINE = {"of this machine": True}
+"""Metadata of a setting that says where something lies and decides no edit: labels leave it out."""
+
 UNEDITED = "none"
 """The label of the unedited model."""
 
@@ -98,7 +101,8 @@ def label_of(name: str, eraser: Eraser | Attack) -> Label:
         default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
         # A name such as uce2025 or sld_weak says which variant it is.
         in_name = name in (f"{eraser.name}{value}", f"{eraser.name}_{value}")
-        (defaults if value == default or in_name else options)[entry.name] = shown_value(value)
+        silent = value == default or in_name or entry.metadata == OF_THIS_MACHINE
+        (defaults if silent else options)[entry.name] = shown_value(value)
     return Label(name, options, defaults)
 
 

@@ -18,7 +18,7 @@ from erasebench.prompts.reader import load_prompts
 from erasebench.prompts.sources import fetch, is_here
 
 BUILTIN = ("per_erased", "per_retained", "general", "seed")
-FILE = ("kind", "schema", "limit", "role", "label", "revision", "where", "missing_seed", "empty")
+FILE = ("kind", "schema", "limit", "role", "label", "revision", "where", "missing_seed", "empty", "columns")
 TEMPLATES = ("templates", "fill", "label", "images", "seed", "limit")
 """Keys of a node beside ``source`` (and ``file_of``), by whether the prompts are built in, read, or made."""
 

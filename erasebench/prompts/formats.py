@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,12 @@ class Table:
         return f"{self.file} {where}" + (f", column {column[:60]!r}" if column else "")
 
 
-def read(path: Path) -> Table:
+def read(path: Path, columns: Iterable[str] = ()) -> Table:
     """All cells of a file as text, without a leading index column and columns that have no name.
+
+    Args:
+        path: the file.
+        columns: names that a header of it has, beside those by which any header is known.
 
     Raises:
         UserError: it is empty, cut off, no UTF-8, no table, or far too large for a prompt file; file, row and cure
@@ -82,7 +86,7 @@ def read(path: Path) -> Table:
     elif suffix == ".txt":
         table = _list(file, _text(file, path), ())
     else:
-        table = _separated(file, _text(file, path), "\t" if suffix == ".tsv" else ",")
+        table = _separated(file, _text(file, path), "\t" if suffix == ".tsv" else ",", KNOWN | _folded(columns))
     cells = table.cells
     if not len(cells):
         raise UserError(f"{file}: no rows below the header; is this the right file?")
@@ -118,9 +122,9 @@ def _text(file: str, path: Path) -> str:
     return text
 
 
-def _separated(file: str, text: str, usual: str) -> Table:
+def _separated(file: str, text: str, usual: str, known: Collection[str]) -> Table:
     """A table whose cells stand between separators, or a list of prompts that only looks like one."""
-    separator = next((mark for mark in (usual, *_SEPARATORS) if KNOWN & _folded(_first_record(text, mark))), None)
+    separator = next((mark for mark in (usual, *_SEPARATORS) if _folded(_first_record(text, mark)) & set(known)), None)
     if separator is None and (listed := _sentences(file, text, usual)):
         return listed
     separator = separator or usual

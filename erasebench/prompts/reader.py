@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from erasebench.errors import UserError, suggest
 from erasebench.prompts.convert import convert, held_out, number
 from erasebench.prompts.formats import Table, read
 from erasebench.prompts.prompt_set import PromptSet
-from erasebench.prompts.schemas import identify, named, schemas, spelt
+from erasebench.prompts.schemas import COLUMN_SPELLINGS, identify, named, schemas, spelt
 from erasebench.prompts.sources import fetch, find
 from erasebench.recipe import LARGEST_SEED
 
@@ -39,6 +40,7 @@ def load_prompts(
     where: Mapping[str, Any] | None = None,
     missing_seed: int | None = None,
     empty: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> PromptSet:
     """Read a prompt file of any schema of :func:`schemas`.
 
@@ -56,6 +58,8 @@ def load_prompts(
         missing_seed: seed of all rows of a file without seeds (RECE and SAFREE: 42); by default each row has its own.
         empty: text in the place of empty prompts (``nan`` in the releases of ESD, UCE, RECE and MACE); by default they
             stay empty.
+        columns: which column of the file is which of a prompt set's (``{"prompt": "text", "label": "animal"}``), where
+            its name does not say so.
 
     Raises:
         UserError: the file cannot be had, is not UTF-8 or is broken; the message names file, row, column and cure.
@@ -75,8 +79,11 @@ def load_prompts(
         raise UserError(f"prompts.limit={limit}: give a whole number of 1 or more, or null for all rows")
     conditions = _conditions(where)
     path, came_from, pinning = find(source, revision)
-    table = read(path)
-    recognised = identify(list(table.cells.columns), table.file, schema or "auto")
+    table = read(path, _named_columns(columns))
+    own = _columns(columns, table)
+    meant = [next((ours for ours, name in own.items() if name == column), column) for column in table.cells.columns]
+    recognised = identify(meant, table.file, schema or "auto")
+    recognised = replace(recognised, columns={**recognised.columns, **own})
     met = [_meets(table, column, wanted) for column, wanted in conditions.items()]
     looked_at = [spelt(column, list(table.cells.columns)) or column for column in conditions]
     rows, notes = convert(table, recognised, kind, (label or "").strip(), looked_at, missing_seed)
@@ -117,6 +124,39 @@ def load_prompts(
         roles="task" if role is None else "rows",
         held_out=unseen,
     )
+
+
+def _named_columns(columns: Mapping[str, str] | None) -> list[str]:
+    """The file's columns that the user names.
+
+    Raises:
+        UserError: what was given does not say which is which.
+    """
+    if columns is not None and not isinstance(columns, Mapping):
+        raise UserError(
+            f"prompts.columns={columns!r:.60}: say which column is which, e.g. {{prompt: text, label: animal}}"
+        )
+    return [str(name) for name in (columns or {}).values()]
+
+
+def _columns(columns: Mapping[str, str] | None, table: Table) -> dict[str, str]:
+    """Which column of a table is which, as the user says; names as the file spells them.
+
+    Raises:
+        UserError: a column that no prompt set has, or the file.
+    """
+    names, own = list(table.cells.columns), {}
+    for ours, theirs in (columns or {}).items():
+        if ours not in COLUMN_SPELLINGS:
+            known = ", ".join(COLUMN_SPELLINGS)
+            raise UserError(f"prompts.columns: {ours!r} is no column of prompts.{suggest(ours, COLUMN_SPELLINGS)} Known: {known}")  # fmt: skip
+        there = spelt(str(theirs), names)
+        if there is None:
+            raise UserError(f"{table.file}: prompts.columns.{ours}={theirs}: no such column.{suggest(str(theirs), names)} It has: {', '.join(names)}")  # fmt: skip
+        if there in own.values():
+            raise UserError(f"{table.file}: prompts.columns: {there!r} is named for two columns; it can be one")
+        own[ours] = there
+    return own
 
 
 def _check_options(**options: Any) -> None:

@@ -41,6 +41,7 @@ class TaskSettings:
     phrases: dict[str, list[str]] = field(default_factory=dict)
     indirect: dict[str, list[str]] = field(default_factory=dict)
     keep: dict[str, list[str]] = field(default_factory=dict)
+    add: str | list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
     for key in ("kind", "concepts", "erase"):
         if key not in values:
             raise UserError(f"{place}.{key}: not given; choose a task (erasebench list tasks) or give it")
-    settings = TaskSettings(**values)
+    settings = _with_added(TaskSettings(**values))
     if settings.kind not in KINDS:
         raise UserError(
             f"{place}.kind: {settings.kind!r} is not one of {', '.join(KINDS)}.{suggest(settings.kind, KINDS)}"
@@ -124,6 +125,17 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
     return TaskGroup(settings.kind, asked, tuple(tasks))
 
 
+def _with_added(settings: TaskSettings) -> TaskSettings:
+    """``add`` in its place: concepts of the user's own, which are asked for and erased like the others."""
+    added = [settings.add] if isinstance(settings.add, str) else settings.add
+
+    def joined(names: list[str]) -> list[str]:
+        there = {name.casefold() for name in names}
+        return [*names, *(name for name in added if name.casefold() not in there)]
+
+    return replace(settings, concepts=joined(settings.concepts), erase=joined(settings.erase))
+
+
 def withheld(group: TaskGroup, held_out: Collection[str]) -> TaskGroup:
     """The tasks without what a prompt file holds out in the texts to retain: an eraser must not be told of it.
 
@@ -149,6 +161,8 @@ def _check_type(key: str, value: Any, place: str) -> None:
     if key in ("concepts", "erase") and value != PROMPTS and not _is_texts(value):
         names = ",".join(re.findall(r"[^\[\]{}',]+", str(value)))
         raise UserError(f"{place}.{key}={value}: write a list: {place}.{key}=[{names}]")
+    if key == "add" and not (isinstance(value, str) or _is_texts(value)):
+        raise UserError(f"{place}.add={value}: write a name or a list of names, e.g. {place}.add=[golden retriever]")
     if key == "retain" and not isinstance(value, str) and not _is_texts(value):
         raise UserError(
             f"{place}.retain={value}: write others, none or a list of texts, e.g. {place}.retain=[sky,road]"

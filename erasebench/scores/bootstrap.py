@@ -57,7 +57,7 @@ def set_bootstrap(
     statistic: Callable[[np.ndarray, np.ndarray], float],
     n_resamples: int = 200,
     seed: int = 0,
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[Any] | np.ndarray | None = None,
 ) -> tuple[float, float]:
     """A 95 % interval for a statistic of two sets of feature vectors (FID, KID), by resampling their rows.
 

@@ -44,6 +44,8 @@ class Metric(ABC):
             are kept once for each image and value of these.
         paired_with: the column of the plan with the key of the image that each image is compared with; one of
             :data:`PAIRS_WITH`. It is then among :attr:`inputs`.
+        beside: of a metric of sets, the row of a table whose images of the same prompts :meth:`reduce` compares with; by
+            default that of the unedited model.
         kinds: the kinds of concept it applies to; empty for all.
         unit: printed behind the name: ``%``, ``s``, or nothing.
         describe: one line for ``erasebench list metrics``.
@@ -55,6 +57,7 @@ class Metric(ABC):
     directions: dict[str, str]
     inputs: tuple[str, ...] = ()
     paired_with: str = ""
+    beside: str = "none"
     kinds: tuple[str, ...] = ()
     unit: str = ""
     describe: str = ""
@@ -162,7 +165,7 @@ class Metric(ABC):
         Args:
             rows: score columns joined with the plan's columns (``prompt_id, prompt, label, kind, role, key,
                 original_key``), one row a prompt.
-            original: what a metric of sets compares with (FID): the same for the unedited model, same order of
+            original: what a metric of sets compares with (FID): the same for :attr:`beside`, same order of
                 ``prompt_id``; or, if it has a :attr:`reference_key`, the records of its reference images.
             rates: the interval of a rate, one of :data:`erasebench.scores.rates.RATE_INTERVALS`; for other numbers it
                 says nothing.

@@ -113,6 +113,10 @@ class StoredMetric(Metric):
         return self._records_id
 
     @property
+    def beside(self) -> str:  # type: ignore[override]
+        return self._metric.beside
+
+    @property
     def outcome(self) -> str:
         return self._metric.outcome
 

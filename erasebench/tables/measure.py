@@ -28,6 +28,8 @@ NO_NUMBER = (
     "have no records)"
 )
 
+NO_ROW = "it compares with the row {0}, which this table does not have; add method={0} to the run"
+
 Slice = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, str]
 """What a number is of, its scored rows, the rows of the same prompts that it is compared with (of the unedited model;
 under an attack, of the same edit without it), why there is no number."""
@@ -219,12 +221,12 @@ def _slices(
         single = list(dict.fromkeys(part.task)) if tasks else []
         for task in [POOLED, *single] if len(single) > 1 else [POOLED]:
             of_task = part if task == POOLED else part[part.task == task]
-            unedited = of_task[of_task.eraser == UNEDITED]
-            of_unedited = joined[joined.row.isin(unedited.row)].set_index(["task", "prompt_id"])
+            beside = of_task[(of_task.eraser == metric.beside) & (of_task.attack == "")]
+            of_beside = joined[joined.row.isin(beside.row)].set_index(["task", "prompt_id"])
             for (eraser, attack), wanted in of_task.groupby(["eraser", "attack"], sort=False):
                 rows = joined[joined.row.isin(wanted.row)].reset_index(drop=True)
-                base, originals = unedited, of_unedited
-                if attack:
+                base, originals = beside, of_beside
+                if attack and metric.beside == UNEDITED:
                     base = _clean_rows(of_task, wanted)
                     originals = joined[joined.row.isin(base.row)].set_index(["task", "prompt_id"])
                 index = pd.MultiIndex.from_frame(rows[["task", "prompt_id"]])
@@ -233,8 +235,12 @@ def _slices(
                     "task_kind": kind, "eraser": eraser, "task": task, "role": role, "metric": metric.id,
                     "unit": metric.unit, "direction": metric.directions[role], "attack": attack,
                 }  # fmt: skip
-                what = "rows without the attack" if attack else "rows of the unedited model"
-                yield identity, rows, paired, reason or _gap(wanted, rows, "rows") or _gap(base, originals, what)
+                what = "rows without the attack" if base is not beside else f"rows of {row_text(metric.beside, '')}"
+                lacks = "" if len(base) or metric.beside == UNEDITED else NO_ROW.format(metric.beside)
+                yield (
+                    *(identity, rows, paired),
+                    reason or _gap(wanted, rows, "rows") or lacks or _gap(base, originals, what),
+                )
 
 
 def _clean_rows(rows: pd.DataFrame, attacked: pd.DataFrame) -> pd.DataFrame:

@@ -99,6 +99,11 @@ def run_stage(
         )
 
 
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def load_tokenizer(out: Path) -> CLIPTokenizer:
     """The tokenizer that the stage `tokenizer` wrote."""
     return CLIPTokenizer.from_pretrained(Path(out) / "tokenizer")
@@ -123,13 +128,12 @@ def train_all(
     unknown = [s for s in stages if s not in STAGES]
     if unknown:
         raise ValueError(f"unknown stage {unknown[0]!r}; the stages are {', '.join(STAGES)}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or cores)
+    torch.set_num_threads(threads or cores())
     out, weights = Path(out), Path(weights) if weights is not None else Path(out) / "weights"
     started = time.monotonic()
     for stage in stages:
         begun = time.monotonic()
-        run_stage(stage, out, weights, plan or Plan(), seed=seed, workers=workers or cores, save_seconds=save_seconds)
+        run_stage(stage, out, weights, plan or Plan(), seed=seed, workers=workers or cores(), save_seconds=save_seconds)
         now = time.monotonic()
         print(f"{stage}: {(now - begun) / 60:.1f} min, {(now - started) / 60:.1f} min in all", flush=True)
     return weights

@@ -62,6 +62,13 @@ def distinct(captions: list[str]) -> tuple[list[str], torch.Tensor]:
 
 
 @torch.no_grad()
+def encode_texts(texts: list[str], tokenizer: CLIPTokenizer, text_model: torch.nn.Module) -> np.ndarray:
+    """Embeddings of texts and, as the last one, of the empty prompt: float16 [texts + 1, 77, 128]."""
+    ids = token_ids(tokenizer, [*texts, ""])
+    rows = [text_model(input_ids=part).last_hidden_state.half().numpy() for part in ids.split(256)]
+    return np.concatenate(rows)
+
+
 def encode_captions(world: World, tokenizer: CLIPTokenizer, clip: CLIPModel, out: Path) -> None:
     """Encode each distinct caption and the empty prompt with the trained text tower, to `out/text`.
 
@@ -75,9 +82,7 @@ def encode_captions(world: World, tokenizer: CLIPTokenizer, clip: CLIPModel, out
         return
     started = time.monotonic()
     texts, which = distinct(world.captions)
-    ids = token_ids(tokenizer, [*texts, ""])
-    rows = [clip.text_model(input_ids=part).last_hidden_state.half().numpy() for part in ids.split(256)]
-    np.save(folder / "text.npy", np.concatenate(rows))
+    np.save(folder / "text.npy", encode_texts(texts, tokenizer, clip.text_model))
     np.save(folder / "which.npy", which.numpy())
     info.write_text(json.dumps({"step": step, "texts": len(texts)}))
     print(f"text: {len(texts)} distinct captions encoded in {(time.monotonic() - started) / 60:.1f} min", flush=True)

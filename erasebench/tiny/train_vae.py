@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from erasebench.progress import progress
+
 from .data import FRESH, World, draw, to_float
 from .loop import Fit, load_ema, train
 from .models import PlainAttention, bf16
@@ -57,6 +59,18 @@ def train_vae(world: World, out: Path, fit: Fit, vae: AutoencoderKL, *, seed: in
 
 
 @torch.no_grad()
+def encode_pictures(world: World, vae: AutoencoderKL) -> np.ndarray:
+    """The mean latents of every picture, as the autoencoder gives them: float16 [n, 16, 8, 8]."""
+    latents = np.empty((len(world), vae.config.latent_channels, 8, 8), np.float16)
+    with progress("encode", len(world)) as advance:
+        for start in range(0, len(world), 250):
+            index = torch.arange(start, min(start + 250, len(world)))
+            with bf16():
+                latents[start : start + 250] = vae.encode(world.images(index)).latent_dist.mean.float().numpy()
+            advance(len(index))
+    return latents
+
+
 def encode_world(world: World, out: Path, vae: AutoencoderKL) -> None:
     """Load the trained weights into `vae`, encode every picture to `out/latents`, with the statistics of the latents.
 
@@ -71,11 +85,7 @@ def encode_world(world: World, out: Path, vae: AutoencoderKL) -> None:
         print(f"latents: those of step {step} are there", flush=True)
         return
     started = time.monotonic()
-    latents = np.empty((len(world), vae.config.latent_channels, 8, 8), np.float16)
-    for start in range(0, len(world), 250):
-        index = torch.arange(start, min(start + 250, len(world)))
-        with bf16():
-            latents[start : start + 250] = vae.encode(world.images(index)).latent_dist.mean.float().numpy()
+    latents = encode_pictures(world, vae)
     mean = latents.mean((0, 2, 3), dtype=np.float64)
     std = latents.std((0, 2, 3), dtype=np.float64)
     np.save(folder / "part.npy", latents)

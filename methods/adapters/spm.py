@@ -160,7 +160,8 @@ class SpmUce(Eraser):
     def make(self, pipe: Pipeline, task: ErasureTask, work: Work | None) -> Edit:
         """One adapter a concept and layer, and no change of weights."""
         parts = [self._adapters(pipe, target, task.retain) for target in task.targets]
-        tensors, kept = {}, []
+        tensors: dict[str, Tensor] = {}
+        kept: list[float] = []
         for name in parts[0]:
             ups, downs, shares = zip(*(part[name] for part in parts), strict=True)
             tensors[f"up.{name}"] = (self.scale * torch.stack(ups)).float()

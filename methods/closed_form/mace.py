@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from erasebench.concepts import ErasureTask
 from erasebench.edits.change import Change
 from erasebench.edits.eraser import Eraser
+from erasebench.edits.label import OF_THIS_MACHINE
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import (
     ClosedForm,
@@ -39,13 +40,13 @@ from erasebench.models.targets import TextInput
 from erasebench.progress import progress
 from erasebench.prompts.names import read_captions, read_names
 
-OBJECT = """\
+_OBJECT = """\
 {} in a photo; a photo of {}; a picture of {}; an image that shows {}; here is {}; a small {}; a large {} outdoors;
 {} on a white background; {} on a table; {} near a tree; {} in the morning; {} at night; {} under a blue sky;
 {} and a chair; a bright photo of {}; a dark photo of {}; {} seen from above; {} seen from far away;
 a close photo of {}; a drawing of {}; a painting of {}; {} in the rain; {} in the snow; an old photo of {};
 a new image of {}; {} in a film; a friend with {}; {} and a man; a woman beside {}; a picture of {} in colour"""
-ARTIST = """\
+_ARTIST = """\
 a painting by {}; a picture by {}; art by {}; a drawing by {}; an image in the style of {}; a tree by {};
 a portrait in the style of {}; a landscape by {}; the sea as {} would paint it; {} painted a house;
 a room in the manner of {}; a late work of {}; an early work of {}; a large painting by {} in a museum;
@@ -53,7 +54,7 @@ a sketch by {} on paper; flowers painted by {}; a street at night by {}; a copy 
 {} and the art of the time; a photo made to look like {}; an animal painted by {}; a boat in the style of {};
 the colours of {}; the brush of {} on canvas; a famous picture by {}; an unknown picture by {};
 a chair painted in the style of {}; a city in the style of {}; a poster after {}; a book about {} with pictures"""
-OBJECT, ARTIST = (tuple(text.strip() for text in texts.split(";")) for texts in (OBJECT, ARTIST))
+OBJECT, ARTIST = (tuple(text.strip() for text in texts.split(";")) for texts in (_OBJECT, _ARTIST))
 """Sentences around a concept; 30 is the release's number, the sentences are ours. All kinds but artists take
 ``OBJECT``."""
 
@@ -121,7 +122,7 @@ class Refinement(ClosedForm):
     domain_weight: float | None = None
     preserve_scale: float | None = None
     squared_scale: bool = False
-    cache_dir: str | None = None
+    cache_dir: str | None = field(default=None, metadata=OF_THIS_MACHINE)
 
     def __post_init__(self) -> None:
         check_positive(self.name, preserve_scale=self.preserve_scale, domain_weight=self.domain_weight)
@@ -224,7 +225,8 @@ class Refinement(ClosedForm):
         self, part: TextInput, task: ErasureTask, templates: Sequence[str], defaults: Setting
     ) -> tuple[Tensor | None, dict[str, Any]]:
         """The gram matrix of the preserve cache, ``None`` if there is none, and what is in it."""
-        kept, about = None, {}
+        kept: Tensor | None = None
+        about: dict[str, Any] = {}
         if "preserve" in self._files:
             kept = preserve_gram(part, self._files["preserve"], "all", self.cache_dir)
             about |= {"prompts": len(self._files["preserve"]), "hash": prompts_hash(self._files["preserve"])}

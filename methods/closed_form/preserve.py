@@ -32,7 +32,7 @@ from erasebench.errors import UserError
 from erasebench.files import set_aside, write_atomic
 from erasebench.methods.closed_form.linear import gram
 from erasebench.models.targets import TextInput
-from erasebench.models.text import check_rule
+from erasebench.models.text import Texts, check_rule
 from erasebench.progress import progress
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def prompts_hash(prompts: Sequence[str]) -> str:
 
 def forgetful(part: TextInput) -> TextInput:
     """The same text input with no text encoded yet, so that what it encodes goes when it goes."""
-    return replace(part, texts=part.texts.fresh())
+    return replace(part, texts=_clip_texts(part).fresh())
 
 
 def encoders(part: TextInput) -> list[tuple[Any, Any]]:
@@ -118,11 +118,15 @@ def encoders(part: TextInput) -> list[tuple[Any, Any]]:
     Raises:
         UserError: one of them is T5.
     """
-    if part.texts.t5 is not None:
+    return _clip_texts(part).encoders
+
+
+def _clip_texts(part: TextInput) -> Texts:
+    if not isinstance(part.texts, Texts) or part.texts.t5 is not None:
         raise UserError(
             "preserve caches and sentences around a concept are for models whose text encoders are all CLIP"
         )
-    return part.texts.encoders
+    return part.texts
 
 
 def _key(part: TextInput, prompts: Sequence[str], rule: str) -> str:
@@ -171,4 +175,4 @@ def _load(path: Path, width: int) -> tuple[Tensor, int] | None:
 
 
 def _checksum(total: Tensor) -> str:
-    return hashlib.sha256(total.contiguous().numpy()).hexdigest()
+    return hashlib.sha256(total.contiguous().numpy().tobytes()).hexdigest()

@@ -193,7 +193,9 @@ class Speed(ClosedForm):
         fixed = common_rows(empty, self.seed)
 
         noise = torch.Generator().manual_seed(self.seed)
-        made, spaces, shares = {}, [], []
+        made: dict[str, Change] = {}
+        spaces: list[Kept] = []
+        shares: list[dict[str, float]] = []
         groups = {"target": sources, "retain": retain[:64], "bos": empty[:1], "padding": empty[2:]}
         for name, weight in weights.items():
             if self.aug or not made:  # without copies the null space is that of the tokens, the same for all weights
@@ -205,8 +207,8 @@ class Speed(ClosedForm):
                 shares.append(moved(change, groups))
             made[name] = change
 
-        shares = {group: float(np.mean([share[group] for share in shares])) for group in shares[0]}
-        energy = [outside(sources, filled.basis) for filled in spaces]
+        mean_shares = {group: float(np.mean([share[group] for share in shares])) for group in shares[0]}
+        energy_left = float(np.mean([outside(sources, filled.basis) for filled in spaces]))
         notes = {
             "pairs": [list(pair) for pair in texts],
             "retain": retained,
@@ -219,16 +221,16 @@ class Speed(ClosedForm):
                 "augmented": _range(filled.copies for filled in spaces),
             },
             "null_space": _range(part.width - filled.basis.shape[1] for filled in spaces),
-            "target_energy_left": float(np.mean(energy)),
-            "moved": shares,
+            "target_energy_left": energy_left,
+            "moved": mean_shares,
         }
-        if notes["target_energy_left"] < WEAK:
+        if energy_left < WEAK:
             notes["warnings"] = [
-                f"the retain set spans the concept: {100 * notes['target_energy_left']:.2g} % of the energy of its tokens "
+                f"the retain set spans the concept: {100 * energy_left:.2g} % of the energy of its tokens "
                 "is left for the edit; raise method.threshold, or retain fewer texts"
             ]
         else:
-            notes["warnings"] = warn_if_empty(shares, "lower method.retain_scale, or choose another anchor")
+            notes["warnings"] = warn_if_empty(mean_shares, "lower method.retain_scale, or choose another anchor")
         return made, notes
 
 

@@ -74,12 +74,10 @@ class RandomEdit(Eraser):
             weight = named_weight(pipe, name)
             norms[name] = change.norm(weight)
             if change.right is None:
-                random = Change(delta=gauss(*weight.shape))
-                made[name] = Change(delta=random.delta * (norms[name] / random.norm(weight)))
+                delta = gauss(*weight.shape)
+                made[name] = Change(delta=delta * (norms[name] / Change(delta=delta).norm(weight)))
             else:
-                random = Change(
-                    left=gauss(weight.shape[0], change.rank), right=gauss(change.rank, change.right.shape[1])
-                )
-                scale = norms[name] / random.norm(weight) if change.rank else 0.0
-                made[name] = Change(left=random.left * scale, right=random.right)
+                left, right = gauss(weight.shape[0], change.rank), gauss(change.rank, change.right.shape[1])
+                scale = norms[name] / Change(left=left, right=right).norm(weight) if change.rank else 0.0
+                made[name] = Change(left=left * scale, right=right)
         return Edit(made, {"norms": norms})

@@ -55,7 +55,7 @@ class FilteredText(Hook):
     """
 
     name = "safree"
-    places = ("the prompt's text",)
+    places: ClassVar[tuple[str, ...]] = ("the prompt's text",)
 
     @contextmanager
     def installed(self, pipe: Pipeline) -> Iterator[None]:
@@ -163,7 +163,7 @@ class Reattended(FilteredText):
 
     name = "safree_reattention"
     passes = 1
-    places = (*FilteredText.places, THIRD)
+    places: ClassVar[tuple[str, ...]] = (*FilteredText.places, THIRD)
 
     @contextmanager
     def installed(self, pipe: Pipeline) -> Iterator[None]:

@@ -86,7 +86,7 @@ class Checkpoints:
         try:
             with safe_open(self.path, framework="pt") as file:
                 names = set(file.keys())
-                targets = {f"value.{name}": parameter for name, parameter in self.parameters.items()}
+                targets: dict[str, Tensor] = {f"value.{name}": parameter for name, parameter in self.parameters.items()}
                 targets |= {f"kept.{name}": tensor for name, tensor in self.kept.items()}
                 for name, tensor in targets.items():
                     if name not in names or file.get_slice(name).get_shape() != list(tensor.shape):

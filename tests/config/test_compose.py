@@ -96,10 +96,10 @@ def test_trained_erasers_have_small_settings_on_the_embedded_model_alone() -> No
 
 
 def test_all_erasers_are_in_the_table_of_all() -> None:
-    """Those that stand for several rows, need a download, or are another name or setting of one that is in, are not."""
+    """Those that stand for several rows, need a download or own files, or are a name or setting of one that is in, are not."""
     not_rows = {
         "all", "main", "closed_form", "guards", "trained", "with_speed", "cure_alphas", "sld_presets", "safree_both",
-        "none", "noop", "uce", "mace_cfr_squared", "spm_uce", "safety_checker",
+        "none", "noop", "uce", "mace_cfr_squared", "spm_uce", "safety_checker", "retrained",
     }  # fmt: skip
     own = {name for name in groups()["method"] if "/" not in name}  # the others are settings of papers' tables
     assert set(compose(["method=all"]).method) == own - not_rows
@@ -137,11 +137,27 @@ def node(**changes: object) -> dict[str, object]:
         ({"kind": "objekt"}, "did you mean 'object'"),
         ({"jiont": True}, "did you mean 'joint'"),
         ({"phrases": {"chapel": ["x"]}}, "not in task.concepts"),
+        ({"add": [1]}, "write a name or a list of names"),
     ],
 )
 def test_a_wrong_task_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=f"(?i){message}"):
         task_group(node(**changes), "task")
+
+
+@pytest.mark.parametrize("added", ["golden retriever", ["golden retriever"], ["Golden Retriever", "church"]])
+def test_a_concept_of_ones_own_is_asked_for_and_erased_beside_the_others(added: str | list[str]) -> None:
+    override = f"task.add={added}" if isinstance(added, str) else f"task.add=[{','.join(added)}]"
+    group = task_group(compose(["task=object", "task.erase=[church]", override]).task, "task")
+    assert [task.label.casefold() for task in group.tasks] == ["church", "golden retriever"]
+    assert group.concepts[-1].name.casefold() == "golden retriever" and len(group.concepts) == 11
+    assert "golden retriever" in [text.casefold() for text in group.tasks[0].retain]
+    alone = task_group(compose(["task=object", "task.erase=[]", override]).task, "task")
+    assert [task.label.casefold() for task in alone.tasks][:1] == ["golden retriever"]
+    several = compose(["task=main", override.replace("task.add", "task.object.add")])
+    assert (
+        len(task_group(several.task.object, "task.object").tasks) == len(compose(["task=main"]).task.object.erase) + 1
+    )
 
 
 @pytest.mark.parametrize("override", ["method=cuer", "task.object.erase=[chruch]", "protocol.steps=-1", "method.x=1"])

@@ -231,13 +231,21 @@ def test_another_set_is_known_by_its_content_and_never_taken_for_the_first(judge
     assert Kid(extractor="embedded", against="real", reference=str(first)).version != one.version
 
 
+def test_distance_to_a_retrained_model_is_one_of_erased_prompts_and_has_a_name_of_its_own():
+    metric = Kid(extractor="embedded", against="retrained", device="cpu")
+    assert metric.name == "kid_embedded_retrained" and metric.directions == {"erase": "down"}
+    assert metric.beside == "retrained" and Kid(extractor="embedded").beside == "none"
+    assert metric.records_id == Kid(extractor="embedded").records_id, "no image is scored twice for it"
+    assert metric.reference_key == "" and metric.reference_images() == {}
+
+
 def test_absent_reference_and_wrong_choices(tmp_path):
     metric = Fid(extractor="inception", against="real")
     assert metric.unavailable().endswith("set metric.fid_inception_real.reference=FOLDER")
     assert "holds none" in Fid(extractor="inception", against="real", reference=str(tmp_path)).unavailable()
     for wrong, message in (
         ({"extractor": "inceptionv3"}, "Did you mean 'inception'"),
-        ({"extractor": "inception", "against": "coco"}, "neither original nor real"),
+        ({"extractor": "inception", "against": "coco"}, "neither original nor retrained nor real"),
         ({"extractor": "inception", "reference": "x"}, "needs against=real"),
     ):
         with pytest.raises(UserError, match=message):

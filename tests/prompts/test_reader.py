@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -282,6 +283,31 @@ def test_a_file_in_another_encoding_is_refused(tmp_path):
         load_prompts(write(tmp_path, "prompt,seed", "caf\xe9,1", encoding="latin-1"))
 
 
+def test_columns_of_any_name_are_read_where_the_user_says_which_is_which(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("caption of it,Animal,prompt\na dog,dog,not this\na cat,cat,nor this\n")
+    rows = load_prompts(file, kind="object", columns={"prompt": "caption of it", "label": "Animal"}).rows
+    assert rows.prompt.tolist() == ["a dog", "a cat"] and rows.label.tolist() == ["dog", "cat"]
+    without = tmp_path / "without.csv"
+    without.write_text("what is asked\na dog\n")
+    assert load_prompts(without, columns={"prompt": "what is asked"}).rows.prompt.tolist() == ["a dog"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"promt": "text"}, "'promt' is no column of prompts. Did you mean 'prompt'"),
+        ({"label": "animl"}, "prompts.columns.label=animl: no such column. Did you mean 'animal'"),
+        ({"label": "animal", "kind": "animal"}, "'animal' is named for two columns"),
+    ],
+)
+def test_columns_that_are_none_are_refused(tmp_path, columns, message):
+    file = tmp_path / "mine.csv"
+    file.write_text("text,animal\na dog,dog\n")
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_prompts(file, columns=columns)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -302,6 +328,7 @@ def test_a_file_in_another_encoding_is_refused(tmp_path):
         ({"where": {"seed": []}}, r"prompts.where.seed=\[\]"),
         ({"where": {"seed": {"a": 1}}}, "prompts.where.seed="),
         ({"where": {5: "x"}}, "prompts.where.5="),
+        ({"columns": ["text"]}, r"prompts.columns=.*which column is which"),
     ],
 )
 def test_a_wrong_option_is_refused(tmp_path, options, message):

@@ -95,6 +95,11 @@ def test_a_reference_set_is_found_by_its_records_where_its_folder_is_gone(tmp_pa
     assert again.reduce(rows, features[:2]).how == "not run", "a part of the reference set is not it"
 
 
+def test_a_stored_distance_is_taken_to_the_row_that_it_was_taken_to() -> None:
+    for against, beside in (("original", "none"), ("retrained", "retrained")):
+        assert stored(Fid(extractor="embedded", against=against)).beside == beside
+
+
 def test_records_that_would_be_counted_otherwise_now_are_refused() -> None:
     record = to_record(Judge()) | {"version": "1-01234567"}
     with pytest.raises(UserError, match="run one: metric judge: .* by version 1 .* by version 2 now"):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from table_helpers import METRICS, Accuracy, TextMatch, make_costs, make_plan, make_scores
 
 from erasebench.errors import UserError
+from erasebench.scores.estimate import Estimate, not_run
 from erasebench.scores.means import mean_estimate
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import wilson
@@ -105,6 +106,33 @@ def test_harmonic_mean_of_what_is_gone_and_what_is_kept(measured: pd.DataFrame) 
     assert row.low == 0 and row.high > 0.1, "no image of few is not none of many"
     assert one(measured, eraser="cure", task="all", metric="H classifier@1").low < 0.95
     assert not (measured.metric == "H text_match@2-a_b").any()
+
+
+class Beside(Metric):
+    """How many images of the compared row of the table are not the row's own."""
+
+    name, version, beside = "beside", "1", "uce"
+    directions = {"erase": "down"}
+
+    def score(self, images, rows, originals=None):
+        raise NotImplementedError
+
+    def reduce(self, rows, original=None, rates=""):
+        if original is None or rows["key"].tolist() == original["key"].tolist():
+            return not_run("reference")
+        assert set(original.eraser) == {"uce"} and original.prompt_id.tolist() == rows.prompt_id.tolist()
+        return Estimate(float((rows.key != original.key).sum()), len(rows), math.nan, math.nan, "none")
+
+
+def test_a_metric_may_compare_with_another_row_than_the_unedited_model(plan: pd.DataFrame) -> None:
+    scores = {"beside@1": pd.DataFrame({"key": plan.key.unique(), "value": 0.0})}
+    measured = tables.measure(plan, scores, [Beside()])
+    for eraser in ("none", "cure"):
+        row = one(measured, eraser=eraser, task="all", role="erase")
+        assert row.value == row.n == 10
+    assert one(measured, eraser="uce", task="all", role="erase").how == "reference"
+    without = tables.measure(plan[plan.eraser != "uce"], scores, [Beside()])
+    assert set(without.how) == {"not run"} and without.reason.str.contains("does not have; add method=uce").all()
 
 
 def test_the_unedited_model_is_not_compared_with_itself(measured: pd.DataFrame) -> None:

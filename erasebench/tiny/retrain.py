@@ -1,0 +1,179 @@
+"""Train the embedded model's UNet from nothing without the pictures of a concept: what erasing would be at its best.
+
+    erasebench tiny retrain --without church
+    erasebench tiny retrain --without knife pistol bomb
+
+No picture that shows a concept named is in the training; all else is as in the training of the shipped model, with its
+text encoder, its autoencoder and other pictures of the same world. What is written is the UNet, in OUT/church.safetensors,
+which ``method=retrained`` reads. A training that is cut off goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import save
+
+from erasebench.errors import UserError, suggest
+from erasebench.files import write_atomic
+from erasebench.models.load import Model, load_model, quiet_libraries
+from erasebench.models.pipeline import part_of
+from erasebench.models.targets import denoiser
+from erasebench.tiny import data, train_clip, train_vae
+from erasebench.tiny.loop import Fit, checkpoint_path, load_tensors
+from erasebench.tiny.train import Plan, cores
+from erasebench.tiny.train_unet import train_unet
+from erasebench.tiny.world import HEADS
+
+RENDERS, STEPS = 40_000, 1000
+"""Pictures, and training steps, unless others are asked for: a third of the shipped model's steps, half of its pictures."""
+
+FIT = replace(Plan().unet, steps=STEPS, ema=0.995)
+"""The shipped model's settings, but for the steps; the weights' average forgets faster, as there are fewer of them."""
+
+
+def shows(world: data.World, concepts: Sequence[str]) -> np.ndarray:
+    """Which pictures of a world show any of some concepts, as booleans [n].
+
+    Raises:
+        UserError: a concept that no head of the judge knows.
+    """
+    known = {name.casefold(): (column, place) for column, names in enumerate(HEADS.values()) for place, name in enumerate(names)}  # fmt: skip
+    truth = world.labels.numpy()
+    shown = np.zeros(len(world), dtype=bool)
+    for concept in concepts:
+        if concept.casefold() not in known:
+            names = [name for head in HEADS.values() for name in head]
+            hint = suggest(concept, names) or f" Known: {', '.join(names)}"
+            raise UserError(f"--without: the embedded world labels no {concept!r}.{hint}")
+        column, place = known[concept.casefold()]
+        shown |= truth[:, column] == place
+    return shown
+
+
+def retrain(
+    concepts: Sequence[str],
+    out: Path,
+    *,
+    renders: int = RENDERS,
+    fit: Fit = FIT,
+    seed: int = 0,
+    workers: int = 1,
+    stop_at: int | None = None,
+    save_seconds: float = 60.0,
+) -> Path:
+    """Train a UNet without the pictures of some concepts.
+
+    Args:
+        concepts: names of the embedded world.
+        out: the folder of what is made. Drawings, latents and texts are shared by all retrained models in it.
+        renders: pictures drawn, those of the concepts among them.
+        fit: how the UNet is trained.
+        seed: of weights, order and noise.
+        workers: processes that draw.
+        stop_at: ends the training at this step, as a kill would; nothing but the checkpoint is written then.
+        save_seconds: between two checkpoints.
+
+    Returns:
+        The file of the UNet.
+
+    Raises:
+        UserError: a concept that the world does not label, or drawings of another number in the folder.
+    """
+    model = load_model("embedded", name="embedded")
+    world = _world(out / "world", renders, workers)
+    shown = shows(world, concepts)
+    latents, text, which = _encoded(model, world, out / "world")
+    kept = torch.from_numpy(~shown)
+    name = "-".join(concept.casefold().replace(" ", "_") for concept in concepts)
+    own = out / "training" / f"{name}-{seed}"
+    print(f"{int(shown.sum())} of {len(world)} pictures show {' or '.join(concepts)} and are left out", flush=True)
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel.from_config(denoiser(model.pipe).config)
+    train_unet(latents[kept], text, which[kept], unet, own, fit, seed=seed, stop_at=stop_at, save_seconds=save_seconds)
+    file = out / f"{name}.safetensors"
+    if stop_at is None or stop_at >= fit.steps:
+        about = {
+            "without": list(concepts), "model": model.revision, "renders": renders, "left_out": int(shown.sum()),
+            "steps": fit.steps, "batch": fit.batch, "seed": seed,
+            "seconds": load_tensors(checkpoint_path(own, "unet"), "none.")[1]["seconds"],
+        }  # fmt: skip
+        tensors = {f"unet.{key}": value.contiguous() for key, value in unet.state_dict().items()}
+        write_atomic(file, save(tensors, {"retrained": json.dumps(about)}))
+    return file
+
+
+def _world(folder: Path, renders: int, workers: int) -> data.World:
+    """The drawings of a folder, made if they are not there.
+
+    Raises:
+        UserError: there are drawings of another number.
+    """
+    data.draw_world(folder, renders, workers)
+    world = data.load_world(folder)
+    if len(world) != renders:
+        raise UserError(f"{folder} holds {len(world)} drawings; give --renders {len(world)}, or another --out")
+    return world
+
+
+def _encoded(model: Model, world: data.World, folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents [n, 16, 8, 8], texts [texts + 1, 77, 128] and the text of each picture [n], by the shipped encoders.
+
+    They are kept in the folder under the model's revision.
+    """
+    texts, which = train_clip.distinct(world.captions)
+    place = folder / f"encoded-{model.short_revision}"
+    place.mkdir(parents=True, exist_ok=True)
+    if not (place / "texts.npy").exists():
+        started = time.monotonic()
+        vae, tokenizer, encoder = (part_of(model.pipe, name) for name in ("vae", "tokenizer", "text_encoder"))
+        made = {"latents": train_vae.encode_pictures(world, vae) * vae.config.scaling_factor}
+        with torch.no_grad():
+            made["texts"] = train_clip.encode_texts(texts, tokenizer, encoder)
+        for name, array in made.items():  # the texts say that both are there
+            np.save(place / "part.npy", array)
+            (place / "part.npy").replace(place / f"{name}.npy")
+        print(f"pictures and captions encoded in {(time.monotonic() - started) / 60:.1f} min", flush=True)
+    latents, encoded = (torch.from_numpy(np.load(place / f"{name}.npy")) for name in ("latents", "texts"))
+    return latents.float(), encoded.bfloat16(), which
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``erasebench tiny retrain``."""
+    parser = argparse.ArgumentParser(
+        "erasebench tiny retrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--without", nargs="+", required=True, metavar="CONCEPT", help="what is not to be learnt")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/retrained"),
+        help="folder of what is made (default: results/retrained)",
+    )
+    parser.add_argument("--renders", type=int, default=RENDERS, help=f"pictures of the world (default {RENDERS})")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"training steps of {FIT.batch} (default {STEPS})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    parser.add_argument("--threads", type=int, help="torch threads (default: all cores)")
+    chosen = parser.parse_args(argv)
+    for name in ("renders", "steps"):
+        if getattr(chosen, name) < 1:
+            raise UserError(f"--{name} is {getattr(chosen, name)}; it must be at least 1")
+    quiet_libraries()
+    torch.set_num_threads(chosen.threads or cores())
+    file = retrain(
+        chosen.without, chosen.out, renders=chosen.renders, fit=replace(FIT, steps=chosen.steps), seed=chosen.seed,
+        workers=cores(),
+    )  # fmt: skip
+    erase = ",".join(chosen.without)
+    print(
+        f"{file}\nin a table, beside erasers: erasebench run method=[cure,uce,retrained] 'task.erase=[{erase}]' task=..."
+    )
+    return 0

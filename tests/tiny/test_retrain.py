@@ -1,0 +1,149 @@
+"""A UNet trained without a concept: which pictures it never sees, what is written, and who may read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from erasebench.concepts import Concept, ErasureTask
+from erasebench.edits.label import label_of
+from erasebench.errors import UserError
+from erasebench.methods.controls.retrained import Retrained
+from erasebench.metrics.kid import Kid
+from erasebench.models.load import Model, load_model
+from erasebench.tiny import retrain as module
+from erasebench.tiny.captions import SYNONYMS
+from erasebench.tiny.data import World, draw
+from erasebench.tiny.loop import Fit
+from erasebench.tiny.retrain import main, retrain, shows
+from erasebench.tiny.world import HEADS
+
+FIT = Fit(steps=2, batch=4, lr=1e-3, warmup=1)
+RENDERS = 60
+WITHOUT = ("knife", "Pistol", "bomb")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("retrained")
+    retrain(WITHOUT, folder, renders=RENDERS, fit=FIT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model("embedded", name="embedded")
+
+
+def task(*names: str, kind: str = "unsafe") -> ErasureTask:
+    return ErasureTask(tuple(Concept(name, kind=kind) for name in names))
+
+
+@pytest.mark.parametrize("concept", ["church", "Vincent van Gogh", "albert einstein"])
+def test_no_picture_is_left_that_is_captioned_with_the_concept(concept: str) -> None:
+    pixels, labels, captions = draw(range(400))
+    shown = shows(World(pixels, torch.from_numpy(labels.astype(np.int64)), captions), [concept])
+    assert 0 < shown.sum() < 200
+    names = next(name for head in HEADS.values() for name in head if name.casefold() == concept.casefold())
+    words = (names, *(word for word in SYNONYMS[names] if word != "building"))
+    left = [caption for caption, is_shown in zip(captions, shown, strict=True) if not is_shown]
+    assert not [caption for caption in left if any(word.casefold() in caption.casefold() for word in words)]
+
+
+def test_a_concept_that_the_world_does_not_label_is_refused_with_a_hint() -> None:
+    with pytest.raises(UserError, match="labels no 'curch'. Did you mean 'church'"):
+        shows(World(np.zeros((1, 64, 64, 3), np.uint8), torch.zeros(1, len(HEADS)), [""]), ["curch"])
+
+
+def test_the_file_says_what_was_left_out_and_the_eraser_puts_all_of_it_on(out: Path, model: Model) -> None:
+    (file,) = out.glob("*.safetensors")
+    with safe_open(file, framework="pt") as opened:
+        about = json.loads(opened.metadata()["retrained"])
+    assert about["without"] == list(WITHOUT) and about["renders"] == RENDERS and about["left_out"] > 0
+    eraser, erased = Retrained(folder=str(out)), task("bomb", "knife", "pistol")
+    assert eraser.refuses(model) is None
+    edit = eraser.edit(model.pipe, erased)
+    before = {name: weight.clone() for name, weight in model.pipe.unet.state_dict().items()}
+    trained = load_file(file)
+    with edit.applied(model.pipe):
+        now = model.pipe.unet.state_dict()
+        assert trained.keys() == {f"unet.{name}" for name in now}
+        assert all(torch.equal(now[name.removeprefix("unet.")], weight) for name, weight in trained.items())
+    after = model.pipe.unet.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert edit.info["training"]["steps"] == FIT.steps
+
+
+def test_its_row_is_called_by_its_name_wherever_its_files_lie(out: Path) -> None:
+    """Distances to it are taken to the row of that name."""
+    assert (
+        label_of("retrained", Retrained(folder=str(out))).text == Kid(extractor="embedded", against="retrained").beside
+    )
+
+
+def test_what_it_finds_in_the_file_decides_its_key_and_not_the_folder(out: Path, tmp_path: Path) -> None:
+    (file,) = out.glob("*.safetensors")
+    (tmp_path / "renamed.safetensors").write_bytes(file.read_bytes())
+    keys = {Retrained(folder=str(folder)).key("m", task(*WITHOUT)) for folder in (out, tmp_path)}
+    assert len(keys) == 1
+    tensors = load_file(file)
+    tensors["unet.conv_in.bias"] += 1
+    with safe_open(file, framework="pt") as opened:
+        save_file(tensors, tmp_path / "renamed.safetensors", opened.metadata())
+    assert Retrained(folder=str(tmp_path)).key("m", task(*WITHOUT)) not in keys
+
+
+def test_a_training_that_was_cut_off_ends_with_the_same_weights(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "world").symlink_to(out / "world")
+    file = retrain(WITHOUT, tmp_path, renders=RENDERS, fit=FIT, stop_at=1)
+    assert not file.exists(), "half a training is no model"
+    retrain(WITHOUT, tmp_path, renders=RENDERS, fit=FIT)
+    whole, cut = (load_file(path) for path in (out / file.name, file))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_what_does_not_fit_is_refused_with_the_cure(out: Path, tmp_path: Path, model: Model) -> None:
+    eraser = Retrained(folder=str(out))
+    with pytest.raises(
+        UserError,
+        match="no model in .* was trained without church; make it with: erasebench tiny retrain --without church",
+    ):
+        eraser.check(model.pipe, task("church", kind="object"))
+    with pytest.raises(UserError, match='--without "gas pump" church'):
+        eraser.key("m", task("gas pump", "church", kind="object"))
+    (file,) = out.glob("*.safetensors")
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.safetensors").write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match="one.safetensors and two.safetensors both leave out"):
+        Retrained(folder=str(tmp_path)).check(model.pipe, task(*WITHOUT))
+    (tmp_path / "two.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="two.safetensors cannot be read"):
+        Retrained(folder=str(tmp_path)).check(model.pipe, task(*WITHOUT))
+    (tmp_path / "two.safetensors").unlink()
+    tensors = load_file(file)
+    del tensors["unet.conv_in.bias"]
+    with safe_open(file, framework="pt") as opened:
+        about = json.loads(opened.metadata()["retrained"]) | {"model": "sha256-another"}
+    save_file(tensors, tmp_path / "one.safetensors", {"retrained": json.dumps(about)})
+    with pytest.raises(UserError, match="unet.conv_in.bias does not fit"):
+        Retrained(folder=str(tmp_path)).check(model.pipe, task(*WITHOUT))
+    assert "for another model (sha256-another)" in Retrained(folder=str(tmp_path)).refuses(model)
+    with pytest.raises(UserError, match=f"holds {RENDERS} drawings; give --renders {RENDERS}"):
+        retrain(WITHOUT, out, renders=RENDERS + 1, fit=FIT)
+
+
+def test_the_command_asks_for_a_concept_and_sensible_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--steps is 0"):
+        main(["--without", "church", "--steps", "0", "--out", str(tmp_path)])
+    asked = {}
+    monkeypatch.setattr(
+        module, "retrain", lambda concepts, out, **options: asked.update(options, concepts=concepts) or out / "x"
+    )
+    main(["--without", "knife", "bomb", "--out", str(tmp_path), "--steps", "7", "--threads", "1"])
+    assert asked["concepts"] == ["knife", "bomb"] and asked["fit"].steps == 7
