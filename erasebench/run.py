@@ -112,8 +112,10 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
             _say_what_is_left(folder, there, prepared, console)
             return None
         failed = {name: f"failed: {why}" for name, why in unscored.failed.items()}
-        measured = reduce_and_write(folder, prepared.store, prepared.metrics, not_run | failed, console)
         problems = (*unscored.problems, *still_lacking(there, unscored.failed))
+        measured = reduce_and_write(
+            folder, prepared.store, prepared.metrics, not_run | failed, console, whole=not (failed or problems)
+        )
         if problems:
             note_error(folder, "; ".join(problems))
     except BaseException as error:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from erasebench.config.choices import groups
+from erasebench.runs.about import About
+from erasebench.tables.answer import print_answer
+from erasebench.tables.measured_file import read_measured
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "results/README.md")
@@ -117,26 +122,17 @@ def test_a_claim_that_the_tables_contradict_does_not_hold() -> None:
     assert not lowest_and_told_apart("object", "rece", {"cure"})(tables)
 
 
-@pytest.mark.parametrize(
-    ("kind", "eraser", "tenths"), [("artist", "cure", 4), ("unsafe", "cure", 2), ("unsafe", "rece", 2)]
-)
-def test_readme_says_of_the_main_job_what_its_table_says(kind: str, eraser: str, tenths: int) -> None:
-    """CURE leaves four in ten of the artists' pictures, CURE and RECE two in ten of the weapons."""
-    measured = tables_of("main")["measured"]
-    rows = measured[
-        (measured.eraser == eraser)
-        & (measured.task_kind == kind)
-        & (measured.role == "erase")
-        & (measured.task == "all")
+def test_readme_shows_what_the_command_prints_of_the_main_jobs_table() -> None:
+    """Its lines of objects and artists; blanks at the ends of lines are left out."""
+    folder = ROOT / "results" / "tables" / "main"
+    measured = read_measured(folder).assign(attack="")
+    about = About("embedded", "embedded v1", embedded=True)
+    console = Console(file=io.StringIO(), width=80)
+    print_answer(measured, tables_of("main")["pairs"], about, console)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    starts = [
+        next(i for i, line in enumerate(lines) if line.startswith(start)) for start in ("  celebrity:", " celebrity")
     ]
-    assert round(10 * rows[rows.metric.str.startswith("judge")].value.iloc[0]) == tenths
-
-
-@pytest.mark.parametrize("kind", ["object", "celebrity"])
-@pytest.mark.parametrize("eraser", ["cure", "uce", "rece"])
-def test_all_three_erase_objects_and_people_and_keep_the_others(kind: str, eraser: str) -> None:
-    measured = tables_of("main")["measured"]
-    rows = measured[(measured.eraser == eraser) & (measured.task_kind == kind) & (measured.task == "all")]
-    rows = rows[rows.metric.str.startswith("judge")].set_index("role")
-    assert rows.high["erase"] < 0.25 and rows.difference_high["erase"] < -0.7
-    assert rows.low["retain"] > 0.9
+    head = next(i for i, line in enumerate(lines) if line.endswith("became"))
+    shown = "\n".join([*lines[: starts[0]], "", *lines[head : starts[1]]])
+    assert f"```text\n{shown}\n```" in (ROOT / "README.md").read_text(encoding="utf-8")

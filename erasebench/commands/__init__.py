@@ -13,6 +13,7 @@ VERBS = {
     "compare": "several runs in one table and one report, e.g. one's own eraser beside the baselines",
     "score": "images that were made elsewhere: a folder of them and their prompts, by any metric, with tables",
     "show": "one image, edit, run or protocol, and all that is known of it",
+    "explain": "what a word or column of the tables means, e.g. H",
     "list": "erasers, metrics, prompt sets, models, protocols, tasks: one line each",
     "export": "an edit as a LoRA, a diffusers folder or changed weights, with a model card",
     "apply": "edits onto any model whose weights they fit, as a diffusers folder",

@@ -25,8 +25,9 @@ from erasebench.runs.about import About
 from erasebench.scores.metric import Metric
 from erasebench.scores.scoring import score_missing
 from erasebench.store import Store, pixels_sha256
-from erasebench.tables.layout import print_tables, write_tables
+from erasebench.tables.layout import write_tables
 from erasebench.tables.measure import measure
+from erasebench.tables.printed import print_tables
 
 METRICS_ASKED = ("classifier", "clip_zero_shot", "nudenet", "clip_score_uce")
 """What is scored if no metric is named: what needs no unedited model."""

@@ -7,11 +7,13 @@ from erasebench.commands import add_plugins, add_store, verb_parser
 TABLE_HELP = """\
 examples:
   erasebench table                                  the latest run again
+  erasebench table RUN --full                       every column, and how all of it was measured
   erasebench table RUN RUN                          two runs of one protocol in one table
   erasebench table SWEEP --best "retained>=0.9"     the setting that erases most, and the command that runs it
   erasebench table RUN --by-concept                 which concept it leaves in place, and which it takes along
   erasebench table RUN --power                      how many prompts it takes to tell two erasers apart
-Nothing is generated or scored. Below each number stands its 95 % interval; "not run" says why there is none.
+Nothing is generated or scored. Beside each number stands its 95 % interval; "not run" says why there is none. What a
+word means: erasebench explain WORD
 """
 
 
@@ -51,11 +53,14 @@ def main(arguments: list[str]) -> int:
         default="wilson",
         help="the interval of rates (clopper-pearson: never too short, often too long)",
     )
+    parser.add_argument(
+        "--full", action="store_true", help="print every column, a table a kind, and all that decides the numbers"
+    )
     add_plugins(parser)
     options = parser.parse_args(arguments)
     from erasebench.tables.tabulate import tabulate
     from erasebench.tables.view import View
 
-    view = View(options.sort, options.power, options.best, options.rates, options.by_concept)
+    view = View(options.sort, options.power, options.best, options.rates, options.by_concept, options.full)
     tabulate(options.runs, options.store, options.out, None, options.allow_mixed, view, options.plugins)
     return 0

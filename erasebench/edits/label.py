@@ -166,3 +166,9 @@ def _digest(value: Any) -> str:
 def row_text(eraser: str, attack: str) -> str:
     """What a row is called: its eraser, and the attack it is under if it is under one."""
     return f"{eraser} + {attack}" if attack else eraser
+
+
+def shown_row(text: str) -> str:
+    """A row as people read it: ``none`` is the unedited model, also under an attack."""
+    name, plus, attack = text.partition(" + ")
+    return f"unedited{plus}{attack}" if name == UNEDITED else text

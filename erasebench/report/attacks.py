@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from erasebench.edits.label import UNEDITED
+from erasebench.edits.label import UNEDITED, shown_row
 from erasebench.report.thumbnails import FOLDER, suffix
 from erasebench.store import Store
 from erasebench.tables.attacks import attack_cells
@@ -80,7 +80,7 @@ def attack_tables(attacked: pd.DataFrame, kind: str) -> list[tuple[str, list[str
     heads, rows = attack_cells(part, kind)
     tables: dict[str, list[list[str]]] = {}
     for column, eraser, *cells in rows:
-        tables.setdefault(column, []).append(["unedited model" if eraser == UNEDITED else eraser, *cells])
+        tables.setdefault(column, []).append([eraser, *cells])
     return [(column, heads[1:], cells) for column, cells in tables.items()]
 
 
@@ -124,8 +124,7 @@ def _prompt(
         if eraser != UNEDITED and row.clean_key in seen and row.key in seen:
             mark, words = VERDICTS[seen[row.clean_key], seen[row.key]]
         clean, attacked = (_thumbnail(key, thumbnails) for key in (row.clean_key, row.key))
-        name = "unedited" if eraser == UNEDITED else eraser
-        pairs.append(Pair(name, clean, attacked, mark, words, "" if alike else results[row.attack_key]))
+        pairs.append(Pair(shown_row(eraser), clean, attacked, mark, words, "" if alike else results[row.attack_key]))
     first = rows.iloc[0]
     return AttackedPrompt(attack, first.prompt, first.task, str(first.prompt_id), int(first.seed), alike, pairs)
 

@@ -16,12 +16,12 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from erasebench.concepts import ROLE
 from erasebench.edits.label import Label
 from erasebench.files import write_atomic
 from erasebench.tables import frontier, plots
 from erasebench.tables.columns import Column, aims
-from erasebench.tables.layout import NAMES
+from erasebench.tables.glossary import heading
+from erasebench.tables.layout import ROLE_HEADINGS
 from erasebench.tables.measure import POOLED
 
 INK = "#010203"
@@ -91,7 +91,7 @@ def charts(measured: pd.DataFrame, kind: str, option: str | None, labels: Mappin
             Chart(
                 f"{kind}-{re.sub(r'[^A-Za-z0-9]+', '-', option)}",
                 f"{kind}: strength, by {option}",
-                f"Erased and retained accuracy against {option}, with 95 % intervals; dotted: the unedited model.",
+                f"Erased and kept accuracy against {option}, with 95 % intervals; dotted: the unedited model.",
                 lambda: plots.draw_strength(measured, kind, option, labels),
             )
         )
@@ -118,8 +118,8 @@ def _cost_points(part: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def _axis_name(part: pd.DataFrame, metric: str, role: str) -> str:
     unit = part.unit[part.metric == metric].iloc[0]
-    name = NAMES.get(metric, metric.partition("@")[0])
-    return f"{name} of {ROLE[role].words} prompts{', %' if unit == '%' else ''}"
+    name = heading(metric.partition("@")[0])
+    return f"{name}, {ROLE_HEADINGS[role]} prompts{', %' if unit == '%' else ''}"
 
 
 def _sentence(points: pd.DataFrame) -> str:

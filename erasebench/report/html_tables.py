@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from erasebench.edits.label import UNEDITED
+from erasebench.edits.label import UNEDITED, shown_row
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
 from erasebench.tables.columns import aims
+from erasebench.tables.letters import NO_MARK, Mark, marks
 
-UNEDITED_WORDS = "unedited model"
 DENSE = 8
 """A table with more columns than this stands closer."""
 
@@ -30,13 +30,14 @@ class Head:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as it is read, the interval below it, what it is sorted by, and whether it is among the best."""
+    """A number as it is read, the interval below it, what it is sorted by, whether it is among the best, its letters."""
 
     text: str
     interval: str = ""
     sort: str = ""
     best: bool = False
     known: bool = True
+    letters: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class HtmlTable:
         return any(cell.best for _, cells in self.rows for cell in cells)
 
 
-def html_table(measured: pd.DataFrame, kind: str, task: str = tables.POOLED, of: str = "value") -> HtmlTable | None:
+def html_table(
+    measured: pd.DataFrame, kind: str, task: str = tables.POOLED, of: str = "value", pairs: pd.DataFrame | None = None
+) -> HtmlTable | None:
     """One table of a kind, with the same texts as every other form of it; ``None`` if it has no rows.
 
     Arguments are those of :func:`erasebench.tables.layout.layout`.
@@ -63,20 +66,20 @@ def html_table(measured: pd.DataFrame, kind: str, task: str = tables.POOLED, of:
         part = part[part.difference.notna()]
     if not len(part):
         return None
-    heads, rows, marks = table_files.layout(measured, kind, task, of)
+    heads, rows, marked = table_files.layout(measured, kind, task, of, pairs)
     if not rows:
         return None
     return HtmlTable(
         [_head(text) for text in heads],
         [
-            (name_of(row[0]), [_cell(text, best) for text, best in zip(row[1:], mark[1:], strict=True)])
-            for row, mark in zip(rows, marks, strict=True)
+            (row[0], [_cell(text, mark) for text, mark in zip(row[1:], of_row[1:], strict=True)])
+            for row, of_row in zip(rows, marked, strict=True)
         ],
         dense=len(heads) > DENSE,
     )
 
 
-def headline(measured: pd.DataFrame, kinds: Sequence[str]) -> HtmlTable | None:
+def headline(measured: pd.DataFrame, kinds: Sequence[str], pairs: pd.DataFrame | None = None) -> HtmlTable | None:
     """The table of the first page: for each kind, what is erased, what is kept and their harmonic mean.
 
     Columns are those of the first metric that tells of both aims; a kind without any is left out. ``None`` if no
@@ -89,7 +92,7 @@ def headline(measured: pd.DataFrame, kinds: Sequence[str]) -> HtmlTable | None:
         chosen = aims(pooled)
         if chosen is None:
             continue
-        wide = tables.wide(measured, kind)
+        wide, known_marks = tables.wide(measured, kind), marks(pairs, kind)
         (_, metric), _ = chosen
         for role, name in [*chosen, ("both", f"H {metric}")]:
             if (role, name) not in wide.columns:
@@ -98,20 +101,16 @@ def headline(measured: pd.DataFrame, kinds: Sequence[str]) -> HtmlTable | None:
             cells = [cell if isinstance(cell, dict) else None for cell in cells]
             known = next(cell for cell in cells if cell is not None)
             head = _head(table_files.title(role, name, known["direction"], known["unit"]))
-            short = {"erase": "erased", "retain": "retained", "general": "general", "both": "both (H)"}[role]
+            short = table_files.ROLE_HEADINGS[role] or "both (H)"
             heads.append(Head(short, head.arrow, f"{head.text}, {head.meaning}", kind))
-            texts, marks = table_files.column_text(cells), tables.best(cells)
-            columns.append([_cell(text, best) for text, best in zip(texts, marks, strict=True)])
+            texts = table_files.column_text(cells)
+            of_cells = [known_marks.get((role, name, eraser), NO_MARK) for eraser in erasers]
+            columns.append([_cell(text, mark) for text, mark in zip(texts, of_cells, strict=True)])
     if not columns:
         return None
     erasers.sort(key=lambda name: name != UNEDITED)
     rows = {eraser: [column[i] for column in columns] for i, eraser in enumerate(dict.fromkeys(measured.eraser))}
-    return HtmlTable(heads, [(name_of(eraser), rows[eraser]) for eraser in erasers], dense=True)
-
-
-def name_of(eraser: str) -> str:
-    """What the row of an eraser is called: its label, or words for the unedited model."""
-    return UNEDITED_WORDS if eraser == UNEDITED else eraser
+    return HtmlTable(heads, [(shown_row(eraser), rows[eraser]) for eraser in erasers], dense=True)
 
 
 def _head(text: str) -> Head:
@@ -122,13 +121,13 @@ def _head(text: str) -> Head:
     return Head(text)
 
 
-def _cell(text: str, best: bool) -> Cell:
+def _cell(text: str, mark: Mark) -> Cell:
     value, _, interval = text.partition(" [")
     if value in (table_files.EMPTY, table_files.ABSENT):
         return Cell(value, known=False)
     low, _, high = interval.rstrip("]").partition(", ")
     shown = f"{low} to {high}" if set("+-") & set(interval) else f"{low}–{high}" if interval else ""
-    return Cell(value, shown, _sort_key(value), best)
+    return Cell(value, shown, _sort_key(value), mark.best, letters=mark.letters)
 
 
 def _sort_key(text: str) -> str:

@@ -33,6 +33,7 @@ from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
 from erasebench.tables import pairs as paired
 from erasebench.tables.attacks import ATTACKS_EXPLAINED
+from erasebench.tables.letters import LETTERS_EXPLAINED
 from erasebench.tables.numbers import Numbers
 from erasebench.tables.published_match import Ran
 from erasebench.tables.tabulate import Joint
@@ -173,7 +174,7 @@ def write_pages(contents: Contents) -> None:
             _write_kind(contents, templates, site, names, kind, drawn[kind], found)
             advance(1)
     first = [chart for kind in kinds for chart in drawn[kind][:1]]
-    headed = headline(joint.measured, kinds)
+    headed = headline(joint.measured, kinds, contents.numbers.pairs)
     _write(
         folder, templates, "index.html", "index.html", site,
         title="Summary",
@@ -256,7 +257,9 @@ def _write_kind(
     joint, folder = contents.joint, contents.folder
     tasks = list(dict.fromkeys(joint.plan.task[joint.plan.task_kind == kind]))
     several = len(tasks) > 1
+    pairs = contents.numbers.pairs
     caption = table_files.caption(joint.measured, kind, joint.about)
+    how = table_files.how_measured(joint.measured, kind, joint.about)
     shown = [("pooled", "All tasks pooled" if several else f"Erasing {tasks[0]}", tables.POOLED, "value", caption)]
     shown.append(("difference", table_files.DIFFERENCES, tables.POOLED, "difference", ""))
     subpages = [Link(f"{names((kind, task), f'{kind} {task}')}.html", f"Only {task} erased") for task in tasks]
@@ -268,9 +271,11 @@ def _write_kind(
         lead=summary.kind_lead(kind, tasks, joint),
         link=_fragment(kind=kind),
         latex=f"{table_files_name(kind)}.tex",
-        tables=_kind_tables(joint.measured, kind, shown),
+        tables=_kind_tables(joint.measured, kind, shown, pairs),
+        how=how,
+        letters_explained=LETTERS_EXPLAINED,
         charts=drawn,
-        tests=_tests(contents.numbers.pairs, kind),
+        tests=_tests(pairs, kind),
         explained=paired.EXPLAINED,
         attacks=attack_tables(contents.numbers.attacked, kind),
         attacks_explained=ATTACKS_EXPLAINED,
@@ -293,23 +298,28 @@ def _write_kind(
             link=_fragment(kind=kind, task=task),
             latex="",
             tables=_kind_tables(joint.measured, kind, one),
-            charts=[], tests=[], explained="", attacks=[], attacked=[], grid="", grid_alt="", blurred=False,
+            how=how, letters_explained="", charts=[], tests=[], explained="", attacks=[], attacked=[], grid="", grid_alt="", blurred=False,
             edits=_edits(found, names, kind, task),
             subpages=[],
         )  # fmt: skip
 
 
-def _kind_tables(measured: pd.DataFrame, kind: str, shown: Sequence[tuple[str, str, str, str, str]]) -> list[dict]:
-    made = [(name, title, html_table(measured, kind, task, of), note) for name, title, task, of, note in shown]
+def _kind_tables(
+    measured: pd.DataFrame,
+    kind: str,
+    shown: Sequence[tuple[str, str, str, str, str]],
+    pairs: pd.DataFrame | None = None,
+) -> list[dict]:
+    made = [(name, title, html_table(measured, kind, task, of, pairs), note) for name, title, task, of, note in shown]
     return [{"id": name, "title": title, "table": table, "note": note} for name, title, table, note in made if table]
 
 
 def _tests(pairs: pd.DataFrame, kind: str) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, heads and rows of the tables of ranks and pairs of a kind; none if there is no pair."""
+    """Title, heads and rows of the tables of letters and pairs of a kind; none if there is no pair."""
     part = pairs[pairs.task_kind == kind]
     if not len(part):
         return []
-    return [("Ranks that the tests allow", *paired.rank_cells(part)), ("Every two erasers", *paired.pair_cells(part))]
+    return [("Who is told from whom", *paired.letter_cells(part)), ("Every two erasers", *paired.pair_cells(part))]
 
 
 def table_files_name(kind: str) -> str:

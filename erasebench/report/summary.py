@@ -8,6 +8,7 @@ from erasebench.concepts import ROLE, ROLES
 from erasebench.edits.label import UNEDITED
 from erasebench.report.html_tables import HtmlTable
 from erasebench.report.runs import Run
+from erasebench.tables.letters import LETTERS_EXPLAINED
 from erasebench.tables.tabulate import Joint
 
 KIND_PLURALS = {"unsafe": "unsafe content", "celebrity": "celebrities"}
@@ -61,8 +62,8 @@ def headline_note(joint: Joint, table: HtmlTable | None) -> str:
     if table is None:
         return ""
     both = any("H" in head.text for head in table.heads)
-    marked = " Marked: the best of the erasers, and all that its interval does not tell apart." if table.marked else ""
-    harmonic = " H is the harmonic mean of (100 − erased) and retained." if both else ""
+    marked = f" {LETTERS_EXPLAINED}." if table.marked else ""
+    harmonic = " H is the harmonic mean of (100 − erased) and kept." if both else ""
     return f"Per cent, with 95 % intervals below.{harmonic}{marked}"
 
 

@@ -18,8 +18,8 @@ from erasebench.report.runs import Run, check_scored, find_runs
 from erasebench.report.thumbnails import write_thumbnails
 from erasebench.runs.about import About
 from erasebench.store import Store
-from erasebench.tables.layout import print_tables
 from erasebench.tables.numbers import Numbers, numbers_of
+from erasebench.tables.printed import print_tables
 from erasebench.tables.recognised import by_image, recognised
 from erasebench.tables.tabulate import Joint, join_runs, joint_name
 

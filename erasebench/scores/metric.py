@@ -159,6 +159,22 @@ class Metric(ABC):
         chances = rows["answer_p"] if "answer_p" in rows else pd.Series(np.nan, index=rows.index)
         return pd.Series(map(with_chance, rows["answer"].fillna(""), chances), index=rows.index, dtype=str)
 
+    def shown(self, rows: pd.DataFrame) -> pd.Series:
+        """What it recognises in each image, as one of its own names; empty where it recognises nothing.
+
+        The base takes the column ``answer``, if there is one.
+        """
+        if "answer" not in rows:
+            return pd.Series("", index=rows.index, dtype=str)
+        return rows["answer"].fillna("").astype(str)
+
+    def unsafe(self, rows: pd.DataFrame) -> pd.Series:
+        """Whether it sees something unsafe in each image, whatever the prompt asks for: 1, 0, or NaN if it cannot tell.
+
+        The base cannot tell.
+        """
+        return pd.Series(np.nan, index=rows.index, dtype=float)
+
     def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None, rates: str = WILSON) -> Estimate:
         """The number of a set of images, with n and a 95 % interval.
 

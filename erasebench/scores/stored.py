@@ -143,6 +143,12 @@ class StoredMetric(Metric):
     def answers(self, rows: pd.DataFrame) -> pd.Series:
         return self._metric.answers(rows)
 
+    def shown(self, rows: pd.DataFrame) -> pd.Series:
+        return self._metric.shown(rows)
+
+    def unsafe(self, rows: pd.DataFrame) -> pd.Series:
+        return self._metric.unsafe(rows)
+
     def reduce(self, rows: pd.DataFrame, original: pd.DataFrame | None = None, rates: str = WILSON) -> Estimate:
         return self._metric.reduce(rows, original, rates)
 

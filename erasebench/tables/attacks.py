@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from erasebench.edits.label import shown_row
 from erasebench.files import write_text
 from erasebench.progress import say
 from erasebench.scores.metric import Metric
@@ -111,7 +112,15 @@ def attack_cells(attacks: pd.DataFrame, kind: str) -> tuple[list[str], list[list
         for row, *texts in zip(of_column.itertuples(), *shown, strict=True):
             ps = (p_text(row.p), p_text(row.p_holm))
             rows.append(
-                [title(role, metric, direction, unit), row.eraser, row.attack, *texts, str(row.n), row.test, *ps]
+                [
+                    title(role, metric, direction, unit),
+                    shown_row(row.eraser),
+                    row.attack,
+                    *texts,
+                    str(row.n),
+                    row.test,
+                    *ps,
+                ]
             )
     return ["column", "eraser", "attack", "clean", "attacked", "difference", "n", "test", "p", "p Holm"], rows
 
@@ -135,9 +144,7 @@ def print_attacks(attacks: pd.DataFrame, console: Console) -> None:
         "attack success, clean to attacked, by paired tests with Holm's correction (more in attacks.md)", soft_wrap=True
     )
     for row in rates.itertuples():
-        head = (
-            f"  {row.task_kind}, {title(row.role, row.metric, row.direction, row.unit)}, {row.eraser} + {row.attack}: "
-        )
+        head = f"  {row.task_kind}, {title(row.role, row.metric, row.direction, row.unit)}, {shown_row(row.eraser)} + {row.attack}: "
         say(
             console,
             f"{head}{100 * row.clean:.1f} to {100 * row.attacked:.1f} % of {row.n}, "

@@ -8,18 +8,18 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from erasebench.edits.label import UNEDITED
+from erasebench.edits.label import UNEDITED, shown_row
 from erasebench.files import write_text
 from erasebench.tables.layout import (
     Layout,
     column_text,
     markdown_table,
-    print_caption,
-    print_columns,
     title,
+    unmarked,
     without_attacks,
 )
 from erasebench.tables.measure import FEWEST_CONCEPTS, POOLED
+from erasebench.tables.printed import print_caption, print_columns
 from erasebench.texts import escape_markdown, to_csv
 
 PRINTED_CONCEPTS = 40
@@ -62,8 +62,8 @@ def concept_tables(concepts: pd.DataFrame, measured: pd.DataFrame, kind: str) ->
         of_all = _count(pooled.n[(pooled.role == role) & (pooled.metric == metric) & (pooled.n > 0)])
         names, counts = [*names, OVER_PROMPTS, OVER_CONCEPTS], [*counts, of_all, of_all]
         lines = [list(line) for line in zip(names, *columns, counts, strict=True)]
-        heads = ["concept", *erasers, "n"]
-        tables.append((title(role, metric, direction, unit), (heads, lines, [[False] * len(heads)] * len(lines))))
+        heads = ["concept", *map(shown_row, erasers), "n"]
+        tables.append((title(role, metric, direction, unit), unmarked(heads, lines)))
     return tables
 
 

@@ -17,23 +17,21 @@ class Cost:
     """A column of :func:`erasebench.runs.costs.read_costs`; less is better in each.
 
     Attributes:
-        heading: in tables.
         of_machine: whether it is another one on another machine: then each machine has a column of its own.
         always: it is shown even if it is the same for all erasers.
     """
 
-    heading: str
     of_machine: bool = False
     always: bool = False
 
 
 COSTS = {
-    "edit_seconds": Cost("edit s", of_machine=True, always=True),
-    "peak_memory_mb": Cost("peak MB", of_machine=True, always=True),
-    "gradient_steps": Cost("gradient steps"),
-    "images": Cost("example images"),
-    "parameters": Cost("parameters"),
-    "image_time": Cost("time an image ×", of_machine=True),
+    "edit_seconds": Cost(of_machine=True, always=True),
+    "peak_memory_mb": Cost(of_machine=True, always=True),
+    "gradient_steps": Cost(),
+    "images": Cost(),
+    "parameters": Cost(),
+    "image_time": Cost(of_machine=True),
 }
 
 

@@ -13,7 +13,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from erasebench.concepts import kind_words
-from erasebench.edits.label import UNEDITED
+from erasebench.edits.label import UNEDITED, shown_row
 from erasebench.errors import UserError
 from erasebench.files import write_atomic
 from erasebench.store import Store
@@ -61,7 +61,7 @@ def draw(
     images = _images(store, [key for _, keys, _, _ in rows for key in keys.values()])
     cell = max((image.width for image in images.values()), default=CELL)
     width = max(SIDE + len(erasers) * (cell + GAP), 520) + MARGIN
-    heads = ["original" if eraser == UNEDITED else eraser for eraser in erasers]
+    heads = [shown_row(eraser) for eraser in erasers]
     head_lines = [_wrap(head, cell, _font(13, bold=True), HEAD_LINES) for head in heads]
     foot = FOOT + (f" ✓ ✗: whether the {seen_by} agrees." if seen else "")
     foot_lines = _wrap(foot, width - 2 * MARGIN, _font(12), FOOT_LINES)

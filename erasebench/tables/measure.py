@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from erasebench.concepts import ROLES
-from erasebench.edits.label import UNEDITED, row_text
+from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError
-from erasebench.scores.estimate import Estimate, not_run
+from erasebench.scores.estimate import BINARY, Estimate, not_run
 from erasebench.scores.metric import Metric
 from erasebench.scores.paired import paired_difference
-from erasebench.scores.rates import CLOPPER_PEARSON, WILSON, complement, harmonic_mean_estimate
+from erasebench.scores.rates import CLOPPER_PEARSON, WILSON, complement, harmonic_mean_estimate, rate_estimate
 from erasebench.tables.costs import cost_rows
 
 POOLED = "all"
@@ -84,6 +84,7 @@ def measure(
             found.append(identity | _numbers(metric, rows, originals, references, reason, rates))
         if _is_accuracy(metric):
             found += _harmonic(metric, slices)
+        found += _became_unsafe(metric, slices, rates)
     if costs is not None and len(costs):
         found += [identity | {"task": POOLED} | _cells(cost) for identity, cost in cost_rows(costs)]
     table = _with_single_tasks(pd.DataFrame(found, columns=list(MEASURED_COLUMNS)), plan)
@@ -349,6 +350,24 @@ def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
     return found
 
 
+def _became_unsafe(metric: Metric, slices: Sequence[Slice], rates: str) -> list[dict[str, Any]]:
+    """The share of images of a harmless erased concept in which a metric sees something unsafe, of metrics that can tell."""
+    found = []
+    for identity, rows, originals, reason in slices:
+        if reason or identity["role"] != "erase" or identity["task_kind"] == "unsafe":
+            continue
+        flags, before = metric.unsafe(rows), metric.unsafe(originals)
+        if flags.isna().any():
+            continue
+        difference = None
+        if len(before) == len(flags) and before.notna().all() and rows.eraser.iloc[0] != UNEDITED:
+            difference = paired_difference(flags, before, originals.original_key, BINARY)
+        estimate = rate_estimate(flags, rows.key, rows.original_key, rates)
+        place = {"role": "instead", "metric": f"unsafe_instead@{metric.version}", "unit": "%", "direction": "down"}
+        found.append(identity | place | _cells(estimate, difference))
+    return found
+
+
 def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:
     """One kind's table in the shape papers print: a row an eraser, a column a (role, metric).
 
@@ -365,7 +384,7 @@ def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:
     erasers = list(dict.fromkeys(part.eraser))
     if UNEDITED in erasers:
         erasers = [UNEDITED, *(name for name in erasers if name != UNEDITED)]
-    order = [*ROLES, "both", "cost"]
+    order = [*ROLES, "both", "instead", "cost"]
     units = dict(zip(part.metric, part.unit, strict=True))
     # Accuracies and their harmonic mean first: they are what a table of erasers is read for.
     columns = sorted(
@@ -378,26 +397,3 @@ def wide(measured: pd.DataFrame, kind: str, task: str = POOLED) -> pd.DataFrame:
         index=pd.Index(erasers, name="eraser"),
         columns=pd.MultiIndex.from_tuples(columns, names=["role", "metric"]),
     )
-
-
-def best(cells: Sequence[Mapping[str, Any] | None]) -> list[bool]:
-    """Which cells of a column are best, as far as the intervals tell: the best value and all it overlaps.
-
-    Rows under one attack compete with each other, and those without an attack. The unedited model does not compete.
-    Cells without a number or an interval are never best, nor is any of fewer than two that compete.
-    """
-    sign = {"up": 1, "down": -1}
-    marks = [False] * len(cells)
-    competing: dict[str, list[int]] = {}
-    for number, cell in enumerate(cells):
-        if cell is None or np.isnan([cell["value"], cell["low"]]).any():
-            continue
-        if cell["eraser"] != row_text(UNEDITED, cell["attack"]):
-            competing.setdefault(cell["attack"], []).append(number)
-    for numbers in competing.values():
-        rivals = [cell for number in numbers if (cell := cells[number]) is not None]
-        top = max(rivals, key=lambda cell: sign[cell["direction"]] * cell["value"])
-        for number, cell in zip(numbers, rivals, strict=True):
-            overlaps = cell["low"] <= top["high"] and top["low"] <= cell["high"]
-            marks[number] = len(rivals) > 1 and bool(overlaps)
-    return marks

@@ -11,7 +11,7 @@ import pandas as pd
 from erasebench.runs.about import About
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
-from erasebench.tables import attacks, by_concept, comparable, pairs
+from erasebench.tables import attacks, by_concept, comparable, instead, pairs
 from erasebench.tables.layout import write_tables
 from erasebench.tables.measure import measure_concepts
 
@@ -25,12 +25,14 @@ class Numbers:
         pairs: see :func:`erasebench.tables.pairs.compare`.
         attacked: see :func:`erasebench.tables.attacks.compare_attacks`.
         concepts: see :func:`erasebench.tables.measure.measure_concepts`.
+        instead: see :func:`erasebench.tables.instead.came_instead`.
     """
 
     measured: pd.DataFrame
     pairs: pd.DataFrame
     attacked: pd.DataFrame
     concepts: pd.DataFrame
+    instead: pd.DataFrame
 
     def write(self, folder: Path, about: About) -> list[Path]:
         """Write all of them into a folder.
@@ -38,10 +40,11 @@ class Numbers:
         Returns:
             The files of :func:`erasebench.tables.layout.write_tables`.
         """
-        written = write_tables(self.measured, folder, about)
+        written = write_tables(self.measured, folder, about, self.pairs)
         pairs.write_pairs(self.pairs, folder)
         attacks.write_attacks(self.attacked, folder)
         by_concept.write_concepts(self.concepts, self.measured, folder)
+        instead.write_instead(self.instead, folder)
         return written
 
 
@@ -68,6 +71,7 @@ def numbers_of(
         pairs.compare(plan, scores, metrics, not_run),
         attacks.compare_attacks(plan, scores, metrics, not_run, rates),
         measure_concepts(plan, scores, metrics, not_run, rates),
+        instead.came_instead(plan, scores, metrics, not_run),
     )
 
 

@@ -1,4 +1,4 @@
-"""Erasers against each other on the same prompts and seeds: paired tests, corrected for their number, and ranks.
+"""Erasers against each other on the same prompts and seeds: paired tests, corrected for their number.
 
 Two intervals that overlap say little: images of one prompt and seed are alike whatever the eraser, and a test of pairs
 sees through that. All tests of one kind's table are corrected together, so that one table seldom tells apart what is
@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from scipy import stats as scipy_stats
 
 from erasebench.concepts import ROLES
 from erasebench.edits.label import UNEDITED
 from erasebench.files import write_text
-from erasebench.progress import say
-from erasebench.scores.estimate import BINARY, CONFIDENCE
+from erasebench.scores.estimate import BINARY
 from erasebench.scores.metric import Metric
 from erasebench.scores.paired import holm, paired_difference
 from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
+from erasebench.tables.letters import COLUMN, LETTERS_EXPLAINED, letters
 from erasebench.tables.measure import FEWEST_CONCEPTS, POOLED, slices_of
 from erasebench.texts import escape_markdown, to_csv
 
@@ -35,7 +34,6 @@ FIELDS = (
 )  # fmt: skip
 """Columns of a table of pairs."""
 
-ALPHA = 1 - CONFIDENCE
 DRAWS = 9999
 DRAWN_UP_TO = 500
 MOST_ERASERS = 20
@@ -46,8 +44,7 @@ EXPLAINED = (
     f"edits of one count once; the test holds for these concepts only. Of {FEWEST_CONCEPTS} concepts and more n counts "
     "concepts: interval and test are over them, and hold for others like them (it takes 6 to tell anything apart). "
     "p: exact McNemar test of answers that are 0 or 1, else a sign-flip test of the differences. "
-    "p Holm: corrected for all tests of this table. A rank is one more than the number of erasers that are better "
-    f"with p Holm below {ALPHA:.2f}; = marks a tie, {ABSENT} a column that tells no eraser from another."
+    f"p Holm: corrected for all tests of this table. {LETTERS_EXPLAINED}."
 )
 
 
@@ -178,36 +175,8 @@ def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
     return drawn if hits else min(drawn, 2 * math.exp(-(z**2) / 2))
 
 
-def ranks(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The ranks that the tests allow.
-
-    An eraser's rank is one more than the number of erasers that are better with ``p_holm`` below 0.05; two of one rank
-    are a tie (``2=``). Being no worse than somebody is not passed on: A and B may tie, B and C too, and A be better
-    than C.
-
-    Returns:
-        ``task_kind, role, metric, unit, direction, eraser, rank``, the best first. A column whose tests tell no two
-        erasers apart has no rows.
-    """
-    found = []
-    identity = ["task_kind", "role", "metric", "unit", "direction"]
-    for place, part in pairs.groupby(identity, sort=False):
-        told = part[part.p_holm < ALPHA]
-        if not len(told):
-            continue
-        up = place[-1] == "up"
-        losers = told.b.where((told.difference > 0) == up, told.a)
-        values = dict(zip(part.a, part.value_a, strict=True)) | dict(zip(part.b, part.value_b, strict=True))
-        number = {eraser: 1 + int((losers == eraser).sum()) for eraser in values}
-        for eraser in sorted(values, key=lambda name: (number[name], -values[name] if up else values[name])):
-            tied = sum(other == number[eraser] for other in number.values()) > 1
-            row = dict(zip(identity, place, strict=True))
-            found.append(row | {"eraser": eraser, "rank": f"{number[eraser]}{'=' if tied else ''}"})
-    return pd.DataFrame(found, columns=[*identity, "eraser", "rank"])
-
-
 def write_pairs(pairs: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write ``pairs.csv`` (full precision) and ``pairs.md`` (ranks, then pairs, for each kind).
+    """Write ``pairs.csv`` (full precision) and ``pairs.md`` (letters, then pairs, for each kind).
 
     Returns:
         The files written; none where there are no pairs.
@@ -219,7 +188,7 @@ def write_pairs(pairs: pd.DataFrame, folder: Path) -> list[Path]:
     parts = []
     for kind in dict.fromkeys(pairs.task_kind):
         part = pairs[pairs.task_kind == kind]
-        parts += [f"**Ranks, erasing concepts of kind {escape_markdown(kind)}**", markdown_table(*rank_cells(part))]
+        parts += [f"**Letters, erasing concepts of kind {escape_markdown(kind)}**", markdown_table(*letter_cells(part))]
         parts += [
             f"**Pairs, erasing concepts of kind {escape_markdown(kind)}**",
             markdown_table(*pair_cells(part)),
@@ -229,13 +198,13 @@ def write_pairs(pairs: pd.DataFrame, folder: Path) -> list[Path]:
     return written
 
 
-def rank_cells(pairs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of the table of ranks of one kind: a row an eraser, a column a metric."""
-    found = ranks(pairs)
+def letter_cells(pairs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of letters of one kind: a row an eraser, a column a metric."""
+    found = letters(pairs)
     erasers = list(dict.fromkeys([*pairs.a, *pairs.b]))
     heads, columns = ["eraser"], [erasers]
-    for (role, metric, unit, direction), _ in pairs.groupby(["role", "metric", "unit", "direction"], sort=False):
-        of_column = found[(found.role == role) & (found.metric == metric)].set_index("eraser")["rank"]
+    for (_, role, metric, unit, direction), _ in pairs.groupby(COLUMN, sort=False):
+        of_column = found[(found.role == role) & (found.metric == metric)].set_index("eraser").letters
         heads.append(title(role, metric, direction, unit))
         columns.append([of_column.get(eraser, ABSENT) for eraser in erasers])
     return heads, [list(row) for row in zip(*columns, strict=True)]
@@ -256,23 +225,3 @@ def pair_cells(pairs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 def p_text(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
-
-
-def print_ranks(pairs: pd.DataFrame, console: Console) -> None:
-    """Print the ranks in rates, a line a column; the other columns are in the files."""
-    rates = pairs[pairs.unit == "%"]
-    if not len(rates):
-        return
-    found = ranks(pairs)
-    console.print(
-        f"ranks, by paired tests with Holm's correction (p < {ALPHA:.2f}; = is a tie; more in pairs.md)", soft_wrap=True
-    )
-    for place, _ in rates.groupby(["task_kind", "role", "metric", "unit", "direction"], sort=False):
-        kind, role, metric, unit, direction = place
-        part = found[(found.task_kind == kind) & (found.role == role) & (found.metric == metric)]
-        text = ", ".join(f"{row.rank} {row.eraser}" for row in part.itertuples())
-        part = rates[(rates.task_kind == kind) & (rates.role == role) & (rates.metric == metric)]
-        only = "" if (part.units == "concepts").all() else " (for these concepts only)"
-        head = f"  {kind}, {title(role, metric, direction, unit)}: "
-        say(console, head + (f"{text}{only}" if text else "no eraser is told from another"))
-    console.print()

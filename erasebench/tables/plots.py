@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from erasebench.edits.label import UNEDITED, Label
+from erasebench.edits.label import UNEDITED, Label, shown_row
 from erasebench.files import write_atomic
 from erasebench.tables.measure import POOLED
 
@@ -74,7 +74,7 @@ def legend(figure: Figure, chosen: Mapping[str, Style], more: Sequence[Line2D] =
     handles = [
         Line2D([], [], color=colour, marker=marker, markersize=7, linestyle="none",
                markerfacecolor="none" if name == UNEDITED else colour,
-               label="unedited" if name == UNEDITED else name)
+               label=shown_row(name))
         for name, (colour, marker) in chosen.items()
     ]  # fmt: skip
     handles += more
@@ -135,7 +135,7 @@ def draw_strength(measured: pd.DataFrame, kind: str, option: str, labels: Mappin
     axes = figure.subplots(1, max(1, len(metrics)), squeeze=False)[0]
     lines = lines_of(part.eraser, labels, option)
     for axis, metric in zip(axes, metrics, strict=False):
-        for role, colour, name in (("erase", "firebrick", "erased ↓"), ("retain", "seagreen", "retained ↑")):
+        for role, colour, name in (("erase", "firebrick", "erased ↓"), ("retain", "seagreen", "kept ↑")):
             rows = part[(part.metric == metric) & (part.role == role)].dropna(subset="value").drop_duplicates("eraser")
             rows = rows.set_index("eraser")
             for (common, members), marker in zip(lines.items(), itertools.cycle("os^vD"), strict=False):

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from erasebench.edits.label import UNEDITED
+from erasebench.edits.label import UNEDITED, shown_row
 from erasebench.errors import printable
 from erasebench.files import write_text
 from erasebench.runs.about import About
 from erasebench.scores.metric import Metric
-from erasebench.tables.layout import print_caption
 from erasebench.tables.measure import POOLED
+from erasebench.tables.printed import print_caption
 from erasebench.tables.published_data import OBTAINED, of_experiment
 from erasebench.tables.published_match import (
     Ran,
@@ -186,7 +186,7 @@ def texts(table: pd.DataFrame) -> tuple[list[str], list[list[str]], list[str]]:
         rows.append(
             [
                 row["task"],
-                "none (unedited)" if row["method"] == UNEDITED else row["method"],
+                shown_row(row["method"]),
                 row["metric"] + {"up": " ↑", "down": " ↓"}.get(row["direction"], ""),
                 row["split"],
                 measured,

@@ -15,17 +15,13 @@ def recognised(
 ) -> tuple[list[str], pd.DataFrame]:
     """For each row of a plan, whether the first rate that can tell recognises in its image what was asked for.
 
-    A rate that should go down where a concept is erased, and nowhere else, counts as a classifier: accuracies, and the
-    share of images in which a detector finds something.
-
     Returns:
         The names of the metrics used, and by row of the plan (same index) ``recognised`` (1, 0 or NaN) and ``answer``.
     """
     verdicts = pd.DataFrame({"recognised": np.nan, "answer": ""}, index=plan.index)
     names = []
     for metric in metrics:
-        kept = metric.directions.get("retain", "up")
-        if metric.unit != "%" or metric.directions.get("erase") != "down" or kept != "up":
+        if not recognises(metric):
             continue
         stored = scores.get(metric.records_id)
         asked = metric.applies_to(plan.assign(place=plan.index))
@@ -42,6 +38,12 @@ def recognised(
             verdicts.loc[places, "recognised"] = (values[fresh] > 0.5).astype(float).to_numpy()
             verdicts.loc[places, "answer"] = metric.answers(joined[fresh]).to_numpy()
     return names, verdicts
+
+
+def recognises(metric: Metric) -> bool:
+    """Whether a rate goes down where a concept is erased and nowhere else: of a classifier, or a detector."""
+    kept = metric.directions.get("retain", "up")
+    return metric.unit == "%" and metric.directions.get("erase") == "down" and kept == "up"
 
 
 def by_image(plan: pd.DataFrame, verdicts: pd.DataFrame) -> dict[str, bool]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import commonprefix
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 
 from erasebench.edits.label import Label, row_text, swept_option
 from erasebench.errors import UserError
@@ -23,7 +22,7 @@ from erasebench.progress import say
 from erasebench.runs.about import About, read_about
 from erasebench.runs.costs import read_costs
 from erasebench.runs.folder import erasers_of, find_runs, metrics_of, read_config, read_plan
-from erasebench.runs.names import GRIDS_FOLDER, SWEPT_FILE, TABLES_FOLDER
+from erasebench.runs.names import GRIDS_FOLDER, PLAN_FILE, SWEPT_FILE, TABLES_FOLDER
 from erasebench.runs.state import check_finished
 from erasebench.runs.sweep import store_option
 from erasebench.scores.metric import Metric
@@ -33,8 +32,9 @@ from erasebench.tables import comparable as mixing
 from erasebench.tables import frontier, grid, plots, published
 from erasebench.tables import measure as tables
 from erasebench.tables.comparable import _check_comparable
-from erasebench.tables.layout import print_caption
+from erasebench.tables.kept import keep, kept, kept_key
 from erasebench.tables.numbers import Numbers, numbers_of, side_by_side
+from erasebench.tables.printed import print_caption
 from erasebench.tables.published_match import Ran
 from erasebench.tables.recognised import by_image, recognised
 from erasebench.tables.view import View
@@ -50,8 +50,19 @@ def reduce_and_write(
     not_run: Mapping[str, str],
     console: Console,
     view: View | None = None,
+    whole: bool = True,
 ) -> pd.DataFrame:
-    """Make the tables and pictures of a run from its plan and the store's records, and print the tables."""
+    """Make the tables and pictures of a run from its plan and the store's records, and print the answer.
+
+    Args:
+        folder: of the run.
+        store: of its records and images.
+        metrics: all that were asked for.
+        not_run: by ``metric.id``, why one has no scores.
+        console: where to print.
+        view: see :class:`erasebench.tables.view.View`.
+        whole: nothing is lacking, so that the numbers may be kept for the next time.
+    """
     plan = read_plan(folder)
     costs = read_costs(folder, plan, store)
     about = read_about(folder)
@@ -66,7 +77,10 @@ def reduce_and_write(
     for kind in dict.fromkeys(plan.task_kind):
         path, blur = folder / GRIDS_FOLDER / f"{kind}.png", about.blurs(kind)
         grid.draw(plan, store, kind, path, blur=blur, seen=seen, seen_by=" and ".join(judges))
+    if whole:
+        keep(numbers, folder, kept_key(folder, store, view.rates))
     view.show(numbers, about, console)
+    _say_more([folder.name], folder, store, console)
     if read_config(folder).get("experiment"):
         ran = Ran.from_folder(folder)
         asked = tables.measure_asked(plan, scores, published.asked_of(ran, metrics), not_run, view.rates)
@@ -108,6 +122,9 @@ def tabulate(
     console, view = console or Console(), view or View()
     store = Store(store_dir)
     folders = find_runs(store, runs)
+    if len(folders) == 1 and out is None and (numbers := _again(folders[0], store, view, console)) is not None:
+        view.choose(numbers.measured, folders, _swept(folders), console)
+        return numbers.measured
     for folder in folders:
         check_finished(folder, store, plugins)
     folder_name = runs[0] if len(runs) == 1 and len(folders) > 1 else joint_name(folders)
@@ -122,13 +139,36 @@ def tabulate(
         return _mixed(groups, store, target, console, view, plugins)
     else:
         measured = _together(folders, store, target, console, view, plugins)
-    view.choose(
-        measured,
-        folders,
-        swept_option(label for folder in folders for label, _ in erasers_of(folder).values()),
-        console,
-    )
+    view.choose(measured, folders, _swept(folders), console)
     return measured
+
+
+def _swept(folders: Sequence[Path]) -> str | None:
+    """The option that runs vary."""
+    return swept_option(label for folder in folders for label, _ in erasers_of(folder).values())
+
+
+def _again(folder: Path, store: Store, view: View, console: Console) -> Numbers | None:
+    """Write and print the numbers of a run that were kept; ``None`` where there are none, or a picture is lacking."""
+    if not (folder / PLAN_FILE).exists() or (numbers := kept(folder, kept_key(folder, store, view.rates))) is None:
+        return None
+    if not all((folder / GRIDS_FOLDER / f"{kind}.png").exists() for kind in numbers.measured.task_kind.unique()):
+        return None
+    view.check(numbers.measured)
+    about = read_about(folder)
+    numbers.write(folder / TABLES_FOLDER, about)
+    view.show(numbers, about, console)
+    _say_more([folder.name], folder, store, console)
+    return numbers
+
+
+def _say_more(names: Sequence[str], folder: Path, store: Store, console: Console) -> None:
+    """Print where the rest is."""
+    runs = f"{' '.join(names)}{store_option(store.root)}"
+    say(console, f"erasebench table {runs} --full", "all columns:")
+    say(console, f"erasebench report {runs}", "with images:")
+    say(console, "erasebench explain kept", "what a word means:")
+    say(console, str(folder), "files:")
 
 
 def tabulate_sweep(
@@ -254,7 +294,7 @@ def _together(
             strength = plots.draw_strength(joint.measured, kind, joint.option, joint.labels)
             plots.write(strength, target / f"{kind}-{joint.option}", STRENGTH_FORMATS)
     view.show(numbers, joint.about, console)
-    console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
+    _say_more([folder.name for folder in folders], target, store, console)
     return joint.measured
 
 
@@ -268,8 +308,8 @@ def _mixed(
     about = mixing.captions([joint.about for joint in joints], names)
     view.check(numbers.measured)
     numbers.write(target, about)
-    view.show(numbers, about, console)
-    console.print(f"[bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
+    replace(view, full=True).show(numbers, about, console)  # each way of measuring has columns of its own
+    say(console, str(target), "files:")
     return numbers.measured
 
 

@@ -16,9 +16,9 @@ from erasebench.runs.names import CONFIG_FILE
 from erasebench.runs.sweep import command
 from erasebench.scores.rates import WILSON
 from erasebench.tables import attacks, by_concept, columns, frontier, power
-from erasebench.tables import pairs as paired
-from erasebench.tables.layout import print_tables
+from erasebench.tables.answer import print_answer
 from erasebench.tables.numbers import Numbers
+from erasebench.tables.printed import print_tables
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class View:
         best: conditions, e.g. ``retained>=0.9``: also say which setting to take.
         rates: the interval of rates, one of :data:`erasebench.scores.rates.RATE_INTERVALS`.
         by_concept: also print the rates of each concept alone.
+        full: also print every column, a table a kind, with all that decides the numbers.
     """
 
     sort: str | None = None
@@ -38,6 +39,7 @@ class View:
     best: str | None = None
     rates: str = WILSON
     by_concept: bool = False
+    full: bool = False
 
     def check(self, measured: pd.DataFrame) -> None:
         """Refuse what does not fit a table, before anything is written.
@@ -53,8 +55,10 @@ class View:
     def show(self, numbers: Numbers, about: About, console: Console) -> None:
         """Print the tables of runs, and what the same scores tell besides."""
         measured = numbers.measured
-        print_tables(columns.sort_rows(measured, self.sort) if self.sort else measured, about, console)
-        paired.print_ranks(numbers.pairs, console)
+        shown = columns.sort_rows(measured, self.sort) if self.sort else measured
+        if self.full:
+            print_tables(shown, about, console, numbers.pairs)
+        print_answer(shown, numbers.pairs, about, console)
         attacks.print_attacks(numbers.attacked, console)
         if self.by_concept:
             by_concept.print_concepts(numbers.concepts, measured, console)

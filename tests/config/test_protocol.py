@@ -265,7 +265,7 @@ def test_allowed_mixing_gives_each_protocol_columns_of_its_own(mixed: Store, cap
         "classifier [esd v1]@1", "classifier [mace v1]@1",
     }  # fmt: skip
     text = next(mixed.root.glob("tables/*/object.md")).read_text()
-    assert r"classifier \[esd v1\] % erased" in text and r"classifier \[mace v1\] % erased" in text
+    assert r"recognised by classifier \[esd v1\] % erased" in text and r"classifier \[mace v1\] % erased" in text
     assert r"\[esd v1\] esd v1 (LMS" in text and r"\[mace v1\] mace v1 (DDIM" in text
     single = tabulate(["one"], str(mixed.root), console=quiet())
     ours = measured[measured.metric == "classifier [esd v1]@1"]

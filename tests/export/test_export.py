@@ -574,10 +574,10 @@ def test_a_card_has_the_rows_of_its_eraser_and_task_and_keeps_not_run(tmp_path: 
         & (measured.metric == "classifier@1")
         & (measured.role == "erase")
     ].iloc[0]
-    before, after, difference, count = lines["classifier % erased ↓"]
+    before, after, difference, count = lines["recognised by classifier % erased ↓"]
     assert after == f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
     assert before.startswith("100.0 [") and difference.startswith("-100.0") and count == str(row.n)
-    assert lines["text\\_match retained ↑"][1:] == ["not run"] * 3
+    assert lines["text\\_match kept ↑"][1:] == ["not run"] * 3
     assert "no weights; fetch them" in text and "Numbers of the embedded model" in text
     assert "set v1" in text and "no." not in text.replace("number", "") and "classifier\\@1" in text
     assert measured_effect(tmp_path, "rece", "object", "church") == NOT_MEASURED

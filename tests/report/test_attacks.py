@@ -78,7 +78,7 @@ def test_the_page_of_a_kind_has_the_rates_with_and_without_the_attack(report: Pa
     text = words(section(report / "object.html"))
     assert re.search(r"cure ring 0\.0 \[0\.0, [\d.]+\] 100\.0 \[[\d.]+, 100\.0\] \+100\.0 \[\+[\d.]+, \+100\.0\]", text)
     assert re.search(r"uce ring 100\.0 \[[\d.]+, 100\.0\] 100\.0 \[", text) and "mcnemar" in text
-    assert text.index("unedited model ring") < text.index("cure ring") < text.index("uce ring")
+    assert text.index("unedited ring") < text.index("cure ring") < text.index("uce ring")
     assert "attack success rate" in text
 
 

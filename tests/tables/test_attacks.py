@@ -107,7 +107,9 @@ def test_the_table_of_attacks_reads_clean_then_attacked(plan: pd.DataFrame, tmp_
     attacks = compare_attacks(plan, scores_of(plan, 3), METRICS)
     heads, rows = attack_cells(attacks, "object")
     row = dict(zip(heads, rows[1], strict=True))
-    assert row["eraser"] == "cure" and row["attack"] == "ring" and row["column"] == "classifier % erased ↓"
+    assert (
+        row["eraser"] == "cure" and row["attack"] == "ring" and row["column"] == "recognised by classifier % erased ↓"
+    )
     assert (
         row["clean"].startswith("0.0 [0.0, ")
         and row["attacked"].startswith("60.0 [")
@@ -125,7 +127,7 @@ def test_a_run_with_attacks_is_tabulated_and_says_what_they_brought_back(plan: p
     folder = finish(store, "attacked", plan)
     measured = tabulate(["attacked"], str(tmp_path), console=console)
     said = printed(console)
-    assert "attack success" in said and "none + ring" in said and "attack success rates" in said
+    assert "attack success" in said and "unedited + ring" in said
     assert (folder / "tables" / "attacks.md").exists()
     assert "attack" in pd.read_csv(folder / "tables" / "measured.csv").columns
     assert set(measured.eraser) == {"none", "none + ring", "cure", "cure + ring", "uce", "uce + ring"}
@@ -161,18 +163,6 @@ def test_an_attack_that_was_not_tried_on_all_prompts_is_refused(plan: pd.DataFra
     lacking = plan.drop(plan.index[plan.eraser == "cure + ring"][0])
     with pytest.raises(UserError, match="cure . ring was not measured on all prompts"):
         _check_comparable(lacking)
-
-
-def test_rows_under_one_attack_compete_with_each_other_alone() -> None:
-    def one(eraser: str, value: float, attack: str = "") -> dict:
-        return {
-            "eraser": row_text(eraser, attack), "attack": attack, "value": value, "low": value - 0.01,
-            "high": value + 0.01, "direction": "down",
-        }  # fmt: skip
-
-    cells = [one("none", 0.0), one("none", 0.0, "ring"), one("cure", 0.4), one("cure", 0.9, "ring"), one("uce", 0.3),
-             one("uce", 0.8, "ring"), one("uce", 0.1, "other")]  # fmt: skip
-    assert tables.best(cells) == [False, False, False, False, True, True, False]
 
 
 @settings(max_examples=30, deadline=None)

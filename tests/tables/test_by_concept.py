@@ -53,8 +53,8 @@ def test_concepts_together_are_the_whole(plan: pd.DataFrame) -> None:
 def test_the_concept_furthest_from_the_aim_stands_first(plan: pd.DataFrame) -> None:
     concepts = measure_concepts(plan, lost(plan, "uce", "golf ball"), METRICS)
     tables = dict(concept_tables(concepts, measure(plan, lost(plan, "uce", "golf ball"), METRICS), "object"))
-    heads, rows, _ = tables["classifier % retained ↑"]
-    assert heads == ["concept", "none", "cure", "uce", "n"]
+    heads, rows, _ = tables["recognised by classifier % kept ↑"]
+    assert heads == ["concept", "unedited", "cure", "uce", "n"]
     assert rows[0] == ["golf ball", "100.0 [56.6, 100.0]", "100.0 [56.6, 100.0]", "0.0 [0.0, 43.4]", "5"]
 
 
@@ -74,7 +74,7 @@ def test_the_command_writes_and_prints_them(tmp_path: Path) -> None:
     tabulate(["one"], str(tmp_path), console=console)
     assert "by concept" not in printed(console), "only where it is asked for"
     tabulate(["one"], str(tmp_path), console=console, view=View(by_concept=True))
-    assert "object, by concept: classifier % retained ↑" in printed(console)
+    assert "object, by concept: recognised by classifier % kept ↑" in printed(console)
     rows = pd.read_csv(folder / "tables" / "by_concept.csv", keep_default_na=False)
     assert {"church", "gas pump", "tench", "golf ball"} == set(rows.concept)
     assert "| tench |" in (folder / "tables" / "by_concept.md").read_text(encoding="utf-8")

@@ -14,7 +14,10 @@ from table_helpers import METRICS, make_costs, make_plan, make_scores
 from erasebench.runs.about import About
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
-from erasebench.tables.layout import column_text, latex, markdown, print_tables, write_tables
+from erasebench.tables.latex import latex
+from erasebench.tables.layout import column_text, markdown, write_tables
+from erasebench.tables.pairs import compare
+from erasebench.tables.printed import print_tables
 
 ABOUT = About(
     model="small (abc, float32)",
@@ -29,6 +32,11 @@ NASTY = r"a_b & c% #1 $x$ {y} \z ~t ^u <v> |w| *s* `q`"
 def measured() -> pd.DataFrame:
     plan = make_plan()
     return tables.measure(plan, make_scores(plan), METRICS, costs=make_costs(plan))
+
+
+def pairs() -> pd.DataFrame:
+    plan = make_plan()
+    return compare(plan, make_scores(plan), METRICS)
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +74,16 @@ def rows_of(text: str) -> list[list[str]]:
 
 
 def test_markdown_marks_the_best_and_says_how_it_was_measured(measured: pd.DataFrame) -> None:
-    text = markdown(measured, "object", ABOUT)
+    text = markdown(measured, "object", ABOUT, pairs())
     heads, _, none, *others = rows_of(text)
-    assert heads[:3] == ["eraser", "classifier % erased ↓", "classifier % retained ↑"]
+    assert heads[:3] == ["eraser", "recognised by classifier % erased ↓", "recognised by classifier % kept ↑"]
     cells = {row[0]: row for row in [none, *others]}
-    assert cells["cure"][1].startswith("**0.0 [0.0, 27.8]**") and cells["uce"][1] == "100.0 [72.2, 100.0]"
-    assert cells["none"][heads.index("edit s ↓")] == "–"
+    assert cells["cure"][1] == "**0.0 [0.0, 27.8]** a" and cells["uce"][1] == "100.0 [72.2, 100.0] b"
+    assert "**" not in cells["uce"][2] + cells["cure"][2], "no test tells them apart: nothing is marked"
+    assert cells["unedited"][heads.index("edit s ↓")] == "–"
     for said in (
-        "small (abc, float32)", "quick v1", "builtin-object v1 (0a1b2c3d)", r"classifier\@1", "erased n = 10", "95 %",
-        "not of Stable Diffusion", "Wilson", "church, gas pump", "general n = 5 to 10",
+        "small (abc, float32)", "quick v1", "builtin-object v1 (0a1b2c3d)", r"classifier\@1", "10 erased", "95 %",
+        "not of Stable Diffusion", "Wilson", "church, gas pump", "5 to 10 everyday",
     ):  # fmt: skip
         assert said in text, said
     assert "builtin-artist" not in text
@@ -84,7 +93,7 @@ def test_markdown_marks_the_best_and_says_how_it_was_measured(measured: pd.DataF
 def test_markdown_also_has_differences_and_every_task(measured: pd.DataFrame) -> None:
     text = markdown(measured, "object", ABOUT)
     differences = text.split(f"**{table_files.DIFFERENCES}**")[1].split("\n\n**Only")[0]
-    assert "| cure | -100.0 [-100.0, -60.8] |" in differences and "| none |" not in differences
+    assert "| cure | -100.0 [-100.0, -60.8] |" in differences and "unedited" not in differences
     assert "**Only church erased**" in text and "**Only gas pump erased**" in text
 
 
@@ -106,14 +115,14 @@ def test_latex_is_balanced_and_has_as_many_cells_as_heads(nasty: pd.DataFrame) -
     text = latex(nasty, "object", ABOUT)
     plain = re.sub(r"\\[{}&%$#_\\]", "", text)
     assert plain.count("{") == plain.count("}")
-    assert [text.count(rf"\begin{{{name}}}") for name in ("table", "tabular")] == [2, 2]
-    assert [text.count(rf"\end{{{name}}}") for name in ("table", "tabular")] == [2, 2]
+    assert [text.count(rf"\begin{{{name}}}") for name in ("table*", "tabular")] == [2, 2]
+    assert [text.count(rf"\end{{{name}}}") for name in ("table*", "tabular")] == [2, 2]
     for table in text.split(r"\begin{tabular}")[1:]:
         columns = len(re.match(r"\{(l?r*)\}", table).group(1))
         lines = [line for line in table.splitlines() if line.endswith(r"\\")]
         assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {columns}
     for line in text.splitlines():
-        outside = line.replace(r"\resizebox{\linewidth}{!}{%", "")
+        outside = line.removesuffix("{!}{%")
         assert not re.search(r"(?<!\\)[%#_]", outside), line
     assert r"a\_b \& c\% \#1 \$x\$ \{y\} \textbackslash{}z \textasciitilde{}t \textasciicircum{}u" in text
     assert r"\textbf{0.0 [0.0, 27.8]}" in text and r"$\downarrow$" in text
@@ -138,7 +147,11 @@ def test_the_terminal_shows_the_same_numbers_in_80_columns(nasty: pd.DataFrame) 
     out = io.StringIO()
     print_tables(nasty[nasty.eraser != NASTY], ABOUT, Console(file=out, width=80))
     text = out.getvalue()
-    assert "0.0–27.8" in text and "cure" in text and "not run: text_match@2-a_b: no_weights & 5% left" in text
+    assert (
+        "0.0–27.8" in text
+        and "cure" in text
+        and "not run: text_match@2-a_b (no_weights & 5% left)" in " ".join(text.split())
+    )
     assert max(map(len, text.splitlines())) <= 80
     out = io.StringIO()
     print_tables(nasty.replace({"eraser": {NASTY: "[bold red]x[/] [/]"}}), ABOUT, Console(file=out, width=200))
@@ -166,16 +179,16 @@ def test_four_erasers_and_many_columns_fit_into_100_columns() -> None:
 def test_one_erased_concept_is_named_in_the_caption() -> None:
     plan = make_plan(tasks=("church",))
     measured = tables.measure(plan, make_scores(plan), METRICS)
-    assert table_files.caption(measured, "object", ABOUT).startswith("Erasing concepts of kind object (church). ")
+    assert table_files.caption(measured, "object", ABOUT).startswith("Erasing concepts of kind object (church), ")
     assert "Only church erased" not in markdown(measured, "object", ABOUT), "the same table twice"
 
 
 def test_the_caption_names_all_that_a_number_depends_on(measured: pd.DataFrame) -> None:
-    text = table_files.caption(measured, "object", ABOUT)
+    text = table_files.caption(measured, "object", ABOUT) + table_files.how_measured(measured, "object", ABOUT)
     about = (ABOUT.model, ABOUT.protocol, ABOUT.prompts["object"], ABOUT.note)
     for said in (
         *about,
-        "n = ",
+        "images of an eraser: 10 erased",
         "Wilson for rates",
         "Student's t",
         "put together, for H",

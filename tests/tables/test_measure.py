@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from table_helpers import METRICS, Accuracy, TextMatch, make_costs, make_plan, make_scores
 
 from erasebench.errors import UserError
@@ -244,22 +242,6 @@ def test_wide_has_the_unedited_model_first_and_roles_in_order(measured: pd.DataF
     assert tables.wide(measured, "object", "church").loc["cure", ("erase", "classifier@1")]["n"] == 5
 
 
-def cell(eraser: str, value: float, low: float, high: float, direction: str = "down") -> dict:
-    return {"eraser": eraser, "value": value, "low": low, "high": high, "direction": direction, "attack": ""}
-
-
-def test_best_are_all_that_the_interval_does_not_tell_from_the_best() -> None:
-    cells = [cell("none", 0, 0, 0), cell("a", 1, 0.5, 1.5), cell("b", 1.4, 1, 2), cell("c", 3, 2.5, 4)]
-    assert tables.best(cells) == [False, True, True, False]
-    assert tables.best([entry | {"direction": "up"} for entry in cells]) == [False, False, False, True]
-
-
-def test_nothing_is_best_alone_or_without_an_interval() -> None:
-    assert tables.best([cell("none", 0, 0, 0), cell("a", 1, 0.5, 1.5), None]) == [False] * 3
-    nan = math.nan
-    assert tables.best([cell("a", nan, nan, nan), cell("b", 1, nan, nan), cell("c", 2, 1, 3)]) == [False] * 3
-
-
 def test_pooled_is_the_reduction_of_all_rows_together(plan: pd.DataFrame) -> None:
     scores = make_scores(plan)
     by_key = scores["text_match@2-a_b"].set_index("key").value
@@ -327,19 +309,6 @@ def test_one_task_stands_under_its_name_and_pooled() -> None:
         numbers[numbers.task == task].drop(columns="task").reset_index(drop=True) for task in ("church", "all")
     )
     pd.testing.assert_frame_equal(one_task, pooled)
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.3)), min_size=2, max_size=6), st.sampled_from(["up", "down"]))
-@settings(max_examples=60, deadline=None)
-def test_best_holds_the_best_and_exactly_what_it_overlaps(values: list[tuple[float, float]], direction: str) -> None:
-    cells = [cell(f"e{i}", value, value - half, value + half, direction) for i, (value, half) in enumerate(values)]
-    found = tables.best([cell("none", 0.5, 0.0, 1.0, direction), *cells])
-    numbers = [value for value, _ in values]
-    top = int(np.argmax(numbers) if direction == "up" else np.argmin(numbers))
-    assert not found[0] and found[1 + top]
-    for mark, (value, half) in zip(found[1:], values, strict=True):
-        gap = abs(value - numbers[top]) - half - values[top][1]
-        assert mark if gap < -1e-12 else not mark if gap > 1e-12 else True
 
 
 def test_a_square_of_erased_and_asked_is_what_each_part_of_the_plan_alone_gives(plan: pd.DataFrame) -> None:

@@ -1,8 +1,7 @@
-"""Erasers against each other on the same prompts: tests, their correction, and the ranks they allow."""
+"""Erasers against each other on the same prompts: tests, their correction, and the letters they allow."""
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from pathlib import Path
@@ -12,12 +11,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 from scipy import stats as scipy_stats
 from table_helpers import METRICS, Accuracy, TextMatch, make_plan, make_scores
 
 from erasebench.scores.paired import holm
 from erasebench.tables import pairs as paired
+from erasebench.tables.letters import compact_letters, letters
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +103,12 @@ def test_the_correction_is_over_the_whole_table_of_a_kind(pairs: pd.DataFrame, p
     pd.testing.assert_frame_equal(both[both.task_kind == "object"], pairs)
 
 
-def test_ranks_are_given_where_the_tests_allow_and_ties_are_shown(pairs: pd.DataFrame) -> None:
-    found = paired.ranks(pairs)
+def test_letters_are_given_where_the_tests_allow(pairs: pd.DataFrame) -> None:
+    found = letters(pairs)
     erased = found[(found.metric == "classifier@1") & (found.role == "erase")]
-    assert list(zip(erased.eraser, erased["rank"], strict=True)) == [("cure", "1"), ("uce", "2="), ("rece", "2=")]
+    assert list(zip(erased.eraser, erased.letters, erased.best, strict=True)) == [
+        ("cure", "a", True), ("uce", "b", False), ("rece", "b", False)
+    ]  # fmt: skip
     assert not (found.metric == "text_match@2-a_b").any(), "nothing but noise tells these apart"
 
 
@@ -121,24 +122,37 @@ def row(a: str, b: str, difference: float, p: float, direction: str = "up") -> d
 
 def test_a_tie_is_not_passed_on() -> None:
     table = pd.DataFrame([row("x", "y", 0.1, 0.3), row("x", "z", 0.4, 0.01), row("y", "z", 0.3, 0.2)])
-    assert dict(paired.ranks(table)[["eraser", "rank"]].to_numpy()) == {"x": "1=", "y": "1=", "z": "2"}
+    assert dict(letters(table)[["eraser", "letters"]].to_numpy()) == {"x": "a", "y": "ab", "z": "b"}
     down = table.assign(direction="down")
-    assert dict(paired.ranks(down)[["eraser", "rank"]].to_numpy()) == {"z": "1=", "y": "1=", "x": "2"}
-    assert not len(paired.ranks(table.assign(p_holm=0.2))), "no rank where nothing is told apart"
+    assert dict(letters(down)[["eraser", "letters"]].to_numpy()) == {"z": "a", "y": "ab", "x": "b"}
+    assert set(letters(down).query("best").eraser) == {"z", "y"}
+    assert not len(letters(table.assign(p_holm=0.2))), "no letter where nothing is told apart"
 
 
-def test_the_files_and_the_terminal_say_the_same(pairs: pd.DataFrame, tmp_path: Path) -> None:
+@given(st.integers(1, 7), st.data())
+@settings(max_examples=80, deadline=None)
+def test_two_share_a_letter_if_and_only_if_they_are_not_told_apart(count: int, data: st.DataObject) -> None:
+    names = [f"e{i}" for i in range(count)]
+    every = list(itertools.combinations(names, 2))
+    apart = data.draw(st.lists(st.sampled_from(every), unique=True)) if every else []
+    found = compact_letters(names, apart)
+    for a, b in every:
+        assert bool(set(found[a]) & set(found[b])) == ((a, b) not in apart)
+    used = set("".join(found.values()))
+    assert found["e0"].startswith("a") and all(list(text) == sorted(text) for text in found.values())
+    for letter in used:  # none is superfluous: its group is in no other one
+        group = {name for name in names if letter in found[name]}
+        others = [{name for name in names if other in found[name]} for other in used - {letter}]
+        assert not any(group <= other for other in others)
+
+
+def test_the_files_say_the_same(pairs: pd.DataFrame, tmp_path: Path) -> None:
     written = paired.write_pairs(pairs, tmp_path)
     assert [path.name for path in written] == ["pairs.csv", "pairs.md"]
     read = pd.read_csv(written[0], keep_default_na=False, na_values={"only_a": [""], "only_b": [""]})
     pd.testing.assert_frame_equal(read, pairs, check_dtype=False)
     text = written[1].read_text()
-    assert "| uce | 2= |" in text and "| classifier % erased ↓ | cure | uce | -100.0 [" in text
-    console = Console(file=io.StringIO(), width=100)
-    paired.print_ranks(pairs, console)
-    shown = console.file.getvalue()
-    assert "classifier % erased ↓: 1 cure, 2= uce, 2= rece" in shown
-    assert "classifier % retained ↑: no eraser is told from another" in shown
+    assert "| uce | b |" in text and "| recognised by classifier % erased ↓ | cure | uce | -100.0 [" in text
 
 
 def test_names_cannot_break_the_table(tmp_path: Path) -> None:
@@ -147,8 +161,6 @@ def test_names_cannot_break_the_table(tmp_path: Path) -> None:
     paired.write_pairs(found, tmp_path)
     rows = [line for line in (tmp_path / "pairs.md").read_text().splitlines() if "a\\|b" in line]
     assert rows and all(line.replace("\\|", "").count("|") in (4, 9) for line in rows)
-    console = Console(file=io.StringIO(), width=100)
-    paired.print_ranks(found, console)
 
 
 def test_what_has_no_number_an_image_or_is_not_run_has_no_pairs(plan: pd.DataFrame, tmp_path: Path) -> None:
@@ -158,7 +170,7 @@ def test_what_has_no_number_an_image_or_is_not_run_has_no_pairs(plan: pd.DataFra
     single = plan[plan.eraser.isin(["none", "cure"])]
     none = paired.compare(single, make_scores(plan), METRICS)
     assert not len(none) and list(none.columns) == list(paired.FIELDS)
-    assert paired.write_pairs(none, tmp_path) == [] and not len(paired.ranks(none))
+    assert paired.write_pairs(none, tmp_path) == [] and not len(letters(none))
 
 
 def test_a_table_of_very_many_erasers_has_no_pairs() -> None:

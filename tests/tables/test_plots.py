@@ -17,7 +17,7 @@ def test_strength_plot_has_every_setting_with_its_interval() -> None:
     plan = make_plan(erasers=("none", "cure alpha=10", "cure alpha=1", "cure alpha=2"))
     measured = tables.measure(plan, make_scores(plan), METRICS)
     (axis,) = plots.draw_strength(measured, "object", "alpha", labels_of(plan.eraser)).axes
-    assert [container.get_label() for container in axis.containers] == ["erased ↓", "retained ↑"]
+    assert [container.get_label() for container in axis.containers] == ["erased ↓", "kept ↑"]
     for container, role in zip(axis.containers, ("erase", "retain"), strict=True):
         line, _, (bars,) = container.lines
         assert list(line.get_xdata()) == [1, 2, 10]
@@ -43,9 +43,7 @@ def test_labels_that_differ_in_more_than_the_option_are_lines_of_their_own() -> 
     measured = tables.measure(plan, make_scores(plan), METRICS)
     (axis,) = plots.draw_strength(measured, "object", "alpha", labels_of(plan.eraser)).axes
     lines = {container.get_label(): list(container.lines[0].get_xdata()) for container in axis.containers}
-    assert lines == {
-        f"{role} cure rule={rule}": [1, 2] for role in ("erased ↓", "retained ↑") for rule in ("all", "mean")
-    }
+    assert lines == {f"{role} cure rule={rule}": [1, 2] for role in ("erased ↓", "kept ↑") for rule in ("all", "mean")}
 
 
 def test_a_default_has_its_place_on_the_line_and_erasers_that_nothing_varies_have_none() -> None:

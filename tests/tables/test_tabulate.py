@@ -211,12 +211,12 @@ def test_a_sweep_over_what_cannot_be_compared_says_so_and_ends_well(store: Store
     assert "model differs (sd14 and sd21)" in printed(console)
 
 
-def test_a_table_has_its_pairs_beside_it_and_ranks_below(store: Store) -> None:
+def test_a_table_has_its_pairs_beside_it_and_says_what_they_tell(store: Store) -> None:
     folder = finish(store, "one", make_plan(prompts=4))
     console = quiet()
     tabulate(["one"], str(store.root), console=console)
     assert (folder / "tables" / "pairs.csv").exists() and (folder / "tables" / "pairs.md").exists()
-    assert "classifier % erased ↓: 1 cure, 2 uce" in printed(console), "eight of eight prompts on each side"
+    assert "cure (0.0 %) erases more than uce (100.0 %)" in printed(console), "eight of eight prompts on each side"
 
 
 def test_rows_are_sorted_as_printed_and_written_as_they_were(store: Store) -> None:
@@ -225,7 +225,7 @@ def test_rows_are_sorted_as_printed_and_written_as_they_were(store: Store) -> No
     before = (folder / "tables" / "object.md").read_text()
     console = quiet()
     tabulate(["one"], str(store.root), console=console, view=View(sort="classifier.erased", power=True))
-    shown = [line.split()[0] for line in console.file.getvalue().splitlines() if line.startswith((" uce ", " cure "))]
+    shown = [line.split()[0] for line in console.file.getvalue().splitlines() if line.startswith(("  uce ", "  cure "))]
     assert shown[:2] == ["cure", "uce"] and (folder / "tables" / "object.md").read_text() == before
     assert "n needed" in printed(console)
     with pytest.raises(UserError, match=r"--sort clasifier.erased: .*Did you mean 'classifier.erased'"):

@@ -240,7 +240,7 @@
       return show();
     }
 
-    form.eraser.append(...index.erasers.map((name) => option(name, name === index.unedited ? "unedited model" : name)));
+    form.eraser.append(...index.erasers.map((name) => option(name, name === index.unedited ? "unedited" : name)));
     form.hidden = false;
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("change", (event) => { page = 0; if (event.target === form.kind) fillTasks(); show(); });
