@@ -128,7 +128,7 @@ def test_readme_shows_what_the_command_prints_of_the_main_jobs_table() -> None:
     measured = read_measured(folder).assign(attack="")
     about = About("embedded", "embedded v1", embedded=True)
     console = Console(file=io.StringIO(), width=80)
-    print_answer(measured, tables_of("main")["pairs"], about, console)
+    print_answer(measured, tables_of("main")["pairs"].fillna({"unit": ""}), about, console)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     starts = [
         next(i for i, line in enumerate(lines) if line.startswith(start)) for start in ("  celebrity:", " celebrity")
