@@ -192,7 +192,7 @@ def compact(
             of_column = [
                 NO_MARK if column is None else known_marks.get((*column, eraser), NO_MARK) for eraser in erasers
             ]
-            cells[name] = list(map(_cell, texts, of_column))
+            cells[name] = list(map(_with_interval, texts, of_column))
         table.add_row(Text(printable(kind), style="bold"), *[""] * len(shown))
         for i, eraser in enumerate(erasers):
             last = i == len(erasers) - 1 and number < len(kinds) - 1
@@ -215,7 +215,7 @@ def _head(name: str, measured: pd.DataFrame, columns: Mapping[str, Mapping[str, 
     return head.replace(" ↓", " % ↓").replace(" ↑", " % ↑") if units == {"%"} else head
 
 
-def _cell(text: str, mark: Mark) -> Text:
+def _with_interval(text: str, mark: Mark) -> Text:
     """``a 6.7   3–16``: letters, number, interval."""
     if text in (EMPTY, ABSENT):
         return Text(text, style="dim")
