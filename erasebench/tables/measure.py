@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from erasebench.concepts import ROLES
-from erasebench.edits.label import UNEDITED
+from erasebench.edits.label import UNEDITED, row_text
 from erasebench.errors import UserError
 from erasebench.scores.estimate import BINARY, Estimate, not_run
 from erasebench.scores.metric import Metric
