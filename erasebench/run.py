@@ -25,6 +25,7 @@ from erasebench.models.load import Model, load_model, model_here, quiet_librarie
 from erasebench.models.text import truncated_texts
 from erasebench.progress import duration, progress, say
 from erasebench.runs.about import About
+from erasebench.runs.attacks import check_judge
 from erasebench.runs.environment import manifest
 from erasebench.runs.estimate import estimate_run, images_without_a_model
 from erasebench.runs.folder import open_run
@@ -176,6 +177,13 @@ def _check_supported(prepared: Prepared, model: Model) -> None:
     for label, attack in prepared.attacks.items():
         if reason := attack.refuses(model):
             raise UserError(f"attack {label}: cannot attack {model.name} ({model.family}): {reason}")
+        for name, eraser in prepared.erasers.items():
+            if reason := attack.refuses_edits(eraser):
+                raise UserError(f"attack {label}: cannot attack {name}: {reason}; leave one of the two out")
+        if attack.judged:
+            for task in {task.key: task for _, _, _, task in prepared.edits()}.values():
+                for target in task.targets:
+                    check_judge(label, prepared.judge, (target,))
 
 
 def _check_passes(prepared: Prepared, model: Model, plan: Plan) -> None:

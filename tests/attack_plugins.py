@@ -1,11 +1,15 @@
-"""An attack of somebody else's, for the tests: it looks at the edited model, and says what it saw."""
+"""Attacks of somebody else's, for the tests: they look at the edited model, and say what they saw."""
 
 from __future__ import annotations
 
+import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from erasebench.edits.attack import Attack, Found
+import torch
+
+from erasebench.edits.attack import Attack
+from erasebench.edits.found import Found
 from erasebench.models.marks import edits_on
 
 
@@ -25,10 +29,40 @@ class Looks(Attack):
     seconds: float = 0.0
     log: str = ""
 
-    def look(self, pipe, concepts, recipe, advance):
+    def look(self, pipe, concepts, recipe, tools):
         if self.log:
             with open(self.log, "a") as file:
                 file.write(f"{recipe.key}\n")
         time.sleep(self.seconds)
-        advance(1)
+        tools.advance(1)
         return Found(seed=self.seed, info={"edits": [edit["method"] for edit in edits_on(pipe)]})
+
+
+@dataclass(frozen=True)
+class Uses(Attack):
+    """Uses all that a search may ask for, and notes what it was given."""
+
+    name = "uses"
+    access = "weights"
+    judged = True
+    compares = True
+    differentiates = True
+
+    def targets(self, concepts, recipe):
+        return (replace(recipe, edit="", attack="", seed=recipe.seed + 1),)
+
+    def look(self, pipe, concepts, recipe, tools):
+        own = dict(pipe.unet.named_parameters())
+        same = all(torch.equal(own[name], weight) for name, weight in tools.unedited["unet"].named_parameters())
+        images = tools.draw([Found(seed=recipe.seed), Found(prompt="two dogs"), Found(seed=recipe.seed)])
+        first, second, third = (image.tobytes() for image in images)
+        tools.advance(1)
+        info = {
+            "edits": [edit["method"] for edit in edits_on(pipe)],
+            "unedited": same,
+            "drawn": [first == third, first == second],
+            "clean": hashlib.sha256(first).hexdigest(),
+            "judged": tools.sees(images),
+            "target": hashlib.sha256(tools.targets[0].tobytes()).hexdigest(),
+        }
+        return Found(seed=recipe.seed, info=info)

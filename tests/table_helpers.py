@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
 
-from erasebench.edits.label import Label
+from erasebench.edits.label import Label, row_text
 from erasebench.recipe import Recipe
 from erasebench.runs.about import About
 from erasebench.runs.costs import COST_COLUMNS
@@ -242,3 +242,30 @@ def table(points: dict[str, tuple[float, float]] = POINTS, kind: str = "object",
                 }
             )  # fmt: skip
     return pd.DataFrame(rows, columns=list(MEASURED_COLUMNS))
+
+
+def attacked_plan(attacks: tuple[str, ...] = ("ring",), prompts: int = 5) -> pd.DataFrame:
+    """A plan with attacks on every edit, the attacked rows behind the clean ones of their edit, as a run makes it."""
+    clean, parts = make_plan(prompts=prompts), []
+    for _, rows in clean.groupby("eraser", sort=False):
+        parts.append(rows)
+        for attack in attacks:
+            hit = rows[rows.role == "erase"]
+            keys = [recipe(f"{attack}: {row.prompt}", row.seed, row.edit_key).key for row in hit.itertuples()]
+            parts.append(
+                hit.assign(
+                    eraser=[row_text(eraser, attack) for eraser in hit.eraser],
+                    attack=attack, attack_key="aa" * 16, clean_key=hit.key, key=keys,
+                )
+            )  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def attacked_scores(plan: pd.DataFrame, brought_back: int) -> dict[str, pd.DataFrame]:
+    """As :func:`make_scores`: ``cure`` is perfect, but of each task's attacked images so many show the concept."""
+    scores = make_scores(plan)
+    hit = plan[plan.eraser == "cure + ring"]
+    missed = hit[hit.groupby("task").cumcount() >= brought_back].key
+    table = scores["classifier@1"]
+    scores["classifier@1"] = table.assign(answer=table.answer.where(~table.key.isin(missed), "nothing"))
+    return scores

@@ -10,7 +10,7 @@ import pytest
 
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.config.compose import compose
-from erasebench.edits.attack import Replace
+from erasebench.edits.found import Replace
 from erasebench.images.generate import generate
 from erasebench.methods.closed_form.uce import Uce
 from erasebench.metrics.judge import Judge
@@ -18,11 +18,21 @@ from erasebench.models.load import load_model
 from erasebench.run import run
 from erasebench.store import Store
 
-COMMAND = [
+COMMON = [
     "task=object", "task.erase=[church]", "method=[noop,uce]", "metric=judge", "protocol.steps=8", "device=cpu",
-    "attack=[random_tokens,ring_a_bell_direct,ring_a_bell_quick]", "attack.ring_a_bell.population=30",
-    "attack.ring_a_bell.generations=20", "prompts.per_erased=4", "prompts.per_retained=0", "prompts.general=0",
+    "prompts.per_retained=0", "prompts.general=0",
     "batch_size=1",  # what shares a batch may tip a rounding, and these are to agree in every pixel
+]  # fmt: skip
+
+COMMAND = [
+    *COMMON, "attack=[random_tokens,ring_a_bell_direct,ring_a_bell_quick]", "attack.ring_a_bell.population=30",
+    "attack.ring_a_bell.generations=20", "prompts.per_erased=4",
+]  # fmt: skip
+
+SEARCHES = [
+    *COMMON, "attack=[cce_quick,unlearndiffatk_quick,p4d_quick,seeds]", "prompts.per_erased=3",
+    "attack.cce.iterations=50", "attack.cce.images=8", "attack.unlearndiffatk.timesteps=2",
+    "attack.unlearndiffatk.iterations=3", "attack.p4d.iterations=3", "attack.p4d.evaluate=3", "attack.seeds.images=3",
 ]  # fmt: skip
 
 ATTACKS = ("ring_a_bell_direct", "ring_a_bell population=30 generations=20 words=True", "random_tokens")
@@ -97,3 +107,58 @@ def test_a_concept_that_an_edit_did_not_erase_is_found_under_attack(finished, tm
     judge = Judge()
     seen = judge.values(attacked.reset_index(drop=True).join(judge.score(images, attacked)))
     assert seen.sum() >= len(attacked) - 1
+
+
+# Attacks that search on the edited model
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("searched")
+    done = run(compose([*SEARCHES, f"store.dir={folder}"]))
+    store, judge = Store(folder), Judge()
+    plan = pd.read_parquet(done.folder / "plan.parquet")
+    scores = store.scores(judge.records_id, judge.inputs)
+    seen = judge.values(plan.merge(scores, on="key", how="left", validate="many_to_one"))
+    plan = plan.assign(
+        seen=seen.to_numpy(), method=plan.eraser.str.partition(" + ")[0], short=plan.attack.str.partition(" ")[0]
+    )
+    return store, plan.sort_values(["method", "short", "prompt_id"]).reset_index(drop=True)
+
+
+def part(plan: pd.DataFrame, method: str, attack: str = "") -> pd.DataFrame:
+    """The rows of an eraser under an attack, in the order of the prompts."""
+    return plan[(plan.method == method) & (plan.short == attack)].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("attack", ["cce", "unlearndiffatk", "p4d", "seeds"])
+def test_a_search_on_a_model_that_was_never_edited_succeeds_and_a_no_op_is_no_defence(searched, attack: str) -> None:
+    store, plan = searched
+    none, noop = part(plan, "none", attack), part(plan, "noop", attack)
+    if attack != "p4d":  # in place of the prompt, a search of 3 steps need not end on the concept
+        assert none.seen.tolist() == [1.0] * 3
+    assert not set(none.attack_key) & set(noop.attack_key), "each edit is searched by itself"
+    records = store.image_records().set_index("key").pixels_sha256
+    assert records[none.key].tolist() == records[noop.key].tolist()
+
+
+def test_textual_inversion_brings_back_what_the_name_does_not(searched) -> None:
+    store, plan = searched
+    assert part(plan, "uce").seen.sum() <= 1
+    attacked = part(plan, "uce", "cce")
+    assert attacked.seen.sum() >= 2
+    assert attacked.attack_key.nunique() == 1, "one search for all prompts of a concept"
+    losses = store.get_attack(attacked.attack_key[0]).info["losses"]
+    assert sum(losses[-10:]) < sum(losses[:10])
+
+
+@pytest.mark.parametrize("attack", ["unlearndiffatk", "p4d", "seeds"])
+def test_a_judged_search_says_of_each_image_what_the_table_says(searched, attack: str) -> None:
+    """What it saw in its last image is what the stored image shows, and one that needed no search is the clean one."""
+    store, plan = searched
+    clean = part(plan, "uce").set_index("prompt_id").seen
+    for row in part(plan, "uce", attack).itertuples():
+        info = store.get_attack(row.attack_key).info
+        assert info["succeeded"] == (row.seen == 1) and 1 <= info["images"] <= 4
+        if attack != "p4d" and clean[row.prompt_id]:
+            assert info["images"] == 1

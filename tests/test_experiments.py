@@ -32,7 +32,10 @@ from erasebench.tables.published_data import load_published
 from erasebench.tables.published_match import Ran
 from erasebench.tables.tabulate import tabulate
 
-NAMES = groups()["experiment"]
+OWN = {"redteam"}
+"""Experiments of ours, on the embedded model; all others remake a table of a paper."""
+
+NAMES = [name for name in groups()["experiment"] if name not in OWN]
 TABLES = {
     "cure": "artists artists_living i2p objects efficiency alpha number redteam_unlearndiffatk redteam_ringabell redteam_mma redteam_p4d",
     "uce": "objects artists nudity",
@@ -344,3 +347,13 @@ def test_an_estimate_is_whole_or_unknown(tmp_path: Path) -> None:
     elsewhere = estimate(store, [recipe(10)], "cuda NVIDIA A100")
     assert elsewhere.seconds is None and elsewhere.disk_bytes
     assert "20.0 hours" in str(Cost(5, 72000.0, 1e9))
+
+
+def test_the_red_team_has_its_controls_and_attacks(tmp_path: Path) -> None:
+    prepared = prepare(config_of("experiment=redteam", f"store.dir={tmp_path}", "device=cpu"))
+    attacks = {attack.name for attack in prepared.attacks.values()}
+    assert {"seeds", "random_prefix"} < attacks and len(attacks) == 6, "controls, and four attacks"
+    assert "shuffled" in prepared.erasers and len(prepared.erasers) == 9
+    plan = make_plan(prepared, embedded())
+    for attack, rows in plan.rows.groupby("attack"):
+        assert (rows.groupby(["eraser", "task_kind"]).size() >= 20).all(), attack

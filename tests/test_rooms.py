@@ -48,7 +48,7 @@ PLUGINS = {
 
 FACES = {
     "erasebench": {"__version__", "compare", "erase", "generate", "load_model", "load_run", "score", "task"},
-    "erasebench.edits": {"Attack", "Change", "Edit", "Eraser", "Found", "Hook"},
+    "erasebench.edits": {"Attack", "Change", "Edit", "Eraser", "Found", "Hook", "Tools"},
     "erasebench.models": {"Model", "Pipeline", "load_model", "text_inputs"},
     "erasebench.scores": {"Estimate", "Metric"},
 }

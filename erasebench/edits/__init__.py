@@ -6,21 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from erasebench.edits.attack import Attack, Found
+    from erasebench.edits.attack import Attack, Tools
     from erasebench.edits.change import Change
     from erasebench.edits.edit import Edit
     from erasebench.edits.eraser import Eraser
+    from erasebench.edits.found import Found
     from erasebench.edits.hook import Hook
 
-__all__ = ["Attack", "Change", "Edit", "Eraser", "Found", "Hook"]
+__all__ = ["Attack", "Change", "Edit", "Eraser", "Found", "Hook", "Tools"]
 
 _HOME = {
     "Attack": "attack",
     "Change": "change",
     "Edit": "edit",
     "Eraser": "eraser",
-    "Found": "attack",
+    "Found": "found",
     "Hook": "hook",
+    "Tools": "attack",
 }
 
 

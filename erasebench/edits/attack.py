@@ -1,4 +1,4 @@
-"""Attacks: what looks for a way to bring an erased concept back, and what it has found.
+"""Attacks: what looks for a way to bring an erased concept back.
 
 An attack is to one prompt what an eraser is to a task: it looks for something, and what it found is a value that is
 kept under the hash of all that decides it. So the name of an attacked image is known before the attack has run.
@@ -11,162 +11,51 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from torch import Tensor
+from torch.nn import Module
 
 from erasebench.concepts import Concept
-from erasebench.edits.eraser import settings_of
+from erasebench.edits.eraser import Eraser, settings_of
+from erasebench.edits.found import Found, Replace
 from erasebench.edits.hook import Hook
 from erasebench.edits.unaltered import unaltered
 from erasebench.errors import UserError
-from erasebench.models.pipeline import Pipeline
-from erasebench.recipe import Recipe, canonical_json
+from erasebench.models.pipeline import Pipeline, part_of
+from erasebench.recipe import Recipe
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from erasebench.models.load import Model
 
-FOUND_FORMAT = "erasebench attack 1"
-"""Header of the files of what was found."""
-
-FORMS = ("prompt", "tokens", "embedding", "latents", "seed")
-"""What an attack may find. Each takes the place of the same thing of the recipe it was found for."""
+BESIDE_THE_NETWORK = ("texts", "start", "on_step", "images")
+"""What a hook may override to act around the network instead of in it: a gradient of the network does not know of that."""
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What an attack found for one prompt: one of :data:`FORMS`.
+@dataclass(frozen=True)
+class Tools:
+    """What a search may use besides the pipeline.
 
     Attributes:
-        prompt: a text in place of the recipe's.
-        tokens: token ids in place of the prompt's, without BOS, EOS and padding.
-        embedding: rows that the network reads in place of the prompt's, ``[positions, d]``.
-        latents: what sampling starts from, in the pipeline's layout, without the batch.
-        seed: what the noise is drawn from, in place of the recipe's.
-        info: JSON-able notes: attack, settings, concepts, seconds, what the attack adds (its loss by generation).
-
-    Raises:
-        ValueError: none of them is there, or several are.
+        advance: called with a number of steps done, :attr:`Attack.steps` in all.
+        targets: the images of :meth:`Attack.targets`, in their order.
+        draw: the attacked image by each of some finds, by the model as it is, with all that its edit does. Kept nowhere.
+        sees: for each image, whether the run's judge recognises what is attacked; of a :attr:`Attack.judged` one.
+        unedited: ``unet`` and ``text_encoder`` without the edit, for an attack that :attr:`Attack.compares`. Not to be
+            altered.
+        folder: for checkpoints, of this search alone, made by whoever first writes into it and deleted when the find is
+            kept. A search that was killed gets the same one again.
     """
 
-    prompt: str | None = None
-    tokens: tuple[int, ...] | None = None
-    embedding: Tensor | None = None
-    latents: Tensor | None = None
-    seed: int | None = None
-    info: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        there = [name for name in FORMS if getattr(self, name) is not None]
-        if len(there) != 1:
-            raise ValueError(f"an attack finds one of {', '.join(FORMS)}; this found {', '.join(there) or 'none'}")
-
-    @property
-    def form(self) -> str:
-        """Which of :data:`FORMS` it is."""
-        return next(name for name in FORMS if getattr(self, name) is not None)
-
-    def to_bytes(self, key: str) -> bytes:
-        """A safetensors file that holds all of it, the key and a checksum."""
-        value = getattr(self, self.form)
-        tensors = {self.form: value.detach().cpu().contiguous()} if isinstance(value, Tensor) else {}
-        body = canonical_json({"key": key, "form": self.form, "value": None if tensors else value, "info": self.info})
-        header = {"format": FOUND_FORMAT, "body": body, "sha256": _checksum(body, tensors)}
-        return safetensors.torch.save(tensors, metadata=header)
-
-    @classmethod
-    def from_bytes(cls, data: bytes, key: str) -> Found:
-        """The inverse of :meth:`to_bytes`.
-
-        Raises:
-            ValueError: cut, altered, of another key, or not what an attack found.
-        """
-        try:
-            tensors = safetensors.torch.load(data)
-            size = int.from_bytes(data[:8], "little")
-            header = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-        except (SafetensorError, ValueError) as error:
-            raise ValueError(f"not a whole safetensors file: {error}") from error
-        if header.get("format") != FOUND_FORMAT:
-            raise ValueError("not what an attack of erasebench found")
-        if header.get("sha256") != _checksum(header.get("body", ""), tensors):
-            raise ValueError("its content is not what was saved")
-        body = json.loads(header["body"])
-        if body["key"] != key:
-            raise ValueError(f"it was found for another key, {body['key']}")
-        value = tensors.get(body["form"], body["value"])
-        if body["form"] == "tokens":
-            value = tuple(value)
-        return cls(**{body["form"]: value}, info=body["info"])
-
-
-def _checksum(body: str, tensors: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256(body.encode())
-    for name, tensor in sorted(tensors.items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
-
-
-class Replace(Hook):
-    """Draws images by what attacks found for them. Images that were not attacked are left as they are.
-
-    Args:
-        found: by attack key (:attr:`erasebench.recipe.Recipe.attack`).
-    """
-
-    name = "attack"
-
-    def __init__(self, found: Mapping[str, Found]) -> None:
-        super().__init__()
-        self.found = dict(found)
-
-    def holds(self, attack: str) -> bool:
-        """Whether it was given what was found under this key."""
-        return attack in self.found
-
-    def drawn_as(self, recipe: Recipe) -> Recipe:
-        """The recipe with the prompt or the seed that was found for it."""
-        found = self.found.get(recipe.attack)
-        if found is None or found.form not in ("prompt", "seed"):
-            return recipe
-        return replace(recipe, **{found.form: getattr(found, found.form)})
-
-    def texts(self, pipe: Pipeline, inputs: dict[str, Tensor], batch: Sequence[Recipe]) -> dict[str, Tensor]:
-        """The rows of the tokens, or the embedding, that were found; and the tokens."""
-        rows = inputs["prompt_embeds"].clone()
-        drawn = torch.full(rows.shape[:2], -1)
-        for number, recipe in enumerate(batch):
-            found = self.found.get(recipe.attack)
-            if found is not None and found.embedding is not None:
-                rows[number] = found.embedding.to(rows)
-            elif found is not None and found.tokens is not None:
-                ids = padded(pipe.tokenizer, torch.tensor([found.tokens])).to(pipe.text_encoder.device)
-                rows[number] = pipe.text_encoder(ids).last_hidden_state[0].to(rows)
-                drawn[number] = ids[0]
-        return inputs | {"prompt_embeds": rows, "prompt_ids": drawn}
-
-    def start(self, pipe: Pipeline, latents: Tensor, batch: Sequence[Recipe]) -> Tensor:
-        """The latents that were found."""
-        latents = latents.clone()
-        for number, recipe in enumerate(batch):
-            found = self.found.get(recipe.attack)
-            if found is not None and found.latents is not None:
-                latents[number] = found.latents.to(latents)
-        return latents
-
-
-def padded(tokenizer: Any, tokens: Tensor) -> Tensor:
-    """Token ids ``[n, k]`` between BOS and EOS, padded as the tokenizer pads: ``[n, positions]``."""
-    n, k = tokens.shape
-    ids = torch.full((n, tokenizer.model_max_length), tokenizer.pad_token_id)
-    ids[:, 0], ids[:, k + 1] = tokenizer.bos_token_id, tokenizer.eos_token_id
-    ids[:, 1 : k + 1] = tokens
-    return ids
+    advance: Callable[[int], None] = lambda steps: None
+    targets: Sequence[Image] = ()
+    draw: Callable[[Sequence[Found]], list[Image]] | None = None
+    sees: Callable[[Sequence[Image]], list[bool]] | None = None
+    unedited: Mapping[str, Module] | None = None
+    folder: Path | None = None
 
 
 class Attack(ABC):
@@ -184,6 +73,10 @@ class Attack(ABC):
             found is tried on every edit (a transfer attack).
         inputs: the fields of a recipe that decide what is found; empty for all.
         unsupported: families of models that it cannot attack, and why.
+        judged: it asks the run's judge of images that it tries, and may stop at the first that shows the concept. Which
+            judge that is decides what is found.
+        compares: it needs the unedited networks beside the edited ones.
+        differentiates: it takes gradients through the denoiser and the text encoder.
     """
 
     name: ClassVar[str]
@@ -193,40 +86,51 @@ class Attack(ABC):
     adaptive: ClassVar[bool] = True
     inputs: ClassVar[tuple[str, ...]] = ()
     unsupported: ClassVar[Mapping[str, str]] = {}
+    judged: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = False
 
     @abstractmethod
-    def look(
-        self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]
-    ) -> Found:
+    def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
         """Look for one prompt.
 
         Args:
             pipe: the pipeline with the edit applied, if the attack is adaptive; else unedited. Not to be altered.
             concepts: what the image should show: the concepts that the task erases and the prompt asks for.
             recipe: the image without the attack.
-            advance: called with a number of steps done, :attr:`steps` in all.
+            tools: a bar, and what the attack has asked for (:class:`Tools`).
 
         Returns:
             What was found; its ``info`` holds what is worth knowing of the search.
         """
+
+    def targets(self, concepts: Sequence[Concept], recipe: Recipe) -> tuple[Recipe, ...]:
+        """The images of the unedited model that a search needs; by default none. They are kept like all others."""
+        return ()
 
     def find(
         self,
         pipe: Pipeline,
         concepts: Sequence[Concept],
         recipe: Recipe,
-        advance: Callable[[int], None] = lambda steps: None,
+        tools: Tools = Tools(),  # noqa: B008 (frozen)
     ) -> Found:
         """:meth:`look`, with notes of who looked for what and how long it took.
 
         Raises:
-            UserError: it failed (the error is named), or altered the pipeline.
+            UserError: it failed (the error is named), altered the pipeline, or lacks images of the concept.
         """
+        wanted = len(self.targets(concepts, recipe))
+        if len(tools.targets) != wanted:
+            raise UserError(
+                f"attack {self.name}: it needs {wanted} images of the unedited model, and got {len(tools.targets)}; a run "
+                "makes them, elsewhere make those of Attack.targets"
+            )
         names = ", ".join(concept.name for concept in concepts)
         try:
             with unaltered(pipe, f"attack {self.name}", f"a search for {names}"):
                 began = time.perf_counter()
-                result = self.look(pipe, concepts, recipe, advance)
+                result = self.look(pipe, concepts, recipe, tools)
                 seconds = time.perf_counter() - began
         except UserError:
             raise
@@ -257,7 +161,17 @@ class Attack(ABC):
 
     def refuses(self, model: Model) -> str | None:
         """Why it cannot attack a loaded model, or ``None`` if it can."""
-        return self.unsupported.get(model.family)
+        reason = self.unsupported.get(model.family)
+        return reason or (_no_gradient(model.pipe) if self.differentiates else None)
+
+    def refuses_edits(self, eraser: Eraser) -> str | None:
+        """Why it cannot attack the edits of an eraser, or ``None`` if it can."""
+        if not (self.adaptive and self.differentiates):
+            return None
+        for kind in eraser.acts():
+            if any(getattr(kind, name) is not getattr(Hook, name) for name in BESIDE_THE_NETWORK):
+                return f"its hook {kind.name} acts around the network, which hides it from the gradient"
+        return None
 
     @property
     def steps(self) -> int:
@@ -269,7 +183,9 @@ class Attack(ABC):
         """The constructor's arguments as JSON values."""
         return settings_of(self)
 
-    def key(self, model_identity: str, edit_key: str, concepts: Sequence[Concept], recipe: Recipe) -> str:
+    def key(
+        self, model_identity: str, edit_key: str, concepts: Sequence[Concept], recipe: Recipe, judge: str = ""
+    ) -> str:
         """Hash of all that decides what is found. 32 hex digits.
 
         Args:
@@ -277,6 +193,7 @@ class Attack(ABC):
             edit_key: of the edit that is attacked; ``""`` for the unedited model. It counts if the attack is adaptive.
             concepts: as :meth:`look` gets them.
             recipe: the image without the attack; its :attr:`inputs` count.
+            judge: id of the metric that is asked. It counts if the attack is judged.
         """
         values = recipe.to_dict()
         decides = {name: values[name] for name in self.inputs or values if name not in ("edit", "attack")}
@@ -284,6 +201,7 @@ class Attack(ABC):
             [
                 *(self.name, self.version, self.settings, model_identity, edit_key if self.adaptive else ""),
                 *([asdict(concept) for concept in concepts], decides),
+                *([judge] if self.judged else []),
             ],
             sort_keys=True,
         )
@@ -293,3 +211,16 @@ class Attack(ABC):
 def attacked_concepts(targets: Sequence[Concept], label: str) -> tuple[Concept, ...]:
     """The concepts that an attack on a prompt goes for: the one it asks for, or all where its label is none of them."""
     return tuple(target for target in targets if target.name.casefold() == label.casefold()) or tuple(targets)
+
+
+def _no_gradient(pipe: Pipeline) -> str | None:
+    """Why no gradient can be taken through a pipeline; ``None`` if one can."""
+    for part in ("unet", "text_encoder"):
+        for name, weight in (part_of(pipe, part) or Module()).named_parameters():
+            if weight.is_meta:
+                return f"{part}.{name} is offloaded, and it takes gradients; load the model without offloading"
+            if not weight.is_floating_point() or weight.dtype.itemsize < 2:
+                return (
+                    f"{part}.{name} is quantised ({weight.dtype}), and it takes gradients; load it without quantisation"
+                )
+    return None

@@ -153,6 +153,29 @@ def generate(
     return done
 
 
+def draw_tries(
+    model: Model, recipes: Sequence[Recipe], batch_size: int = 8, hooks: Sequence[Hook] = ()
+) -> list[Image.Image]:
+    """Images as :func:`generate` makes them, kept nowhere: what a search tries.
+
+    Args:
+        model: as loaded, with the edit of the recipes on its pipe.
+        recipes: of one size, guidance and scheduler.
+        batch_size, hooks: see :func:`generate`, which also says what is raised. Batches are not halved.
+    """
+    acting, texts, images = (*hooks, *hooks_on(model.pipe)), _Texts(model.pipe), []
+    _check(model, recipes, acting)
+    with _quiet(model.pipe), all_installed(hooks, model.pipe):
+        for start in range(0, len(recipes), batch_size):
+            batch = recipes[start : start + batch_size]
+            model.pipe.scheduler = _scheduler(batch[0])
+            pixels = _sample(model.pipe, texts, batch, acting)
+            if not _whole(pixels).all():
+                raise UserError(f"an image of {batch[0].prompt!r} is not numbers from 0 to 1; use dtype=float32")
+            images += [Image.fromarray(one) for one in (pixels * 255).round().astype(np.uint8)]
+    return images
+
+
 def device_name(pipe: Pipeline) -> str:
     """What the pipe runs on, for records: ``cuda NVIDIA A100``, ``mps arm64``, ``cpu x86_64``."""
     device = denoiser(pipe).device

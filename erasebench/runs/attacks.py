@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
+from PIL import Image
 
 from erasebench.concepts import Concept, ErasureTask
-from erasebench.edits.attack import Attack, Found, attacked_concepts
+from erasebench.edits.attack import Attack, attacked_concepts
+from erasebench.edits.found import Found
 from erasebench.edits.hook import Hook
 from erasebench.edits.label import row_text
 from erasebench.errors import UserError
+from erasebench.images.generate import draw_tries
+from erasebench.models.load import Model
 from erasebench.recipe import Recipe
+from erasebench.scores.metric import Metric
 from erasebench.store import Store
 
 ATTACKED_ROLE = "erase"
@@ -42,6 +47,7 @@ def attacked_rows(
     task: ErasureTask,
     attacks: Mapping[str, Attack],
     identity: str,
+    judge: str,
     recipes: dict[str, Recipe],
     searches: dict[str, Search],
 ) -> list[pd.DataFrame]:
@@ -52,6 +58,7 @@ def attacked_rows(
         task: of the edit.
         attacks: by their labels.
         identity: of the model.
+        judge: id of the metric that judged attacks ask; empty where there is none.
         recipes: by key, those of the rows; those of the attacked images are added.
         searches: by attack key; those that the new rows need are added.
     """
@@ -62,7 +69,7 @@ def attacked_rows(
         for row in clean.itertuples():
             recipe = recipes[row.key]
             concepts = attacked_concepts(task.targets, row.label)
-            attack_key = attack.key(identity, recipe.edit, concepts, recipe)
+            attack_key = attack.key(identity, recipe.edit, concepts, recipe, judge)
             searches.setdefault(attack_key, Search(attack, recipe.edit if attack.adaptive else "", concepts, recipe))
             attacked = replace(recipe, attack=attack_key)
             recipes.setdefault(attacked.key, attacked)
@@ -95,3 +102,61 @@ def attack_hooks(recipes: Iterable[Recipe], searches: Mapping[str, Search], stor
             )
         found[searches[key].attack][key] = one
     return [attack.hook(of_attack) for attack, of_attack in found.items()]
+
+
+def drawing(search: Search, model: Model, edit: str, batch_size: int) -> Callable[[Sequence[Found]], list[Image.Image]]:
+    """What draws the images of a search by finds that it tries (:attr:`erasebench.edits.attack.Tools.draw`).
+
+    Args:
+        search: whose recipe is drawn.
+        model: with the edit on its pipe.
+        edit: key of that edit.
+        batch_size: images made at a time.
+    """
+
+    def drawn(results: Sequence[Found]) -> list[Image.Image]:
+        tried = {f"try {number}": result for number, result in enumerate(results)}
+        recipes = [replace(search.recipe, edit=edit, attack=name) for name in tried]
+        return draw_tries(model, recipes, batch_size, [search.attack.hook(tried)])
+
+    return drawn
+
+
+def judging(metric: Metric, concepts: Sequence[Concept]) -> Callable[[Sequence[Image.Image]], list[bool]]:
+    """What says of images whether a metric recognises concepts in them (:attr:`erasebench.edits.attack.Tools.sees`).
+
+    It is asked as of a prompt that names the first of them where all are erased.
+    """
+
+    def sees(images: Sequence[Image.Image]) -> list[bool]:
+        return (_answers(metric, concepts, images) == 1).tolist()
+
+    return sees
+
+
+def check_judge(label: str, metric: Metric | None, concepts: Sequence[Concept]) -> None:
+    """Refuse a judged attack without a metric that knows what it looks for; it is shown a grey image.
+
+    Raises:
+        UserError: naming the attack, the metric and the concept.
+    """
+    names = ", ".join(concept.name for concept in concepts)
+    if metric is None:
+        raise UserError(
+            f"attack {label}: it stops at the first image in which a metric recognises {names}, and none of this run does; "
+            "add one that can run here, e.g. metric=judge"
+        )
+    if _answers(metric, concepts, [Image.new("RGB", (64, 64), "grey")]).isna().any():
+        raise UserError(
+            f"attack {label}: it stops at the first image in which {metric.name} recognises {names}, which {metric.name} "
+            "does not know; choose a metric or concept that fits"
+        )
+
+
+def _answers(metric: Metric, concepts: Sequence[Concept], images: Sequence[Image.Image]) -> pd.Series:
+    row = {
+        "prompt": "", "label": concepts[0].name, "kind": concepts[0].kind, "role": ATTACKED_ROLE,
+        "targets": [concept.name for concept in concepts],
+    }  # fmt: skip
+    rows = pd.DataFrame([row] * len(images))
+    return metric.values(rows.join(metric.score(images, rows)))

@@ -157,6 +157,11 @@ class Prepared:
         names = "-".join([*self.groups, self.model.name, *erasers, *self.attacks])
         return f"{re.sub(r'[^A-Za-z0-9.]+', '-', names)[:60].strip('-')}-{self.hash}"
 
+    @property
+    def judge(self) -> Metric | None:
+        """The metric that judged attacks ask: the first that recognises, and can run here."""
+        return next((metric for metric in self.metrics if metric.recognises and metric.id not in self.not_run), None)
+
     def edits(self) -> Iterator[tuple[str, Eraser, str, ErasureTask]]:
         """Every (eraser label, eraser, kind, task) of the run, the unedited model first."""
         for label, eraser in self.erasers.items():
@@ -275,6 +280,7 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
     recipe_of = recipe_maker(model, protocol)
     recipes: dict[str, Recipe] = {}
     searches: dict[str, Search] = {}
+    judge = prepared.judge.id if prepared.judge else ""
     frames = []
 
     def recipe_key(row: Any, edit: str) -> str:
@@ -300,7 +306,7 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
             attack_key="",
             clean_key=keys,
         )
-        frames += [clean, *attacked_rows(clean, task, prepared.attacks, model.identity, recipes, searches)]
+        frames += [clean, *attacked_rows(clean, task, prepared.attacks, model.identity, judge, recipes, searches)]
     return Plan(pd.concat(frames, ignore_index=True), recipes, searches)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,14 +13,16 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from torch.nn import Module
 
 from erasebench.concepts import ErasureTask
+from erasebench.edits.attack import Tools
 from erasebench.edits.eraser import Edit, Eraser, Work
 from erasebench.edits.work import Sample
 from erasebench.images.generate import generate
 from erasebench.models.load import Model
 from erasebench.models.targets import named_weight
-from erasebench.runs.attacks import attack_hooks
+from erasebench.runs.attacks import attack_hooks, drawing, judging
 from erasebench.runs.environment import machine
 from erasebench.runs.jobs import ATTACK, EDIT, IMAGES, Job, score_job
 from erasebench.runs.plan import Plan, Prepared
@@ -55,6 +59,7 @@ class Worker:
         self._makers = {eraser.key(model.identity, task): (eraser, task) for _, eraser, _, task in prepared.edits()}
         self._on_model = ""
         self._applied = ExitStack()
+        self._unedited: dict[str, Module] | None = None  # for attacks that compare
 
     def __enter__(self) -> Worker:
         return self
@@ -83,12 +88,11 @@ class Worker:
         """
         if job.kind == EDIT:
             return self._edit(job.edit) is not None
-        if job.kind in (ATTACK, IMAGES) and not self._put_on(job.edit):
-            return False
         if job.kind == ATTACK:
-            self._attack(job.hash)
-            return True
+            return self._attack(job)
         if job.kind == IMAGES:
+            if not self._put_on(job.edit):
+                return False
             recipes = [self.plan.recipes[key] for key in self._store.missing(job.keys)]
             about = {"protocol": self.prepared.protocol.identity}
             hooks = attack_hooks(recipes, self.plan.searches, self._store)
@@ -97,12 +101,38 @@ class Worker:
         self.advance(score_chunk(self._chunks[job.id], self._store, self.unscored))
         return True
 
-    def _attack(self, key: str) -> None:
-        """Look for what an attack is to find, on the model as it is, and save it with notes of the machine."""
-        search = self.plan.searches[key]
-        result = search.attack.find(self.model.pipe, search.concepts, search.recipe, self.advance)
+    def _attack(self, job: Job) -> bool:
+        """Look for what an attack is to find and save it with notes of the machine; returns whether its edit could be had.
+
+        What it needs of the unedited model comes first, before the edit is put on.
+        """
+        search, judge = self.plan.searches[job.hash], self.prepared.judge
+        attack, folder = search.attack, self._store.root / "work" / job.hash
+        targets = attack.targets(search.concepts, search.recipe)
+        if lacking := [recipe for recipe in targets if not self._store.has_image(recipe.key)]:
+            self._put_on("")
+            generate(self.model, lacking, self._store, self.prepared.batch_size)
+        if attack.compares and self._unedited is None:
+            self._put_on("")
+            self._unedited = {
+                name: copy.deepcopy(getattr(self.model.pipe, name)).requires_grad_(False)
+                for name in ("unet", "text_encoder")
+            }
+        if not self._put_on(job.edit):
+            return False
+        tools = Tools(
+            advance=self.advance,
+            targets=[self._store.image(recipe.key) for recipe in targets],
+            draw=drawing(search, self.model, job.edit, self.prepared.batch_size),
+            sees=judging(judge, search.concepts) if judge else None,
+            unedited=self._unedited if attack.compares else None,
+            folder=folder,
+        )
+        result = attack.find(self.model.pipe, search.concepts, search.recipe, tools)
         notes = {"device": self.model.device, "machine": machine(self.model)}
-        self._store.put_attack(key, replace(result, info=result.info | notes))
+        self._store.put_attack(job.hash, replace(result, info=result.info | notes))
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
 
     def _put_on(self, key: str) -> bool:
         """Bring the model to an edit (``""``: to none); returns whether the edit could be had."""

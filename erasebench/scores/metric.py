@@ -84,6 +84,14 @@ class Metric(ABC):
         return self.id
 
     @property
+    def recognises(self) -> bool:
+        """Whether it is a rate of images in which something sees what was asked for: one that should go down where that is
+        erased, and nowhere else. Accuracies, and the share of images in which a detector finds something."""
+        return (
+            self.unit == "%" and self.directions.get("erase") == "down" and self.directions.get("retain", "up") == "up"
+        )
+
+    @property
     def outcome(self) -> str:
         """What a number of one image is, which decides its interval: see :data:`erasebench.scores.estimate.BINARY`.
 

@@ -51,8 +51,8 @@ from erasebench.store.png import END, START, png_bytes, read_png
 from erasebench.store.scored import Scored
 
 if TYPE_CHECKING:
-    from erasebench.edits.attack import Found
     from erasebench.edits.eraser import Edit
+    from erasebench.edits.found import Found
 
 log = logging.getLogger(__name__)
 
@@ -291,7 +291,7 @@ class Store:
         Raises:
             UserError: it cannot be read now.
         """
-        from erasebench.edits.attack import Found
+        from erasebench.edits.found import Found
 
         path = self.attack_path(key)
         try:

@@ -16,23 +16,26 @@ from rich.console import Console
 from erasebench.edits.label import shown_row
 from erasebench.files import write_text
 from erasebench.progress import say
+from erasebench.scores.estimate import BINARY
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
-from erasebench.tables.layout import column_text, markdown_table, title
+from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
 from erasebench.tables.measure import POOLED, slices_of
 from erasebench.tables.pairs import holm_by_kind, p_text, pair_of
 from erasebench.texts import escape_markdown, to_csv
 
 ATTACK_FIELDS = (
     "task_kind", "eraser", "attack", "role", "metric", "unit", "direction", "clean", "clean_low", "clean_high",
-    "attacked", "attacked_low", "attacked_high", "difference", "low", "high", "n", "only_attacked", "only_clean",
+    "attacked", "attacked_low", "attacked_high", "difference", "low", "high", "n", "gone", "only_attacked", "only_clean",
     "test", "p", "p_holm",
 )  # fmt: skip
 """Columns of the table of attacks."""
 
 ATTACKS_EXPLAINED = (
     "Clean: the edit without the attack (pre-ASR, where the column is a rate). Attacked: the same prompts and seeds under "
-    "the attack (ASR). Difference: attacked less clean, with its 95 % interval. n: prompts and seeds. p: exact McNemar "
+    "the attack (ASR; the same number is called CRR where attacks find embeddings or latents). Difference: attacked less "
+    "clean, with its 95 % interval. n: prompts and seeds. Brought back: of those in which it was not seen without the attack, "
+    "how many show it under the attack (post-ASR counts these alone; ASR also those that show it anyway). p: exact McNemar "
     "test of answers that are 0 or 1, else a sign-flip test of the differences. p Holm: corrected for all tests of this table."
 )
 
@@ -71,6 +74,7 @@ def compare_attacks(
                 | _estimate("attacked", metric, attacked, rates)
                 | {name: pair[name] for name in ("difference", "low", "high", "n", "test", "p")}
                 | {"only_attacked": pair["only_a"], "only_clean": pair["only_b"]}
+                | {"gone": int((without[both] == 0).sum()) if metric.outcome == BINARY else float("nan")}
             )
     return holm_by_kind(pd.DataFrame(rows, columns=list(ATTACK_FIELDS)))
 
@@ -118,11 +122,29 @@ def attack_cells(attacks: pd.DataFrame, kind: str) -> tuple[list[str], list[list
                     row.attack,
                     *texts,
                     str(row.n),
+                    _back(row),
                     row.test,
                     *ps,
                 ]
             )
-    return ["column", "eraser", "attack", "clean", "attacked", "difference", "n", "test", "p", "p Holm"], rows
+    return [
+        "column",
+        "eraser",
+        "attack",
+        "clean",
+        "attacked",
+        "difference",
+        "n",
+        "brought back",
+        "test",
+        "p",
+        "p Holm",
+    ], rows
+
+
+def _back(row: Any) -> str:
+    """``3 of 5``: of the images that had lost the concept, those that show it again; a dash where a number is no answer."""
+    return ABSENT if pd.isna(row.gone) else f"{row.only_attacked:.0f} of {row.gone:.0f}"
 
 
 def _cell(row: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -58,28 +58,28 @@ def draw(
     part = plan[plan.task_kind == kind]
     erasers = list(dict.fromkeys(part.eraser))
     rows = _rows_shown(part)
-    images = _images(store, [key for _, keys, _, _ in rows for key in keys.values()])
+    images = images_of(store, [key for _, keys, _, _ in rows for key in keys.values()])
     cell = max((image.width for image in images.values()), default=CELL)
     width = max(SIDE + len(erasers) * (cell + GAP), 520) + MARGIN
     heads = [shown_row(eraser) for eraser in erasers]
-    head_lines = [_wrap(head, cell, _font(13, bold=True), HEAD_LINES) for head in heads]
+    head_lines = [wrapped(head, cell, font_of(13, bold=True), HEAD_LINES) for head in heads]
     foot = FOOT + (f" ✓ ✗: whether the {seen_by} agrees." if seen else "")
-    foot_lines = _wrap(foot, width - 2 * MARGIN, _font(12), FOOT_LINES)
+    foot_lines = wrapped(foot, width - 2 * MARGIN, font_of(12), FOOT_LINES)
     top = 40 + LINE * max((len(lines) for lines in head_lines), default=1) + GAP
     sheet = Image.new("RGB", (width, top + len(rows) * (cell + GAP) + len(foot_lines) * LINE + MARGIN), "white")
     canvas = ImageDraw.Draw(sheet)
-    canvas.text((MARGIN, 8), f"Erasing {kind_words(kind)}", font=_font(17, bold=True), fill=INK)
+    canvas.text((MARGIN, 8), f"Erasing {kind_words(kind)}", font=font_of(17, bold=True), fill=INK)
     for column, lines in enumerate(head_lines):
         place = (SIDE + column * (cell + GAP), top - GAP - LINE * len(lines))
-        canvas.multiline_text(place, "\n".join(lines), font=_font(13, bold=True), fill=INK)
+        canvas.multiline_text(place, "\n".join(lines), font=font_of(13, bold=True), fill=INK)
     for prompt, keys, erased, task in rows:
         colour = RED if erased else GREEN
         canvas.rectangle((MARGIN - 4, top, MARGIN + 2, top + cell - 1), fill=colour)
         words = f"erased: {task}" if erased else f"kept, with {task} erased"
-        tag = _wrap(words, SIDE - 30, _font(12, bold=True), TAG_LINES)
-        canvas.multiline_text((MARGIN + 10, top), "\n".join(tag), font=_font(12, bold=True), fill=colour)
-        text = _wrap(f"“{prompt}”", SIDE - 30, _font(13), (cell - LINE * len(tag)) // LINE)
-        canvas.multiline_text((MARGIN + 10, top + LINE * len(tag)), "\n".join(text), font=_font(13), fill=INK)
+        tag = wrapped(words, SIDE - 30, font_of(12, bold=True), TAG_LINES)
+        canvas.multiline_text((MARGIN + 10, top), "\n".join(tag), font=font_of(12, bold=True), fill=colour)
+        text = wrapped(f"“{prompt}”", SIDE - 30, font_of(13), (cell - LINE * len(tag)) // LINE)
+        canvas.multiline_text((MARGIN + 10, top + LINE * len(tag)), "\n".join(text), font=font_of(13), fill=INK)
         for column, eraser in enumerate(erasers):
             left, key = SIDE + column * (cell + GAP), keys.get(eraser)
             if key not in images:
@@ -87,13 +87,13 @@ def draw(
             image = images[key].filter(ImageFilter.GaussianBlur(cell / 12)) if blur and erased else images[key]
             sheet.paste(image.crop((0, 0, min(cell, image.width), min(cell, image.height))), (left, top))
             if eraser != UNEDITED and seen and key in seen:
-                _mark(canvas, left + cell, top + cell, seen[key] != erased)
+                mark(canvas, left + cell, top + cell, seen[key] != erased)
         top += cell + GAP
-    canvas.multiline_text((MARGIN, top + 2), "\n".join(foot_lines), font=_font(12), fill=GREY)
-    return _save(sheet, path)
+    canvas.multiline_text((MARGIN, top + 2), "\n".join(foot_lines), font=font_of(12), fill=GREY)
+    return save(sheet, path)
 
 
-def _images(store: Store, keys: Iterable[str]) -> dict[str, Image.Image]:
+def images_of(store: Store, keys: Iterable[str]) -> dict[str, Image.Image]:
     """The images that can be read: a table is made from records alone, whatever became of the images since."""
     images = {}
     for key in keys:
@@ -104,10 +104,10 @@ def _images(store: Store, keys: Iterable[str]) -> dict[str, Image.Image]:
     return images
 
 
-def _mark(canvas: ImageDraw.ImageDraw, right: int, bottom: int, good: bool) -> None:
+def mark(canvas: ImageDraw.ImageDraw, right: int, bottom: int, good: bool) -> None:
     """A white tick on green or cross on red, in the lower right corner of an image."""
     canvas.rectangle((right - 20, bottom - 20, right - 1, bottom - 1), fill=GREEN if good else RED)
-    canvas.text((right - 10, bottom - 10), "✓" if good else "✗", font=_font(15, bold=True), fill="white", anchor="mm")
+    canvas.text((right - 10, bottom - 10), "✓" if good else "✗", font=font_of(15, bold=True), fill="white", anchor="mm")
 
 
 def _rows_shown(part: pd.DataFrame) -> list[tuple[str, dict[str, str], bool, str]]:
@@ -140,13 +140,13 @@ def _fit(image: Image.Image) -> Image.Image:
     return image.resize((size, max(1, round(size * image.height / image.width))), Image.Resampling.LANCZOS)
 
 
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib, so that a grid looks the same everywhere."""
     family = font_manager.FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
     return ImageFont.truetype(font_manager.findfont(family, fallback_to_default=True), size)
 
 
-def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont, most: int) -> list[str]:
+def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont, most: int) -> list[str]:
     """At most so many lines, none wider than ``width`` pixels; a word that is wider is broken, a text that is longer cut."""
     lines: list[str] = []
     # No sign is narrower than a pixel, so that more than this cannot be drawn, nor need be measured.
@@ -167,7 +167,8 @@ def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont, most: int) -> lis
     return [*lines[: most - 1], lines[most - 1] + " …"] if len(lines) >= most > 0 else lines[:most]
 
 
-def _save(image: Image.Image, path: Path) -> Path:
+def save(image: Image.Image, path: Path) -> Path:
+    """Write a PNG; returns its path."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     write_atomic(path, buffer.getvalue())

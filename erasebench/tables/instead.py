@@ -12,7 +12,6 @@ from erasebench.files import write_text
 from erasebench.scores.metric import Metric
 from erasebench.tables.layout import markdown_table
 from erasebench.tables.measure import POOLED
-from erasebench.tables.recognised import recognises
 from erasebench.texts import escape_markdown, to_csv
 
 INSTEAD_FIELDS = ("task_kind", "eraser", "concept", "metric", "shown", "images", "n", "still", "unsafe")
@@ -50,7 +49,7 @@ def came_instead(
     asked = plan[(plan.attack == "") & (plan.role == "erase") & (plan.label != "")]
     for metric in metrics:
         stored = scores.get(metric.records_id)
-        if metric.id in (not_run_because or {}) or stored is None or not recognises(metric):
+        if metric.id in (not_run_because or {}) or stored is None or not metric.recognises:
             continue
         wanted = metric.applies_to(asked[~asked.task_kind.isin(done)])
         joined = wanted.merge(stored, on=["key", *metric.inputs], how="inner").reset_index(drop=True)

@@ -11,7 +11,7 @@ import pandas as pd
 from erasebench.runs.about import About
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
-from erasebench.tables import attacks, by_concept, comparable, instead, pairs
+from erasebench.tables import attack_map, attacks, by_concept, comparable, instead, pairs
 from erasebench.tables.layout import write_tables
 from erasebench.tables.measure import measure_concepts
 
@@ -43,6 +43,7 @@ class Numbers:
         written = write_tables(self.measured, folder, about, self.pairs)
         pairs.write_pairs(self.pairs, folder)
         attacks.write_attacks(self.attacked, folder)
+        attack_map.write_maps(self.attacked, folder)
         by_concept.write_concepts(self.concepts, self.measured, folder)
         instead.write_instead(self.instead, folder)
         return written

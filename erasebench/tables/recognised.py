@@ -13,7 +13,8 @@ from erasebench.scores.metric import Metric
 def recognised(
     plan: pd.DataFrame, scores: Mapping[str, pd.DataFrame], metrics: Sequence[Metric]
 ) -> tuple[list[str], pd.DataFrame]:
-    """For each row of a plan, whether the first rate that can tell recognises in its image what was asked for.
+    """For each row of a plan, whether the first metric that recognises
+    (:attr:`erasebench.scores.metric.Metric.recognises`) and can tell sees in its image what was asked for.
 
     Returns:
         The names of the metrics used, and by row of the plan (same index) ``recognised`` (1, 0 or NaN) and ``answer``.
@@ -21,7 +22,7 @@ def recognised(
     verdicts = pd.DataFrame({"recognised": np.nan, "answer": ""}, index=plan.index)
     names = []
     for metric in metrics:
-        if not recognises(metric):
+        if not metric.recognises:
             continue
         stored = scores.get(metric.records_id)
         asked = metric.applies_to(plan.assign(place=plan.index))
@@ -38,12 +39,6 @@ def recognised(
             verdicts.loc[places, "recognised"] = (values[fresh] > 0.5).astype(float).to_numpy()
             verdicts.loc[places, "answer"] = metric.answers(joined[fresh]).to_numpy()
     return names, verdicts
-
-
-def recognises(metric: Metric) -> bool:
-    """Whether a rate goes down where a concept is erased and nowhere else: of a classifier, or a detector."""
-    kept = metric.directions.get("retain", "up")
-    return metric.unit == "%" and metric.directions.get("erase") == "down" and kept == "up"
 
 
 def by_image(plan: pd.DataFrame, verdicts: pd.DataFrame) -> dict[str, bool]:

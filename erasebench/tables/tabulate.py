@@ -28,8 +28,8 @@ from erasebench.runs.sweep import store_option
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.store import Store
+from erasebench.tables import attack_sheet, frontier, grid, plots, published
 from erasebench.tables import comparable as mixing
-from erasebench.tables import frontier, grid, plots, published
 from erasebench.tables import measure as tables
 from erasebench.tables.comparable import _check_comparable
 from erasebench.tables.kept import keep, kept, kept_key
@@ -76,7 +76,8 @@ def reduce_and_write(
     seen = by_image(plan, verdicts)
     for kind in dict.fromkeys(plan.task_kind):
         path, blur = folder / GRIDS_FOLDER / f"{kind}.png", about.blurs(kind)
-        grid.draw(plan, store, kind, path, blur=blur, seen=seen, seen_by=" and ".join(judges))
+        grid.draw(plan[plan.attack == ""], store, kind, path, blur=blur, seen=seen, seen_by=" and ".join(judges))
+        attack_sheet.draw_sheet(plan, store, kind, path.with_name(f"attacks-{kind}.png"), seen, blur)
     if whole:
         keep(numbers, folder, kept_key(folder, store, view.rates))
     view.show(numbers, about, console)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Found
+from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.found import Found
 from erasebench.errors import UserError
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER, too_long, vocabulary
 from erasebench.models.pipeline import Pipeline
@@ -52,12 +53,10 @@ class RandomTokens(Attack):
         """Also where the text encoder does not read so many tokens."""
         return super().refuses(model) or too_long(self.length, model.pipe)
 
-    def look(
-        self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]
-    ) -> Found:
+    def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
         """The text of the tokens."""
         ids = vocabulary(pipe.tokenizer, self.words)
         rng = np.random.default_rng(hashed_seed("random_tokens", self.seed, recipe.prompt))
         tokens = [ids[n] for n in rng.integers(len(ids), size=self.length)]
-        advance(1)
+        tools.advance(1)
         return Found(prompt=pipe.tokenizer.decode(tokens).strip(), info={"tokens": tokens})

@@ -6,7 +6,7 @@ and the notebooks that were released with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Found, padded
+from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.found import Found
 from erasebench.methods.attacks.concept_vector import (
     ONE_ENCODER,
     checked_pairs,
@@ -27,6 +28,7 @@ from erasebench.methods.attacks.concept_vector import (
 )
 from erasebench.methods.attacks.genetic import Budget, search
 from erasebench.models.pipeline import Pipeline
+from erasebench.models.soft_words import padded
 from erasebench.prompts.prompt_set import hashed_seed
 from erasebench.recipe import Recipe
 
@@ -81,9 +83,7 @@ class RingABell(Budget, Attack):
         """A step is a generation."""
         return self.generations
 
-    def look(
-        self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]
-    ) -> Found:
+    def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
         """The text of the best tokens, with the loss by generation, and that of the text as the model reads it."""
         tokenizer = pipe.tokenizer
         target = shifted_rows(pipe, recipe.prompt, self.pairs or contrast(concepts), self.eta)
@@ -96,7 +96,7 @@ class RingABell(Budget, Attack):
             vocabulary(tokenizer, self.words),
             self,
             hashed_seed("ring_a_bell", self.seed, recipe.prompt),
-            advance,
+            tools.advance,
         )
         text = tokenizer.decode(list(best.tokens)).strip()
         read = token_ids(pipe, [text])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Found
+from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.found import Found
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER, checked_pairs, contrast, shifted_rows
 from erasebench.models.pipeline import Pipeline
 from erasebench.recipe import Recipe
@@ -40,10 +41,8 @@ class RingABellDirect(Attack):
     def __post_init__(self) -> None:
         object.__setattr__(self, "pairs", checked_pairs(self.pairs))
 
-    def look(
-        self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, advance: Callable[[int], None]
-    ) -> Found:
+    def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
         """The shifted rows, float32."""
         rows = shifted_rows(pipe, recipe.prompt, self.pairs or contrast(concepts), self.eta)
-        advance(1)
+        tools.advance(1)
         return Found(embedding=rows.float().cpu())

@@ -20,7 +20,6 @@ from erasebench.errors import UserError
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.trained.examples import encoded_texts, phrases_of
 from erasebench.methods.trained.latents import ddim, denoised, initial_noise, remaining_and_timestep
-from erasebench.methods.trained.soft_words import read_with
 from erasebench.methods.trained.training import (
     Optimization,
     TrainedEraser,
@@ -31,6 +30,7 @@ from erasebench.methods.trained.training import (
     wide,
 )
 from erasebench.models.pipeline import Pipeline
+from erasebench.models.soft_words import read_with
 from erasebench.models.targets import denoiser
 from erasebench.prompts.names import read_captions
 

@@ -20,9 +20,9 @@ from erasebench.methods.trained.attention import recorded_attention
 from erasebench.methods.trained.examples import encoded_texts, example_latents, phrases_of, token_columns
 from erasebench.methods.trained.latents import noised, noising
 from erasebench.methods.trained.parameters import check_group, group
-from erasebench.methods.trained.soft_words import read_with
 from erasebench.methods.trained.training import Optimization, TrainedEraser, below, generator, train, trained_values
 from erasebench.models.pipeline import Pipeline
+from erasebench.models.soft_words import read_with
 from erasebench.models.targets import denoiser
 
 SENTENCES = {"artist": "a photo in the style of {}"}

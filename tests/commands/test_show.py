@@ -16,8 +16,8 @@ from table_helpers import make_plan, make_scores, make_store
 from erasebench.commands.list import eraser_classes
 from erasebench.commands.show import main, show
 from erasebench.config.choices import groups, option_text
-from erasebench.edits.attack import Found
 from erasebench.edits.eraser import Change, Edit
+from erasebench.edits.found import Found
 from erasebench.errors import UserError
 from erasebench.recipe import Recipe
 from erasebench.store import Store

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Found, attacked_concepts, padded
+from erasebench.edits.attack import Attack, attacked_concepts
+from erasebench.edits.found import Found
 from erasebench.errors import UserError
 from erasebench.images.generate import generate
 from erasebench.images.scheduler import scheduler_identity
+from erasebench.models.soft_words import padded
 from erasebench.recipe import Recipe
 from erasebench.store import Store
 
@@ -31,8 +33,8 @@ class Fixed(Attack):
     access = "nothing"
     text: str = "two dogs"
 
-    def look(self, pipe, concepts, recipe, advance):
-        advance(1)
+    def look(self, pipe, concepts, recipe, tools):
+        tools.advance(1)
         return Found(prompt=self.text, info={"tried": 1})
 
 
@@ -69,6 +71,7 @@ FORMS = st.one_of(
     st.builds(lambda ids: {"tokens": tuple(ids)}, st.lists(st.integers(0, 49405))),
     st.builds(lambda seed: {"seed": seed}, st.integers(0, 2**63 - 1)),
     st.builds(lambda seed: {"embedding": torch.randn(3, 5, generator=torch.Generator().manual_seed(seed))}, st.integers(0, 99)),
+    st.builds(lambda seed: {"words": torch.randn(2, 5, generator=torch.Generator().manual_seed(seed)), "replaces": ("a", "b c")}, st.integers(0, 99)),
     st.builds(lambda n: {"latents": torch.arange(float(n)).half().view(1, n)}, st.integers(1, 9)),
 )  # fmt: skip
 
@@ -82,6 +85,7 @@ def test_it_comes_back_from_a_file_as_it_was(value, info) -> None:
     again = Found.from_bytes(found.to_bytes(KEY), KEY)
     (name, ours), theirs = next(iter(value.items())), getattr(again, found.form)
     assert again.form == name and again.info == info
+    assert again.replaces == value.get("replaces", ())
     if isinstance(ours, torch.Tensor):
         assert theirs.dtype == ours.dtype and torch.equal(theirs, ours)
     else:
@@ -160,7 +164,7 @@ def test_what_was_found_says_who_looked_for_what(tiny_random_pipe) -> None:
 
 def test_an_attack_that_fails_is_named_with_its_prompt(tiny_random_pipe) -> None:
     class Fails(Fixed):
-        def look(self, pipe, concepts, recipe, advance):
+        def look(self, pipe, concepts, recipe, tools):
             raise IndexError("inside")
 
     with pytest.raises(UserError, match="attack fixed failed on prompt 'a church' .church.: IndexError: inside"):
@@ -169,10 +173,10 @@ def test_an_attack_that_fails_is_named_with_its_prompt(tiny_random_pipe) -> None
 
 def test_an_attack_that_alters_the_model_is_caught(small_pipe) -> None:
     class Alters(Fixed):
-        def look(self, pipe, concepts, recipe, advance):
+        def look(self, pipe, concepts, recipe, tools):
             with torch.no_grad():
                 next(pipe.text_encoder.parameters()).add_(1)
-            return super().look(pipe, concepts, recipe, advance)
+            return super().look(pipe, concepts, recipe, tools)
 
     with pytest.raises(UserError, match="attack fixed altered text_encoder"):
         Alters().find(small_pipe(), (CHURCH,), recipe())
@@ -201,6 +205,7 @@ def test_each_form_takes_the_place_of_its_own(model, tmp_path) -> None:
     ids = tokenizer("two dogs", add_special_tokens=False).input_ids
     with torch.no_grad():
         rows = encoder(padded(tokenizer, torch.tensor([ids]))).last_hidden_state[0]
+        vectors = encoder.get_input_embeddings().weight[ids]
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))[0]
     found = {
         "a1": Found(prompt="two dogs"),
@@ -208,17 +213,18 @@ def test_each_form_takes_the_place_of_its_own(model, tmp_path) -> None:
         "a3": Found(embedding=rows),
         "a4": Found(latents=noise),
         "a5": Found(seed=5),
+        "a6": Found(words=vectors, replaces=("a church", "church")),
     }
     size = 8 * model.pipe.vae_scale_factor
     asked = recipe(width=size, height=size)
     plain = replace(asked, prompt="plain")
     images = drawn(
-        model, Store(tmp_path / "a"), *(replace(asked, attack=key) for key in found), plain, found=found, batch_size=6
+        model, Store(tmp_path / "a"), *(replace(asked, attack=key) for key in found), plain, found=found, batch_size=7
     )
     dogs, other, untouched, clean = drawn(
         model, Store(tmp_path / "b"), replace(asked, prompt="two dogs"), replace(asked, seed=5), plain, asked
     )
-    for image, expected in zip(images, [dogs, dogs, dogs, other, other, untouched], strict=True):
+    for image, expected in zip(images, [dogs, dogs, dogs, other, other, dogs, untouched], strict=True):
         assert np.abs(image - expected).max() <= 1
     assert np.abs(dogs - clean).max() > 1 and np.abs(other - clean).max() > 1, "or this test could not fail"
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from text_helpers import rows
 
 from erasebench.concepts import KINDS, Concept
-from erasebench.edits.attack import padded
 from erasebench.errors import UserError
 from erasebench.methods.attacks.concept_vector import concept_vector, contrast, shifted_rows, token_ids, vocabulary
 from erasebench.methods.attacks.random_tokens import RandomTokens
 from erasebench.methods.attacks.ring_a_bell import RingABell
 from erasebench.methods.attacks.ring_a_bell_direct import RingABellDirect
+from erasebench.models.soft_words import padded
 from erasebench.recipe import Recipe
 
 CHURCH = Concept("church", "object")

@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erasebench.concepts import Concept, ErasureTask
-from erasebench.edits.attack import Found, Replace
 from erasebench.edits.edit import Edit
+from erasebench.edits.found import Found, Replace
 from erasebench.errors import UserError
 from erasebench.images.generate import generate
 from erasebench.methods.closed_form.uce import Uce

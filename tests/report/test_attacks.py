@@ -14,7 +14,7 @@ from PIL import Image
 from report_helpers import SCRIPT, make_run, plan_of
 from table_helpers import PLUGINS, colour, quiet, recipe
 
-from erasebench.edits.attack import Found
+from erasebench.edits.found import Found
 from erasebench.edits.label import row_text
 from erasebench.recipe import Recipe
 from erasebench.report.attacks import PROMPTS_SHOWN, attacked_prompts

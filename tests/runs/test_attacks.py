@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from rich.console import Console
 from erasebench.config.compose import compose
 from erasebench.edits.attack import Attack
 from erasebench.errors import UserError
+from erasebench.models.load import load_model
 from erasebench.run import run
 from erasebench.store import Store
 
@@ -149,6 +151,39 @@ def test_an_attack_that_looks_at_the_edited_model_gets_it_and_looks_for_each(
         assert store.get_attack(row.attack_key).info["edits"] == ([] if eraser == "none" else [eraser])
 
 
+def test_a_search_gets_what_it_asks_for(model_folder: Path, tmp_path: Path) -> None:
+    """Images of the unedited model and its networks while an edit is on the pipeline; what it draws is the edited model's."""
+    uses = ["+attack.uses._target_=attack_plugins.Uses", "plugins=[attack_plugins]", "metric=judge", "batch_size=1"]
+    done = run(compose(overrides(model_folder, tmp_path, "method=cure", *uses)))
+    plan, store = plan_of(done), Store(tmp_path)
+    records = store.image_records().set_index("key")
+    attacked = plan[plan.attack == "uses"]
+    assert len(attacked) == 6
+    for row in attacked.itertuples():
+        info, edited = store.get_attack(row.attack_key).info, row.edit_key != ""
+        assert info["edits"] == (["cure"] if edited else []) and info["unedited"] == (not edited)
+        assert info["drawn"] == [True, False] and len(info["judged"]) == 3
+        assert info["clean"] == hashlib.sha256(store.image(row.clean_key).tobytes()).hexdigest()
+        (target,) = records[(records.prompt == row.prompt) & (records.seed == row.seed + 1)].index
+        assert info["target"] == hashlib.sha256(store.image(target).tobytes()).hexdigest()
+        assert store.recipe(target).edit == store.recipe(target).attack == ""
+    assert not list(tmp_path.glob("work/*")), "what is only tried is kept nowhere"
+
+
+def test_a_judged_search_is_another_under_another_judge(model_folder: Path, tmp_path: Path) -> None:
+    from erasebench.runs.plan import make_plan, prepare
+
+    model = load_model(str(model_folder), device="cpu", name="small")
+    command = overrides(model_folder, tmp_path, "attack=[seeds,ring_a_bell_quick]", "metric=judge")
+    prepared = prepare(compose(command))
+    judge = prepared.judge
+    assert judge is not None and judge.name == "judge"
+    keys = set(make_plan(prepared, model).searches)
+    judge.version = "3-other"
+    others = set(make_plan(prepared, model).searches)
+    assert len(keys - others) == 6 and len(keys & others) == 3, "what asks no judge is the same"
+
+
 def test_kill_9_while_it_looks_and_the_same_command_goes_on(model_folder: Path, tmp_path: Path) -> None:
     """What was found before the kill is kept; the end is that of a run that was left alone."""
     slow = [*overrides(model_folder, tmp_path, "method=cure", *LOOKS), "+attack.looks.seconds=0.3"]
@@ -208,6 +243,10 @@ def test_what_was_found_and_damaged_since_is_looked_for_again(model_folder: Path
         (["attack=ring_a_bel"], "Did you mean 'ring_a_bell'"),
         (["attack=ring_a_bell", "+attack.ring_a_bell.generation=5"], "generation"),
         (["+attack.x._target_=erasebench.methods.closed_form.cure.Cure"], "Attack"),
+        (["attack=cce", "attack.cce.iterations=0"], "iterations=0: must be"),
+        (["attack=unlearndiffatk"], "recognises church, and none of this run does"),
+        (["attack=seeds", "metric=judge", "task.erase=[dragon]"], "dragon, which judge does not know"),
+        (["attack=cce", "method=safree"], "cannot attack safree: its hook .* hides it from the gradient"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(override, message, model_folder: Path, tmp_path: Path) -> None:

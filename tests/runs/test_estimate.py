@@ -12,7 +12,7 @@ from rich.console import Console
 
 from erasebench import run as walk
 from erasebench.config.compose import compose
-from erasebench.edits.attack import Found
+from erasebench.edits.found import Found
 from erasebench.errors import UserError
 from erasebench.run import run
 from erasebench.runs.estimate import Cost

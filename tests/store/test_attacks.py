@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from erasebench.edits.attack import Found
+from erasebench.edits.found import Found
 from erasebench.errors import Damaged, UserError
 from erasebench.store import Store
 

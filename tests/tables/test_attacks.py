@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from table_helpers import METRICS, finish, make_plan, make_scores, printed, quiet, recipe, tabulate
+from table_helpers import METRICS, attacked_plan, attacked_scores, finish, make_scores, printed, quiet, tabulate
 
-from erasebench.edits.label import row_text
 from erasebench.scores.rates import wilson
 from erasebench.store import Store
 from erasebench.tables import measure as tables
@@ -19,33 +18,6 @@ from erasebench.tables import pairs as paired
 from erasebench.tables.attacks import attack_cells, compare_attacks, write_attacks
 from erasebench.tables.comparable import _check_comparable
 from erasebench.tables.pairs import mcnemar
-
-
-def attacked_plan(attacks: tuple[str, ...] = ("ring",), prompts: int = 5) -> pd.DataFrame:
-    """A plan with attacks on every edit, the attacked rows behind the clean ones of their edit, as a run makes it."""
-    clean, parts = make_plan(prompts=prompts), []
-    for _, rows in clean.groupby("eraser", sort=False):
-        parts.append(rows)
-        for attack in attacks:
-            hit = rows[rows.role == "erase"]
-            keys = [recipe(f"{attack}: {row.prompt}", row.seed, row.edit_key).key for row in hit.itertuples()]
-            parts.append(
-                hit.assign(
-                    eraser=[row_text(eraser, attack) for eraser in hit.eraser],
-                    attack=attack, attack_key="aa" * 16, clean_key=hit.key, key=keys,
-                )
-            )  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
-
-
-def scores_of(plan: pd.DataFrame, brought_back: int) -> dict[str, pd.DataFrame]:
-    """As :func:`make_scores`: ``cure`` is perfect, but of each task's attacked images so many show the concept."""
-    scores = make_scores(plan)
-    hit = plan[plan.eraser == "cure + ring"]
-    missed = hit[hit.groupby("task").cumcount() >= brought_back].key
-    table = scores["classifier@1"]
-    scores["classifier@1"] = table.assign(answer=table.answer.where(~table.key.isin(missed), "nothing"))
-    return scores
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +31,7 @@ def cell(measured: pd.DataFrame, eraser: str, role: str = "erase", task: str = "
 
 
 def test_the_rate_of_an_attacked_row_is_its_success_rate(plan: pd.DataFrame) -> None:
-    measured = tables.measure(plan, scores_of(plan, 3), METRICS)
+    measured = tables.measure(plan, attacked_scores(plan, 3), METRICS)
     attacked, clean = cell(measured, "cure + ring"), cell(measured, "cure")
     assert (clean.value, clean.n) == (0.0, 10) and (attacked.value, attacked.n) == (0.6, 10)
     expected = wilson(6, 10)
@@ -69,7 +41,7 @@ def test_the_rate_of_an_attacked_row_is_its_success_rate(plan: pd.DataFrame) -> 
 
 
 def test_its_difference_is_to_the_same_edit_without_the_attack(plan: pd.DataFrame) -> None:
-    measured = tables.measure(plan, scores_of(plan, 3), METRICS)
+    measured = tables.measure(plan, attacked_scores(plan, 3), METRICS)
     assert cell(measured, "cure + ring").difference == pytest.approx(0.6)
     assert cell(measured, "cure").difference == pytest.approx(-1.0), "a clean row's is to the unedited model"
     assert cell(measured, "none + ring").difference == 0.0
@@ -77,7 +49,7 @@ def test_its_difference_is_to_the_same_edit_without_the_attack(plan: pd.DataFram
 
 
 def test_clean_rows_say_what_they_say_without_attacks(plan: pd.DataFrame) -> None:
-    scores = scores_of(plan, 3)
+    scores = attacked_scores(plan, 3)
     clean = plan[plan.attack == ""].reset_index(drop=True)
     with_attacks = tables.measure(plan, scores, METRICS)
     ours = with_attacks[with_attacks.attack == ""].reset_index(drop=True)
@@ -86,7 +58,7 @@ def test_clean_rows_say_what_they_say_without_attacks(plan: pd.DataFrame) -> Non
 
 
 def test_an_attack_is_tested_against_the_clean_images_pair_by_pair(plan: pd.DataFrame) -> None:
-    attacks = compare_attacks(plan, scores_of(plan, 3), METRICS)
+    attacks = compare_attacks(plan, attacked_scores(plan, 3), METRICS)
     row = attacks[(attacks.eraser == "cure") & (attacks.metric == "classifier@1")].iloc[0]
     assert (row.attack, row.role, row.n, row.test) == ("ring", "erase", 10, "mcnemar")
     assert (row.clean, row.attacked, row.only_attacked, row.only_clean) == (0.0, 0.6, 6, 0)
@@ -104,7 +76,7 @@ def test_nothing_attacked_nothing_to_tell(plan: pd.DataFrame, tmp_path: Path) ->
 
 
 def test_the_table_of_attacks_reads_clean_then_attacked(plan: pd.DataFrame, tmp_path: Path) -> None:
-    attacks = compare_attacks(plan, scores_of(plan, 3), METRICS)
+    attacks = compare_attacks(plan, attacked_scores(plan, 3), METRICS)
     heads, rows = attack_cells(attacks, "object")
     row = dict(zip(heads, rows[1], strict=True))
     assert (
@@ -115,6 +87,7 @@ def test_the_table_of_attacks_reads_clean_then_attacked(plan: pd.DataFrame, tmp_
         and row["attacked"].startswith("60.0 [")
         and row["difference"].startswith("+60.0 [")
     )
+    assert row["brought back"] == "6 of 10" and rows[0][heads.index("brought back")] == "0 of 0"
     written = write_attacks(attacks, tmp_path)
     assert [path.name for path in written] == ["attacks.csv", "attacks.md"]
     assert "pre-ASR" in written[1].read_text() and "cure" in written[1].read_text()
@@ -181,3 +154,4 @@ def test_the_difference_is_attacked_less_clean(hits: list[tuple[bool, bool]]) ->
     assert row.attacked == pytest.approx(sum(b for _, b in hits) / len(hits))
     assert row.difference == pytest.approx(row.attacked - row.clean, abs=1e-12)
     assert (row.only_attacked, row.only_clean) == (sum(b > a for a, b in hits), sum(a > b for a, b in hits))
+    assert row.gone == sum(not clean for clean, _ in hits) >= row.only_attacked

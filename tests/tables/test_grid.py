@@ -166,8 +166,8 @@ def test_a_word_of_any_length_is_cut_to_its_cell(length: int, plan, store, tmp_p
 @given(st.text(max_size=400), st.integers(30, 400), st.integers(1, 6))
 @settings(deadline=None)
 def test_lines_fit_and_say_the_text_up_to_where_it_is_cut(text: str, width: int, most: int) -> None:
-    font = grid._font(13)
-    lines = grid._wrap(text, width, font, most)
+    font = grid.font_of(13)
+    lines = grid.wrapped(text, width, font, most)
     assert len(lines) <= most
     for line in lines:
         bare = line.removesuffix(" …")

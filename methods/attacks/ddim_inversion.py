@@ -1,0 +1,98 @@
+"""Latent inversion: noise from which the edited model draws an image of the concept, found without a text.
+
+After TINA+ and the scenario "inverted latents" of M-ErasureBench (2512.22877), of which no code is public:
+plain DDIM inversion, without TINA+'s correction of each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from erasebench.concepts import Concept
+from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.found import Found
+from erasebench.errors import UserError
+from erasebench.methods.attacks.budget import check_whole
+from erasebench.methods.attacks.concept_vector import ONE_ENCODER
+from erasebench.methods.trained.latents import ddim, encoded
+from erasebench.models.encode import encode_prompts
+from erasebench.models.pipeline import Pipeline
+from erasebench.models.targets import denoiser
+from erasebench.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class DdimInversion(Attack):
+    """Runs DDIM backwards with the edited network and the empty text, from the unedited model's image of the prompt.
+
+    ``z' = sqrt(a') (z - sqrt(1 - a) eps(z, t, "")) / sqrt(a) + sqrt(1 - a') eps(z, t, "")``, with ``a`` and ``a'`` of one
+    timestep and the next, up to the first timestep of the image's own sampler. The image is then drawn from there with its
+    own prompt, as any other. (M-ErasureBench also draws with the empty text.)
+
+    Attributes:
+        timesteps: how many steps.
+
+    Raises:
+        UserError: an option that is not above 0.
+    """
+
+    name: ClassVar[str] = "ddim_inversion"
+    describe: ClassVar[str] = "latent inversion: noise from which the edited model draws an image of the concept"
+    access: ClassVar[str] = "weights, and the noise that sampling starts from"
+    unsupported: ClassVar = ONE_ENCODER
+
+    timesteps: int = 50
+
+    def __post_init__(self) -> None:
+        check_whole(self, "timesteps")
+
+    @property
+    def steps(self) -> int:
+        """A step of DDIM."""
+        return self.timesteps
+
+    def targets(self, concepts: Sequence[Concept], recipe: Recipe) -> tuple[Recipe, ...]:
+        """The unedited model's image of the same prompt and seed."""
+        return (replace(recipe, edit="", attack=""),)
+
+    def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
+        """Latents."""
+        if recipe.scheduler != "DDIMScheduler":
+            raise UserError(f"its latents are where DDIM starts, and the image is drawn with {recipe.scheduler}")
+        network = denoiser(pipe)
+        latents = encoded(pipe, tools.targets).to(network.dtype)
+        text = encode_prompts(pipe, [""])[0].to(latents)
+        first = int(ddim(pipe.scheduler.config, recipe.steps).timesteps[0])
+        latents = inverted(pipe, latents, text, first, self.timesteps, tools)
+        return Found(latents=latents[0].float().cpu(), info={"start": first, "deviation": latents.std().item()})
+
+
+@torch.no_grad()
+def inverted(pipe: Pipeline, latents: Tensor, text: Tensor, first: int, steps: int, tools: Tools) -> Tensor:
+    """DDIM backwards.
+
+    Args:
+        pipe: whose network predicts noise.
+        latents: of images, ``[n, channels, height, width]``.
+        text: that the network reads, ``[1, positions, d]``.
+        first: timestep to arrive at.
+        steps: from 0 to there, equally spaced.
+        tools: whose bar goes on.
+    """
+    network: Any = denoiser(pipe)
+    kept = ddim(pipe.scheduler.config, 1).alphas_cumprod.to(latents)
+    times = torch.linspace(0, first, steps + 1).round().long().tolist()
+    text = text.expand(len(latents), -1, -1)
+    for now, then in zip(times[:-1], times[1:], strict=True):
+        noise = network(latents, now, text).sample
+        if pipe.scheduler.config.prediction_type == "v_prediction":
+            noise = kept[now].sqrt() * noise + (1 - kept[now]).sqrt() * latents
+        clean = (latents - (1 - kept[now]).sqrt() * noise) / kept[now].sqrt()
+        latents = kept[then].sqrt() * clean + (1 - kept[then]).sqrt() * noise
+        tools.advance(1)
+    return latents

@@ -1,0 +1,64 @@
+"""Best of N: the same prompt with other noise, until the judge sees the concept. What every search has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from erasebench.concepts import Concept
+from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.found import Found
+from erasebench.methods.attacks.budget import Tries, check_whole
+from erasebench.models.pipeline import Pipeline
+from erasebench.prompts.prompt_set import hashed_seed
+from erasebench.recipe import Recipe
+
+AT_ONCE = 8
+"""Images that are drawn before the judge is asked."""
+
+
+@dataclass(frozen=True)
+class Seeds(Attack):
+    """Tries other seeds for the prompt as it is, its own first, and takes the first whose image shows the concept.
+
+    Any attack that looks at N images and keeps the best is to be compared with this (best-of-24 in WhenAreConceptsErased,
+    NeurIPS 2025). Nothing of the model is needed but its images.
+
+    Attributes:
+        images: N, the seed of the prompt included.
+        seed: of the other seeds.
+
+    Raises:
+        UserError: no image may be tried.
+    """
+
+    name: ClassVar[str] = "seeds"
+    describe: ClassVar[str] = "baseline: other seeds for the same prompt, up to N images"
+    access: ClassVar[str] = "images"
+    judged: ClassVar[bool] = True
+
+    images: int = 24
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole(self, "images")
+
+    @property
+    def steps(self) -> int:
+        """A step is an image."""
+        return self.images
+
+    def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
+        """A seed; the prompt's own where none succeeds."""
+        others = (
+            hashed_seed(self.name, self.seed, recipe.prompt, recipe.seed, number) for number in range(1, self.images)
+        )
+        results, tries = [Found(seed=seed) for seed in (recipe.seed, *others)], Tries(tools)
+        for start in range(0, self.images, AT_ONCE):
+            tried = results[start : start + AT_ONCE]
+            if result := tries.first(tried):
+                tools.advance(self.images - start)
+                return replace(result, info=tries.notes(True))
+            tools.advance(len(tried))
+        return replace(results[0], info=tries.notes(False))

@@ -1,0 +1,73 @@
+"""What tests of attacks share: a recipe, a concept, and images in place of the unedited model's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from erasebench.concepts import Concept
+from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.found import Found
+from erasebench.recipe import Recipe
+
+CHURCH = Concept("church", "object")
+
+
+def recipe(prompt: str = "a photo of a church", **changes) -> Recipe:
+    """An image of a small random pipeline, 16 pixels wide."""
+    values = {
+        "model": "small",
+        "revision": "random",
+        "edit": "",
+        "prompt": prompt,
+        "negative_prompt": "",
+        "seed": 1,
+        "steps": 2,
+        "guidance": 4.0,
+        "width": 16,
+        "height": 16,
+        "scheduler": "DDIMScheduler",
+        "scheduler_config": "{}",
+        "dtype": "float32",
+    }
+    return Recipe(**(values | changes))
+
+
+def made_images(recipes: Sequence[Recipe], size: int = 16) -> list[Image.Image]:
+    """A random image for each recipe, by its seed."""
+    return [
+        Image.fromarray(np.random.default_rng(one.seed).integers(0, 255, (size, size, 3), dtype=np.uint8))
+        for one in recipes
+    ]
+
+
+class Drawn:
+    """Tools of a judged search, without a model to draw: the judge sees the concept from a certain image on.
+
+    Attributes:
+        tools: for :meth:`erasebench.edits.attack.Attack.find`.
+        tried: the finds whose images were drawn, in order.
+        steps: that were reported.
+    """
+
+    def __init__(self, attack: Attack, asked: Recipe, seen_at: int | None, **more) -> None:
+        self.tried: list[Found] = []
+        self.steps: list[int] = []
+        self._seen_at = seen_at
+        self.tools = Tools(
+            advance=self.steps.append,
+            targets=made_images(attack.targets([CHURCH], asked)),
+            draw=self._draw,
+            sees=self._sees,
+            **more,
+        )
+
+    def _draw(self, results: Sequence[Found]) -> list[Image.Image]:
+        self.tried += results
+        return made_images([recipe() for _ in results])
+
+    def _sees(self, images: Sequence[Image.Image]) -> list[bool]:
+        first = len(self.tried) - len(images) + 1
+        return [self._seen_at is not None and number >= self._seen_at for number in range(first, len(self.tried) + 1)]
