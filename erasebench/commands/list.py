@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
 import yaml
 from hydra.utils import get_class
 
@@ -84,16 +85,18 @@ def listing(topic: str | None = None) -> str:
 
 def counts_of(experiments: list[str]) -> list[str]:
     """Of each experiment, how many published numbers its run would print a difference to, as lines."""
-    from erasebench.tables.published_count import STATES, cells_of
+    from erasebench.tables.published_count import RULES, STATES, cells_of, why_not
 
-    counts = {name: cells_of(name).state.value_counts() for name in experiments}
-    lines = ["", f"  {'published numbers that are':<32} {'  '.join(STATES)}"]
-    for name, states in counts.items():
-        cells = (f"{states.get(state, 0):>{len(state)}}" for state in STATES)
-        lines.append(f"  {name:<32} {'  '.join(cells)}")
-    totals = (f"{sum(states.get(state, 0) for states in counts.values()):>{len(state)}}" for state in STATES)
-    lines.append(f"  {'all':<32} {'  '.join(totals)}")
-    return [*lines, *(f"  {state}: {text}" for state, text in STATES.items())]
+    cells = {name: cells_of(name) for name in experiments}
+    every = pd.concat(cells.values())
+    lines = ["", f"  {'published numbers that are':<32} {'  '.join(STATES)}  what keeps the others back"]
+    for name, part in {**cells, "all": every}.items():
+        states = part.state.value_counts()
+        numbers = "  ".join(f"{states.get(state, 0):>{len(state)}}" for state in STATES)
+        why = ", ".join(f"{rule} {count}" for rule, count in why_not(part).items())
+        lines.append(f"  {name:<32} {numbers}  {why}".rstrip())
+    legend = {**STATES, **RULES}
+    return [*lines, *(f"  {word}: {text}" for word, text in legend.items())]
 
 
 def support(methods: list[str]) -> str:

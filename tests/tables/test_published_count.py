@@ -21,7 +21,7 @@ from erasebench.scores.metric import Metric
 from erasebench.tables.costs import COSTS
 from erasebench.tables.measure import MEASURED_COLUMNS, POOLED
 from erasebench.tables.published import BESIDE_COLUMNS, beside, print_beside
-from erasebench.tables.published_count import COMPARABLE, NOT_RUN, PUBLISHED_ONLY, cells_of, has_general
+from erasebench.tables.published_count import COMPARABLE, NOT_RUN, PUBLISHED_ONLY, RULES, cells_of, has_general
 from erasebench.tables.published_match import Ran, erasers_in, known_prompts, prompts_of
 
 NAMES = groups()["experiment"]
@@ -80,6 +80,7 @@ def test_a_full_scale_run_prints_the_differences_that_are_promised(name: str) ->
     promised = cells(name)
     assert set(promised.state) <= {COMPARABLE, PUBLISHED_ONLY, NOT_RUN}
     assert (promised.reason == "").eq(promised.state == COMPARABLE).all(), "what is not comparable says why"
+    assert promised.rule[promised.reason != ""].isin(RULES).all() and not promised.rule[promised.reason == ""].any()
     if promised.empty:
         return
     ran, measured, concepts = full_scale(name)
@@ -136,5 +137,7 @@ def test_the_list_of_experiments_counts_them() -> None:
         if line.split()[:1] in (["cure_objects"], ["uce_objects"], ["all"])
     }
     states = cells("cure_objects").state.value_counts()
-    assert of["cure_objects"] == [str(states.get(state, 0)) for state in (COMPARABLE, PUBLISHED_ONLY, NOT_RUN)]
+    counts = [str(states.get(state, 0)) for state in (COMPARABLE, PUBLISHED_ONLY, NOT_RUN)]
+    assert of["cure_objects"] == [*counts, "metric", "1"], "its average is approximate in the source"
     assert of["uce_objects"] == ["0", "0", "0"] and of["all"] == of["cure_objects"]
+    assert any(line.startswith("  metric: its metric is not built") for line in lines)
