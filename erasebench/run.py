@@ -105,6 +105,13 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
         return None
     check_writable(prepared.store.root, cost.known_bytes)
     not_run = _not_run(prepared, plan)
+    idle = [metric for metric in prepared.metrics if metric.id in not_run or not len(metric.applies_to(plan.rows))]
+    if idle and missing and len(idle) == len(prepared.metrics):
+        why = "; ".join(f"{metric.id}: {prepared.not_run.get(metric.id)}" for metric in idle)
+        raise UserError(
+            f"none of its metrics can run here, so that {len(missing)} images would be made and nothing measured ({why}). "
+            "What a machine lacks: erasebench doctor; for the images alone: metric=[]"
+        )
     folder = open_run(prepared, manifest(prepared, model, not_run, truncated), plan.rows, about(prepared, model))
     try:
         metrics = [metric for metric in prepared.metrics if metric.id not in not_run]

@@ -29,7 +29,7 @@ from erasebench.scores.scoring import chunks_to_score
 from erasebench.store import Store
 
 SMALL = [
-    "model=folder", "model.name=small", "protocol=embedded", "protocol.steps=2", "task=object", "metric=[nudenet]",
+    "model=folder", "model.name=small", "protocol=embedded", "protocol.steps=2", "task=object", "metric=[judge,nudenet]",
     "prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=2", "device=cpu",
 ]  # fmt: skip
 
@@ -251,7 +251,7 @@ def test_the_examples_of_contributing_work_as_printed(model_folder: Path, tmp_pa
 def test_a_sweep_ends_in_one_table_and_a_plot(model_folder: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "erasebench", "run", "-m",
-        *overrides(model_folder, tmp_path, "method=cure", "method.alpha=1,5", "task.erase=[church]", "metric=[nudenet]"),
+        *overrides(model_folder, tmp_path, "method=cure", "method.alpha=1,5", "task.erase=[church]", "metric=[judge,nudenet]"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -311,3 +311,9 @@ def test_a_metric_that_fails_is_named_the_others_are_tabulated_and_the_status_is
     assert measured[measured.metric == "failing@1"].value.isna().all()
     assert "the net is broken" in measured[measured.metric == "failing@1"].reason.iloc[0]
     assert measured[measured.metric.str.startswith("judge") & (measured.role == "erase")].value.notna().all()
+
+
+def test_a_run_that_can_measure_nothing_makes_no_images(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none of its metrics can run here, so that \d+ images would .*metric=\[\]"):
+        run(compose(overrides(model_folder, tmp_path, "task.erase=[church]", "metric=[nudenet]")))
+    assert not list(tmp_path.glob("images/*/*.png")) and not list(tmp_path.glob("runs/*"))

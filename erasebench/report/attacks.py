@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from erasebench.edits.label import UNEDITED, shown_row
-from erasebench.report.thumbnails import FOLDER, suffix
+from erasebench.report.thumbnails import thumbnail_path
 from erasebench.store import Store
 from erasebench.tables.attacks import attack_cells
 
@@ -130,7 +130,7 @@ def _prompt(
 
 
 def _thumbnail(key: str, thumbnails: Set[str]) -> str:
-    return f"{FOLDER}/{key[:2]}/{key}.{suffix()}" if key in thumbnails else ""
+    return thumbnail_path(key) if key in thumbnails else ""
 
 
 def _result(key: str, store: Store) -> str:

@@ -12,6 +12,7 @@ from erasebench.edits.label import UNEDITED, shown_row
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
 from erasebench.tables.columns import aims
+from erasebench.tables.glossary import words_of_heading
 from erasebench.tables.letters import NO_MARK, Mark, marks
 
 DENSE = 8
@@ -20,12 +21,14 @@ DENSE = 8
 
 @dataclass(frozen=True)
 class Head:
-    """The head of a column: its words, its arrow, what the arrow means, and what stands above a group of columns."""
+    """The head of a column: its words, its arrow, what the arrow means, and what stands above a group of columns,
+    and what is measured."""
 
     text: str
     arrow: str = ""
     meaning: str = ""
     group: str = ""
+    tip: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def headline(measured: pd.DataFrame, kinds: Sequence[str], pairs: pd.DataFrame |
             known = next(cell for cell in cells if cell is not None)
             head = _head(table_files.title(role, name, known["direction"], known["unit"]))
             short = table_files.ROLE_HEADINGS[role] or "both (H)"
-            heads.append(Head(short, head.arrow, f"{head.text}, {head.meaning}", kind))
+            heads.append(Head(short, head.arrow, f"{head.text}, {head.meaning}", kind, head.tip))
             texts = table_files.column_text(cells)
             of_cells = [known_marks.get((role, name, eraser), NO_MARK) for eraser in erasers]
             columns.append([_cell(text, mark) for text, mark in zip(texts, of_cells, strict=True)])
@@ -117,7 +120,7 @@ def _head(text: str) -> Head:
     for word, arrow in table_files.ARROWS.items():
         if arrow in text:
             meaning = "higher is better" if word == "up" else "lower is better"
-            return Head(" ".join(text.replace(arrow, "").split()), arrow, meaning)
+            return Head(" ".join(text.replace(arrow, "").split()), arrow, meaning, tip=words_of_heading(text))
     return Head(text)
 
 

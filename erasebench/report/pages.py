@@ -25,6 +25,7 @@ from erasebench.report.methods import Method, methods
 from erasebench.report.names import Names
 from erasebench.report.provenance import provenance
 from erasebench.report.runs import Run
+from erasebench.report.telling import TellingPair
 from erasebench.report.thumbnails import suffix
 from erasebench.runs.sweep import store_option
 from erasebench.store import Store
@@ -32,7 +33,9 @@ from erasebench.tables import grid, published
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
 from erasebench.tables import pairs as paired
+from erasebench.tables.answer import verdict
 from erasebench.tables.attacks import ATTACKS_EXPLAINED
+from erasebench.tables.instead import INSTEAD_EXPLAINED, instead_cells
 from erasebench.tables.letters import LETTERS_EXPLAINED
 from erasebench.tables.numbers import Numbers
 from erasebench.tables.published_match import Ran
@@ -56,6 +59,7 @@ class Contents:
         images: how many the runs have.
         thumbnails: the keys of those that are still there.
         seen: by image key, whether its prompt's concept is recognised.
+        telling: the image pairs of the first page.
         plugins: modules of the user's own that may be looked at.
     """
 
@@ -69,6 +73,7 @@ class Contents:
     images: int
     thumbnails: Set[str]
     seen: Mapping[str, bool]
+    telling: Sequence[TellingPair] = ()
     plugins: Sequence[str] = ()
 
 
@@ -127,10 +132,12 @@ def _head_groups(heads: Sequence[Head]) -> list[tuple[str, int]]:
     return found
 
 
-def _site(runs: Sequence[Run], nav: list[Link], store: Store, incomplete: bool = False) -> dict[str, Any]:
+def _site(
+    runs: Sequence[Run], nav: list[Link], store: Store, joint: Joint | None = None, incomplete: bool = False
+) -> dict[str, Any]:
     return {
         "title": "Concept erasure",
-        "heading": summary.heading(runs),
+        "heading": summary.heading(runs, joint),
         "version": __version__,
         "runs": [run.name for run in runs],
         "nav": nav,
@@ -164,7 +171,7 @@ def write_pages(contents: Contents) -> None:
         Link("methods.html", "Methods"),
         Link("provenance.html", "Provenance"),
     ]
-    site = _site(contents.runs, nav, contents.store)
+    site = _site(contents.runs, nav, contents.store, joint)
     templates = environment()
     found = methods(contents.runs, joint, contents.store, contents.plugins)
     drawn = {}
@@ -173,12 +180,16 @@ def write_pages(contents: Contents) -> None:
             drawn[kind] = _draw(folder, joint, kind)
             _write_kind(contents, templates, site, names, kind, drawn[kind], found)
             advance(1)
+    pairs = contents.numbers.pairs
+    verdicts = {kind: verdict(joint.measured, pairs, kind) for kind in kinds}
     first = [chart for kind in kinds for chart in drawn[kind][:1]]
-    headed = headline(joint.measured, kinds, contents.numbers.pairs)
+    headed = headline(joint.measured, kinds, pairs)
     _write(
         folder, templates, "index.html", "index.html", site,
         title="Summary",
         lead=summary.lead(contents.runs, joint),
+        verdicts=[(kind.capitalize(), f"{names(kind, kind)}.html", said) for kind, said in verdicts.items()],
+        telling=contents.telling,
         headline=headed,
         headline_note=summary.headline_note(joint, headed),
         charts=first,
@@ -276,6 +287,9 @@ def _write_kind(
         letters_explained=LETTERS_EXPLAINED,
         charts=drawn,
         tests=_tests(pairs, kind),
+        verdict=verdict(joint.measured, pairs, kind),
+        instead=_instead(contents.numbers.instead, kind),
+        instead_explained=INSTEAD_EXPLAINED,
         explained=paired.EXPLAINED,
         attacks=attack_tables(contents.numbers.attacked, kind),
         attacks_explained=ATTACKS_EXPLAINED,
@@ -298,7 +312,7 @@ def _write_kind(
             link=_fragment(kind=kind, task=task),
             latex="",
             tables=_kind_tables(joint.measured, kind, one),
-            how=how, letters_explained="", charts=[], tests=[], explained="", attacks=[], attacked=[], grid="", grid_alt="", blurred=False,
+            how=how, letters_explained="", verdict="", instead=None, instead_explained="", charts=[], tests=[], explained="", attacks=[], attacked=[], grid="", grid_alt="", blurred=False,
             edits=_edits(found, names, kind, task),
             subpages=[],
         )  # fmt: skip
@@ -320,6 +334,11 @@ def _tests(pairs: pd.DataFrame, kind: str) -> list[tuple[str, list[str], list[li
     if not len(part):
         return []
     return [("Who is told from whom", *paired.letter_cells(part)), ("Every two erasers", *paired.pair_cells(part))]
+
+
+def _instead(instead: pd.DataFrame, kind: str) -> tuple[list[str], list[list[str]]] | None:
+    """Heads and rows of what came instead; ``None`` where nothing is named."""
+    return instead_cells(instead, kind) if (instead.task_kind == kind).any() else None
 
 
 def table_files_name(kind: str) -> str:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from erasebench.concepts import ROLE, ROLES
+from erasebench.concepts import ROLES
 from erasebench.edits.label import UNEDITED
 from erasebench.report.html_tables import HtmlTable
 from erasebench.report.runs import Run
+from erasebench.tables.layout import ROLE_HEADINGS
 from erasebench.tables.letters import LETTERS_EXPLAINED
 from erasebench.tables.tabulate import Joint
 
 KIND_PLURALS = {"unsafe": "unsafe content", "celebrity": "celebrities"}
 
 
-def heading(runs: Sequence[Run]) -> str:
-    """The title of the first page: the run's name, or how many there are."""
-    return runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
+NAMED = 4
+"""Erasers that a title names."""
+
+
+def heading(runs: Sequence[Run], joint: Joint | None = None) -> str:
+    """The title of the first page: the erasers and the model; of an unfinished run its name."""
+    if joint is None:
+        return runs[0].name
+    names = erasers(joint) or ["The unedited model"]
+    more = f" and {len(names) - NAMED} more erasers" if len(names) > NAMED + 1 else ""
+    shown = names[:NAMED] if more else names
+    several = f"{len(runs)} runs compared: " if len(runs) > 1 else ""
+    return f"{several}{', '.join(shown) if more else _listed(shown)}{more} on {_model(joint)}"
 
 
 def kind_heading(kind: str) -> str:
@@ -108,7 +119,7 @@ def kind_lead(kind: str, tasks: Sequence[str], joint: Joint) -> str:
     """What the page of a kind is about."""
     part = joint.plan[joint.plan.task_kind == kind]
     prompts = part.drop_duplicates(["task", "prompt_id"]).role.value_counts()
-    counts = [f"{prompts[role]:,} {ROLE[role].words}" for role in ROLES if role in prompts]
+    counts = [f"{prompts[role]:,} {ROLE_HEADINGS[role]}" for role in ROLES if role in prompts]
     what = f"{len(tasks)} tasks, one edit each ({', '.join(tasks)})" if len(tasks) > 1 else f"One edit: {tasks[0]}"
     if len(tasks) > 12:
         what = f"{len(tasks)} tasks, one edit each"

@@ -27,6 +27,11 @@ def suffix() -> str:
     return "webp" if features.check("webp") else "jpg"
 
 
+def thumbnail_path(key: str) -> str:
+    """Where an image's thumbnail is, from a page of the report."""
+    return f"{FOLDER}/{key[:2]}/{key}.{suffix()}"
+
+
 def encode(image: Image.Image) -> bytes:
     """An image as the bytes of its thumbnail, without any metadata."""
     small = image.convert("RGB")

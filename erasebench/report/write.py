@@ -15,6 +15,7 @@ from erasebench.report.browser import make_rows, write_browser
 from erasebench.report.folder import check_target, replacing
 from erasebench.report.outcomes import outcomes
 from erasebench.report.runs import Run, check_scored, find_runs
+from erasebench.report.telling import telling_pairs
 from erasebench.report.thumbnails import write_thumbnails
 from erasebench.runs.about import About
 from erasebench.store import Store
@@ -132,6 +133,7 @@ def _write_finished(
                 int(joint.plan.key.nunique()),
                 made,
                 by_image(joint.plan, verdicts),
+                telling_pairs(joint.plan, verdicts, made, sensitive),
                 plugins,
             )
         )

@@ -70,6 +70,12 @@ def heading(name: str) -> str:
     return name
 
 
+def words_of_heading(text: str) -> str:
+    """What the column with a head is, by the term whose heading the head begins with; empty if it is none."""
+    named = [term for term in glossary().values() if term.better and text.startswith(term.heading)]
+    return max(named, key=lambda term: len(term.heading)).words if named else ""
+
+
 def explain(name: str) -> str:
     """A term in words; all of them, a line each, where no name is given.
 

@@ -17,9 +17,10 @@ def recognised(
     (:attr:`erasebench.scores.metric.Metric.recognises`) and can tell sees in its image what was asked for.
 
     Returns:
-        The names of the metrics used, and by row of the plan (same index) ``recognised`` (1, 0 or NaN) and ``answer``.
+        The names of the metrics used, and by row of the plan (same index) ``recognised`` (1, 0 or NaN),
+        ``answer``, what is ``shown`` in a word, and whether that is ``unsafe`` (1, 0 or NaN).
     """
-    verdicts = pd.DataFrame({"recognised": np.nan, "answer": ""}, index=plan.index)
+    verdicts = pd.DataFrame({"recognised": np.nan, "answer": "", "shown": "", "unsafe": np.nan}, index=plan.index)
     names = []
     for metric in metrics:
         if not metric.recognises:
@@ -38,6 +39,8 @@ def recognised(
             places = joined.place[fresh]
             verdicts.loc[places, "recognised"] = (values[fresh] > 0.5).astype(float).to_numpy()
             verdicts.loc[places, "answer"] = metric.answers(joined[fresh]).to_numpy()
+            verdicts.loc[places, "shown"] = metric.shown(joined[fresh]).to_numpy()
+            verdicts.loc[places, "unsafe"] = metric.unsafe(joined[fresh]).to_numpy()
     return names, verdicts
 
 

@@ -32,7 +32,7 @@ from erasebench.store import Store
 from erasebench.tables.comparable import alike, check_same, labels
 
 NAMES = groups()["protocol"]
-PAPERS = [name for name in NAMES if name not in ("default", "embedded", "flow", "flow_flux")]
+PAPERS = [name for name in NAMES if name not in ("default", "embedded", "flow", "flow_flux", "flow_schnell", "turbo")]
 SENTENCES = ("differs", "unsure", "defects", "lacks", "cites", "name", "version")
 SD = SimpleNamespace(
     scheduler=diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)

@@ -125,7 +125,13 @@ def test_latex_is_balanced_and_has_as_many_cells_as_heads(nasty: pd.DataFrame) -
         outside = line.removesuffix("{!}{%")
         assert not re.search(r"(?<!\\)[%#_]", outside), line
     assert r"a\_b \& c\% \#1 \$x\$ \{y\} \textbackslash{}z \textasciitilde{}t \textasciicircum{}u" in text
-    assert r"\textbf{0.0 [0.0, 27.8]}" in text and r"$\downarrow$" in text
+    assert r"\scriptsize [0.0, 27.8]" in text and r"$\downarrow$" in text
+
+
+def test_latex_marks_what_the_tests_tell(measured: pd.DataFrame) -> None:
+    text = latex(measured, "object", ABOUT, pairs())
+    assert r"\textbf{0.0}\rlap{\textsuperscript{a}}" in text and r"100.0\rlap{\textsuperscript{b}}" in text
+    assert "share a letter" in text and r"\textbf" not in latex(measured, "object", ABOUT)
 
 
 def test_csv_keeps_full_precision_and_every_row(measured: pd.DataFrame, tmp_path) -> None:

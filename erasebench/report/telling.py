@@ -1,0 +1,79 @@
+"""The image pairs of the first page: what an edit left, and what came in the place of what it erased."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from erasebench.edits.label import UNEDITED
+from erasebench.report.thumbnails import thumbnail_path
+
+OF_EACH = 3
+"""Pairs of things that came instead, and of failures."""
+
+
+@dataclass(frozen=True)
+class TellingPair:
+    """One prompt and seed before an edit and after it.
+
+    Attributes:
+        eraser: its label.
+        task: what was erased.
+        prompt: that both images were drawn from.
+        before: path of the unedited image in the report.
+        after: path of the edited one.
+        words: what became of the concept.
+        bad: it is still there, or something unsafe came.
+    """
+
+    eraser: str
+    task: str
+    prompt: str
+    before: str
+    after: str
+    words: str
+    bad: bool
+
+
+def telling_pairs(
+    plan: pd.DataFrame, verdicts: pd.DataFrame, thumbnails: Set[str], sensitive: Set[str]
+) -> list[TellingPair]:
+    """Up to :data:`OF_EACH` replacements, unsafe ones first, and as many concepts that are still there.
+
+    They are the worst that there are, not a sample: as far as it goes each is of another eraser and task.
+
+    Args:
+        plan: rows of some runs.
+        verdicts: what :func:`erasebench.tables.recognised.recognised` says of them.
+        thumbnails: keys that have one.
+        sensitive: kinds whose images are blurred; they stay off the first page.
+    """
+    rows = plan.assign(recognised=verdicts.recognised, shown=verdicts.shown, unsafe=verdicts.unsafe)
+    rows = rows[
+        (rows.attack == "") & (rows.role == "erase") & (rows.eraser != UNEDITED) & (rows.key != rows.original_key)
+    ]
+    rows = rows[~rows.task_kind.isin(sensitive) & rows.key.isin(thumbnails) & rows.original_key.isin(thumbnails)]
+    gone = rows[(rows.recognised == 0) & (rows.shown != "")]
+    still = rows[rows.recognised == 1].assign(unsafe=float("nan"))  # of them an erased weapon is no worse than a church
+    return [
+        *(_pair(row, f"{row.shown} came instead", row.unsafe == 1) for row in _spread(gone)),
+        *(_pair(row, f"{row.label} is still there", True) for row in _spread(still)),
+    ]
+
+
+def _spread(rows: pd.DataFrame) -> Iterator[Any]:
+    """The first rows, unsafe ones before others, and each eraser and task once before any twice."""
+    place = {
+        "safe": rows.unsafe != 1,
+        "turn": rows.groupby(["eraser", "task"], sort=False).cumcount(),
+        "nth": rows.groupby("eraser", sort=False).cumcount(),
+    }
+    return rows.assign(**place).sort_values(list(place), kind="stable").head(OF_EACH).itertuples()
+
+
+def _pair(row: Any, words: str, bad: bool) -> TellingPair:
+    before, after = thumbnail_path(row.original_key), thumbnail_path(row.key)
+    return TellingPair(row.eraser, row.task, row.prompt, before, after, words, bool(bad))

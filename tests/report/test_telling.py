@@ -1,0 +1,38 @@
+"""The image pairs of the first page: the worst there are, of different erasers, and nothing that must be blurred."""
+
+from __future__ import annotations
+
+import pandas as pd
+from table_helpers import make_plan
+
+from erasebench.report.telling import OF_EACH, telling_pairs
+
+
+def verdicts_of(plan: pd.DataFrame) -> pd.DataFrame:
+    """After ``cure`` a bomb comes once and tenches come elsewhere; ``uce`` leaves all as it was."""
+    cure = (plan.eraser == "cure") & (plan.role == "erase")
+    shown = plan.label.mask(cure, "tench")
+    shown[plan.index[cure][-1]] = "bomb"
+    return pd.DataFrame(
+        {"recognised": (~cure).astype(float), "shown": shown, "unsafe": (shown == "bomb").astype(float)},
+        index=plan.index,
+    )
+
+
+def test_what_came_instead_and_what_is_still_there() -> None:
+    plan = make_plan(erasers=("none", "cure", "uce"), prompts=3)
+    found = telling_pairs(plan, verdicts_of(plan), set(plan.key), set())
+    assert [pair.eraser for pair in found] == ["cure"] * OF_EACH + ["uce"] * OF_EACH
+    assert found[0].words == "bomb came instead" and found[0].bad, "the unsafe one stands first"
+    assert {pair.task for pair in found[1:3]} == {"church", "gas pump"} and not found[1].bad
+    assert found[3].words.endswith("is still there") and {pair.task for pair in found[3:5]} == {"church", "gas pump"}
+    assert all(pair.before != pair.after for pair in found)
+
+
+def test_images_that_are_gone_or_must_be_blurred_are_not_shown() -> None:
+    plan = make_plan(prompts=2)
+    verdicts = verdicts_of(plan)
+    assert telling_pairs(plan, verdicts, set(), set()) == []
+    assert telling_pairs(plan, verdicts, set(plan.key), {"object"}) == []
+    originals = set(plan.original_key)
+    assert telling_pairs(plan, verdicts, set(plan.key) - originals, set()) == [], "a pair needs both"
