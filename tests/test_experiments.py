@@ -22,7 +22,7 @@ from erasebench.recipe import Recipe
 from erasebench.run import run
 from erasebench.runs.estimate import Cost, estimate, images_without_a_model
 from erasebench.runs.folder import metrics_of, read_plan
-from erasebench.runs.plan import make_plan, prepare
+from erasebench.runs.plan import drawn, make_plan, prepare
 from erasebench.runs.tasks import task_groups
 from erasebench.store import Store
 from erasebench.tables import published_match
@@ -105,6 +105,23 @@ def test_every_experiment_plans_at_a_tiny_scale(name: str, tmp_path: Path) -> No
     assert set(plan.rows.role) == {"erase", "retain", "general"}
     assert 0 < len(plan.recipes) < 300 and len(plan.recipes) == images_without_a_model(prepared)
     assert len({label for label, *_ in prepared.edits()}) >= 2
+
+
+MADE_HERE = {
+    4000: "speed_few_1 speed_few_2 speed_few_3",  # 80 templates, 10 images, 5 concepts
+    4800: "spm_instances_1 spm_instances_2 spm_instances_3",  # the same of 6 concepts
+    5100: "unlearncanvas_style unlearncanvas_object",  # 51 themes, 20 objects, 5 seeds
+}
+"""How many images of one edit a paper drew, where its prompts are made here; of files: tests/test_paper_files.py."""
+
+
+@pytest.mark.parametrize(
+    ("name", "images"), [(name, images) for images, names in MADE_HERE.items() for name in names.split()]
+)
+def test_where_prompts_are_made_here_as_many_images_are_drawn_as_in_the_paper(name, images, tmp_path: Path) -> None:
+    prepared = prepare(config_of(f"experiment={name}", "lists.instances=task", f"store.dir={tmp_path}", "device=cpu"))
+    ((group, prompts),) = prepared.groups.values()
+    assert {len(drawn(prompts.for_task(task), prepared.protocol)) for task in group.tasks} == {images}
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ FOLDER = os.environ.get("ERASEBENCH_PAPER_FILES", "")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="give the folder of the papers' files by ERASEBENCH_PAPER_FILES")
 
 DRAWN = {
+    30000: "mace_coco_explicit",
     5000: "cure_objects uce_objects rece_objects esd_objects",
     4703: "cure_i2p esd_nudity uce_nudity rece_nudity rece_unsafe mace_explicit ant_explicit sld_i2p speed_nudity spm_nudity trce_unsafe",
     2000: "spm_artists",
