@@ -33,7 +33,7 @@ INTERVALS = {
 
 REMARKS = {
     ", clustered": "images of one prompt and seed under several edits hang together, which their intervals know",
-    ", biased": "a Fréchet distance of so few images is too large, the more so the fewer they are, and its interval "
+    ", biased": "a Fréchet distance is too large, the more so the fewer images it is of, and its interval "
     "shows the noise alone: compare equal n only",
 }  # fmt: skip
 """What an estimate may say of itself behind a comma, in words."""

@@ -79,3 +79,10 @@ def test_absent_weights_are_a_sentence_with_the_cure_and_no_download(tmp_path):
         cure = "=FILE" if name.startswith("unlearncanvas") else cure  # on a drive, as a pickle
         assert cure in sentence, f"{name}: {sentence}"
     assert not list(tmp_path.rglob("*.pth")) and not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("model", sorted(entry.name[:-5] for entry in (files("erasebench.conf") / "model").iterdir()))
+def test_no_model_measures_a_frechet_distance_unasked(model):
+    """Its default prompts are far fewer than 2000, of which the distance says little more than their number."""
+    more = ["model.path=x"] if model in ("folder", "unlearncanvas") else []
+    assert not [name for name in compose([f"model={model}", *more]).metric if name.startswith("fid")]
