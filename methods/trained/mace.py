@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -103,6 +103,8 @@ class Mace(TrainedEraser):
             UserError: the segmenter is not here and cannot be fetched.
         """
         deciding = self.settings | {"refinement": self.refinement.key(model_identity, task)}
+        if self.refinement.squared_scale:  # such edits once took the square in stage 3, too
+            deciding |= {"fusion": "the scale once"}
         if self._segmenter:
             deciding |= {"segment": self._segmenter.sha256, "segment_revision": None}
         return self.key_of(model_identity, task, deciding)
@@ -141,7 +143,8 @@ class Mace(TrainedEraser):
         for number, target in enumerate(task.targets):
             lora, trained[target.name] = self.lora(pipe, student, target, own_work(work, number, len(task.targets)))
             loras.append(lora)
-        system, _ = self.refinement.system(part, task)
+        # As released, the square of the scale is stage 1's alone.
+        system, _ = replace(self.refinement, squared_scale=False).system(part, task)
         rows = [template_rows(part, target.name, sentences) for target in task.targets]
         weights = {name: named_weight(pipe, name).detach().cpu().double() for name in refined}
         fused = fuse(

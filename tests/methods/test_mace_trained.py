@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from literal import mace_fuse
@@ -86,7 +88,11 @@ def test_timesteps_are_drawn_around_three_hundred_and_evenly_for_unsafe_content(
     assert timestep_chances(1000, even=True).unique().numel() == 1
 
 
-def test_the_edit_is_stage_one_and_then_the_fusion_of_the_loras(exact_pipe, church_task, tmp_path, monkeypatch):
+@pytest.mark.parametrize("squared", [False, True])
+def test_the_edit_is_stage_one_and_then_the_fusion_of_the_loras(
+    squared, exact_pipe, church_task, tmp_path, monkeypatch
+):
+    eraser = replace(SHORT, refinement=replace(SHORT.refinement, preserve_scale=0.3, squared_scale=squared))
     weights = {name: weight.detach().double() for name, weight in key_value_weights(exact_pipe).items()}
     concepts = ErasureTask((*church_task.targets, Concept("tench", "object")), ("gas pump",))
     loras = [
@@ -94,8 +100,9 @@ def test_the_edit_is_stage_one_and_then_the_fusion_of_the_loras(exact_pipe, chur
         for i in (0, 100)
     ]
     monkeypatch.setattr(Mace, "lora", lambda self, *args: (loras[0 if args[2].name == "church" else 1], {}))
-    edit = SHORT.edit(exact_pipe, concepts, work=work_in(tmp_path))
-    first = SHORT.refinement.edit(exact_pipe, concepts)
+    edit = eraser.edit(exact_pipe, concepts, work=work_in(tmp_path))
+    first = eraser.refinement.edit(exact_pipe, concepts)
+    assert first.info["preserve"]["scale"] == pytest.approx(0.09 if squared else 0.3)
     part = text_inputs(exact_pipe)[0]
     rows = [template_rows(part, name, FEW) for name in ("church", "tench")]
     kept = template_rows(part, "gas pump", FEW)
@@ -104,8 +111,8 @@ def test_the_edit_is_stage_one_and_then_the_fusion_of_the_loras(exact_pipe, chur
         preserve = first.info["preserve"]
         expected = mace_fuse(
             refined, [lora[name] for lora in loras], rows, [(kept, preserve["domain_weight"])],
-            first.info["lam"], preserve["scale"], None,
-        )  # fmt: skip
+            first.info["lam"], 0.3, None,
+        )  # fmt: skip  # stage 3 takes the scale once, as released
         torch.testing.assert_close(weight + edit.changes[name].of(weight), expected, rtol=1e-6, atol=1e-8)
 
 
