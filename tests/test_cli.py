@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import pytest
 
 from erasebench.cli import main
@@ -39,3 +42,26 @@ def test_list_has_a_line_for_every_choice(capsys: pytest.CaptureFixture[str]) ->
             assert len(line.split()) > 3, f"{group}={name} says what it is"
     assert main(["list", "metrcs"]) == 2
     assert "Did you mean 'metrics'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["erasebench", "ta"], {"table"}),
+        (["erasebench", "run", "met"], {"method=", "metric="}),
+        (["erasebench", "run", "method", "=", "uce20"], {"uce2023", "uce2025"}),
+        (["erasebench", "prefetch", "model", "="], set(groups()["model"])),
+        (["erasebench", "list", "era"], {"erasers"}),
+        (["erasebench", "show", "x"], set()),
+    ],
+)
+def test_a_shell_completes_commands_groups_and_options(
+    words: list[str], completed: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", "bash"]) == 0
+    given = " ".join(f"'{word}'" for word in words)
+    asked = f"COMP_WORDS=({given}); COMP_CWORD={len(words) - 1}; _erasebench; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    done = subprocess.run(["bash", "-c", f"{capsys.readouterr().out}\n{asked}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == completed

@@ -19,6 +19,7 @@ VERBS = {
     "apply": "edits onto any model whose weights they fit, as a diffusers folder",
     "doctor": "what this machine has, and what a config lacks",
     "prefetch": "download all that a config needs, for a machine without a network",
+    "completion": "a script by which bash or zsh completes commands and options",
     "tiny": "train, sample or evaluate the embedded model",
 }
 """Every verb and what it does, in the order of the help. Each is a module of its name here."""

@@ -37,7 +37,7 @@ SETTINGS = {
 }
 
 TUNE_EXAMPLES = """\
-  erasebench tune sweep=cure_alpha task=object trials=6
+  erasebench tune sweep=cure_alpha task=artist trials=6
   erasebench tune method=cure 'method.alpha=tag(log, interval(0.5, 20))' task=artist
   erasebench tune method=rece method.epochs=1,3,5 objective='judge.retained - 2 * judge.erased'
 

@@ -42,6 +42,12 @@ SPENT = 1e-3
 TOKEN_RULE = {"object": "last_content", "artist": "tail", "celebrity": "last_content", "unsafe": "last_content"}
 """Token rows by kind of concept, chosen by measuring on the embedded model; the paper does not say."""
 
+IDLE_ALPHA = (
+    "alpha has no effect: one token alone is forgotten, which goes wholly at any strength; "
+    "method.token_rule=content_eos takes several"
+)
+"""What is said where somebody sets a strength that changes nothing."""
+
 
 @dataclass(frozen=True)
 class Cure(ClosedForm):
@@ -135,7 +141,10 @@ class Cure(ClosedForm):
             if len(kept) and left < 0.5
             else "its energy is spread over many directions; use a larger alpha, or token_rule=last_content"
         )
-        return change, {**notes, "moved": shares, "warnings": warn_if_empty(shares, why)}
+        warnings = warn_if_empty(shares, why)
+        if self.alpha is not None and max(map(len, groups)) == 1 and len(kept) < 2:
+            warnings.append(IDLE_ALPHA)
+        return change, {**notes, "moved": shares, "warnings": warnings}
 
     def texts(self, target: Concept) -> list[str]:
         """The forget prompts of a concept."""

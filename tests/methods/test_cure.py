@@ -11,7 +11,7 @@ from text_helpers import pick
 
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.errors import UserError
-from erasebench.methods.closed_form.cure import Cure, sequence, strength
+from erasebench.methods.closed_form.cure import IDLE_ALPHA, Cure, sequence, strength
 from erasebench.models.targets import key_value_weights, named_weight
 from erasebench.models.text import TOKEN_RULES
 
@@ -239,6 +239,16 @@ def test_alpha_does_nothing_with_a_single_token(exact_pipe):
     for name, change in weak.changes.items():
         weight = named_weight(exact_pipe, name)
         assert torch.allclose(change.of(weight), strong.changes[name].of(weight), rtol=1e-10, atol=1e-12)
+
+
+def test_a_strength_that_has_no_effect_is_said_to_have_none(exact_pipe):
+    task = ErasureTask((Concept("church", "object"),))
+    said = {
+        (alpha, rule): Cure(alpha=alpha, token_rule=rule).edit(exact_pipe, task).info.get("warnings", [])
+        for alpha, rule in ((5.0, "last_content"), (None, "last_content"), (5.0, "content_eos"))
+    }
+    assert IDLE_ALPHA in said[5.0, "last_content"]
+    assert not any(IDLE_ALPHA in warnings for place, warnings in said.items() if place != (5.0, "last_content"))
 
 
 def test_no_rows_give_no_edit(exact_pipe):
