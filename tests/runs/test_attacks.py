@@ -174,7 +174,7 @@ def test_a_judged_search_is_another_under_another_judge(model_folder: Path, tmp_
     from erasebench.runs.plan import make_plan, prepare
 
     model = load_model(str(model_folder), device="cpu", name="small")
-    command = overrides(model_folder, tmp_path, "attack=[seeds,ring_a_bell_quick]", "metric=judge")
+    command = overrides(model_folder, tmp_path, "attack=[seeds,ring_a_bell_quick]", "metric=judge", "method=cure")
     prepared = prepare(compose(command))
     judge = prepared.judge
     assert judge is not None and judge.name == "judge"
@@ -245,7 +245,10 @@ def test_what_was_found_and_damaged_since_is_looked_for_again(model_folder: Path
         (["+attack.x._target_=erasebench.methods.closed_form.cure.Cure"], "Attack"),
         (["attack=cce", "attack.cce.iterations=0"], "iterations=0: must be"),
         (["attack=unlearndiffatk"], "recognises church, and none of this run does"),
-        (["attack=seeds", "metric=judge", "task.erase=[dragon]"], "dragon, which judge does not know"),
+        (
+            ["attack=seeds", "metric=judge", "task.concepts=[church,dragon]", "task.erase=[dragon]"],
+            "dragon, which judge does not know",
+        ),
         (["attack=cce", "method=safree"], "cannot attack safree: its hook .* hides it from the gradient"),
     ],
 )
