@@ -37,6 +37,7 @@ from erasebench.tables.numbers import Numbers, numbers_of, side_by_side
 from erasebench.tables.printed import print_caption
 from erasebench.tables.published_match import Ran
 from erasebench.tables.recognised import by_image, recognised
+from erasebench.tables.searches import searches_of, write_searches
 from erasebench.tables.view import View
 
 STRENGTH_FORMATS = ("png", "svg")
@@ -72,6 +73,7 @@ def reduce_and_write(
     view.check(measured)
     numbers = numbers_of(measured, plan, scores, metrics, not_run, view.rates)
     numbers.write(folder / TABLES_FOLDER, about)
+    write_searches(searches_of(plan, store), folder / TABLES_FOLDER)
     judges, verdicts = recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
     seen = by_image(plan, verdicts)
     for kind in dict.fromkeys(plan.task_kind):
