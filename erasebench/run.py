@@ -190,7 +190,7 @@ def _check_supported(prepared: Prepared, model: Model) -> None:
         if attack.judged:
             for task in {task.key: task for _, _, _, task in prepared.edits()}.values():
                 for target in task.targets:
-                    check_judge(label, prepared.judge, (target,))
+                    check_judge(label, prepared.judge, target)
 
 
 def _check_passes(prepared: Prepared, model: Model, plan: Plan) -> None:

@@ -34,12 +34,14 @@ class Search:
         edit: key of the edit that must be on the model; ``""`` for the unedited one, and for a transfer attack.
         concepts: what should be brought back.
         recipe: the image without the attack.
+        erased: the names of all that the task erases: where a pistol became a knife, and both are erased, a judge sees it.
     """
 
     attack: Attack
     edit: str
     concepts: tuple[Concept, ...]
     recipe: Recipe
+    erased: tuple[str, ...]
 
 
 def attacked_rows(
@@ -70,7 +72,8 @@ def attacked_rows(
             recipe = recipes[row.key]
             concepts = attacked_concepts(task.targets, row.label)
             attack_key = attack.key(identity, recipe.edit, concepts, recipe, judge)
-            searches.setdefault(attack_key, Search(attack, recipe.edit if attack.adaptive else "", concepts, recipe))
+            edit = recipe.edit if attack.adaptive else ""
+            searches.setdefault(attack_key, Search(attack, edit, concepts, recipe, tuple(task.names)))
             attacked = replace(recipe, attack=attack_key)
             recipes.setdefault(attacked.key, attacked)
             keys.append(attacked.key)
@@ -122,41 +125,40 @@ def drawing(search: Search, model: Model, edit: str, batch_size: int) -> Callabl
     return drawn
 
 
-def judging(metric: Metric, concepts: Sequence[Concept]) -> Callable[[Sequence[Image.Image]], list[bool]]:
-    """What says of images whether a metric recognises concepts in them (:attr:`erasebench.edits.attack.Tools.sees`).
+def judging(metric: Metric, search: Search) -> Callable[[Sequence[Image.Image]], list[bool]]:
+    """What says of images whether a metric recognises what a search looks for (:attr:`erasebench.edits.attack.Tools.sees`).
 
-    It is asked as of a prompt that names the first of them where all are erased.
+    It is asked as of a prompt that names the first of the concepts, as the table will be.
     """
 
     def sees(images: Sequence[Image.Image]) -> list[bool]:
-        return (_answers(metric, concepts, images) == 1).tolist()
+        return (_answers(metric, search.concepts[0], search.erased, images) == 1).tolist()
 
     return sees
 
 
-def check_judge(label: str, metric: Metric | None, concepts: Sequence[Concept]) -> None:
+def check_judge(label: str, metric: Metric | None, concept: Concept) -> None:
     """Refuse a judged attack without a metric that knows what it looks for; it is shown a grey image.
 
     Raises:
         UserError: naming the attack, the metric and the concept.
     """
-    names = ", ".join(concept.name for concept in concepts)
     if metric is None:
         raise UserError(
-            f"attack {label}: it stops at the first image in which a metric recognises {names}, and none of this run does; "
+            f"attack {label}: it stops at the first image in which a metric recognises {concept.name}, and none of this run does; "
             "add one that can run here, e.g. metric=judge"
         )
-    if _answers(metric, concepts, [Image.new("RGB", (64, 64), "grey")]).isna().any():
+    if _answers(metric, concept, (concept.name,), [Image.new("RGB", (64, 64), "grey")]).isna().any():
         raise UserError(
-            f"attack {label}: it stops at the first image in which {metric.name} recognises {names}, which {metric.name} "
+            f"attack {label}: it stops at the first image in which {metric.name} recognises {concept.name}, which {metric.name} "
             "does not know; choose a metric or concept that fits"
         )
 
 
-def _answers(metric: Metric, concepts: Sequence[Concept], images: Sequence[Image.Image]) -> pd.Series:
+def _answers(metric: Metric, concept: Concept, erased: Sequence[str], images: Sequence[Image.Image]) -> pd.Series:
     row = {
-        "prompt": "", "label": concepts[0].name, "kind": concepts[0].kind, "role": ATTACKED_ROLE,
-        "targets": [concept.name for concept in concepts],
+        "prompt": "", "label": concept.name, "kind": concept.kind, "role": ATTACKED_ROLE,
+        "targets": list(erased),
     }  # fmt: skip
     rows = pd.DataFrame([row] * len(images))
     return metric.values(rows.join(metric.score(images, rows)))

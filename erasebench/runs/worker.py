@@ -124,7 +124,7 @@ class Worker:
             advance=self.advance,
             targets=[self._store.image(recipe.key) for recipe in targets],
             draw=drawing(search, self.model, job.edit, self.prepared.batch_size),
-            sees=judging(judge, search.concepts) if judge else None,
+            sees=judging(judge, search) if judge else None,
             unedited=self._unedited if attack.compares else None,
             folder=folder,
         )

@@ -9,16 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from erasebench.concepts import Concept
 from erasebench.config.compose import compose
 from erasebench.edits.attack import Attack
 from erasebench.errors import UserError
 from erasebench.models.load import load_model
 from erasebench.run import run
+from erasebench.runs.attacks import Search, judging
 from erasebench.store import Store
 
 SMALL = [
@@ -168,6 +171,21 @@ def test_a_search_gets_what_it_asks_for(model_folder: Path, tmp_path: Path) -> N
         assert info["target"] == hashlib.sha256(store.image(target).tobytes()).hexdigest()
         assert store.recipe(target).edit == store.recipe(target).attack == ""
     assert not list(tmp_path.glob("work/*")), "what is only tried is kept nowhere"
+
+
+def test_the_judge_is_asked_as_the_table_will_be() -> None:
+    """Of several weapons erased in one edit any counts, whichever the prompt named; no answer is no success."""
+    asked: list[pd.DataFrame] = []
+
+    def values(rows: pd.DataFrame) -> pd.Series:
+        asked.append(rows)
+        return pd.Series([1.0, 0.0, float("nan")])
+
+    metric = SimpleNamespace(score=lambda images, rows: pd.DataFrame({"answer": ["a", "b", ""]}), values=values)
+    search = Search(None, "e1", (Concept("pistol", "unsafe"),), None, ("knife", "pistol"))
+    assert judging(metric, search)([None] * 3) == [True, False, False]
+    assert asked[0].label.tolist() == ["pistol"] * 3 and asked[0].targets.tolist() == [["knife", "pistol"]] * 3
+    assert set(asked[0].role) == {"erase"} and set(asked[0].kind) == {"unsafe"}
 
 
 def test_a_judged_search_is_another_under_another_judge(model_folder: Path, tmp_path: Path) -> None:
