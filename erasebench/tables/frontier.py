@@ -214,8 +214,14 @@ class Choice:
     alike: tuple[str, ...]
 
 
-def choose(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition]) -> Choice:
+def choose(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition], other: pd.DataFrame | None = None) -> Choice:
     """The setting with the lowest ``erased`` of those that fulfil every condition.
+
+    Args:
+        measured: what it is chosen by.
+        kind: kind of the tasks.
+        wanted: the conditions.
+        other: the same settings on other prompts, whose numbers are reported; not given: those that it is chosen by.
 
     Raises:
         UserError: none does, with the nearest; or the kind lacks a column.
@@ -243,7 +249,8 @@ def choose(measured: pd.DataFrame, kind: str, wanted: Sequence[Condition]) -> Ch
     alike = tuple(
         name for name in able if name != best and erased.low[name] <= top.high and top.low <= erased.high[name]
     )
-    texts = [_measured_text(measured, kind, name, best) for name in dict.fromkeys([aim, *(c.column for c in wanted)])]
+    told = measured if other is None else other
+    texts = [_measured_text(told, kind, name, best) for name in dict.fromkeys([aim, *(c.column for c in wanted)])]
     units = {c.column: columns.cells(measured, kind, c.column).unit.iloc[0] for c in wanted}
     return Choice(kind, ", ".join(c.text(units[c.column]) for c in wanted), best, ", ".join(texts), alike)
 

@@ -125,8 +125,12 @@ def tabulate(
     console, view = console or Console(), view or View()
     store = Store(store_dir)
     folders = find_runs(store, runs)
-    if len(folders) == 1 and out is None and (numbers := _again(folders[0], store, view, console)) is not None:
-        view.choose(numbers.measured, folders, _swept(folders), console)
+    if (
+        len(folders) == 1
+        and out is None
+        and not view.best
+        and (numbers := _again(folders[0], store, view, console)) is not None
+    ):
         return numbers.measured
     for folder in folders:
         check_finished(folder, store, plugins)
@@ -142,7 +146,11 @@ def tabulate(
         return _mixed(groups, store, target, console, view, plugins)
     else:
         measured = _together(folders, store, target, console, view, plugins)
-    view.choose(measured, folders, _swept(folders), console)
+    if view.best:
+        from erasebench.tables.halves import measured_halves  # which is made of this module's joint runs
+
+        halves = measured_halves(folders, store, view.rates, plugins)
+        view.choose(measured, folders, _swept(folders), console, halves)
     return measured
 
 

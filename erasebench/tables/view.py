@@ -65,8 +65,22 @@ class View:
         if self.power:
             power.print_power(numbers.pairs, console)
 
-    def choose(self, measured: pd.DataFrame, folders: Sequence[Path], option: str | None, console: Console) -> None:
+    def choose(
+        self,
+        measured: pd.DataFrame,
+        folders: Sequence[Path],
+        option: str | None,
+        console: Console,
+        halves: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+    ) -> None:
         """Print the setting that ``best`` picks for each kind, and the command that runs it alone.
+
+        Args:
+            measured: the table.
+            folders: of the runs.
+            option: that they vary.
+            console: where to print.
+            halves: the same measured on two halves of the prompts: it is chosen on the first, and reported on the second.
 
         Raises:
             UserError: no setting of a kind fulfils the conditions.
@@ -74,9 +88,11 @@ class View:
         if not self.best:
             return
         wanted = frontier.conditions(self.best, measured)
+        chosen_by, other = halves or (measured, None)
+        on = "on the other half of the prompts" if halves else "on the prompts it was chosen by, which flatters it"
         for kind in dict.fromkeys(measured.task_kind):
-            choice = frontier.choose(measured, kind, wanted)
-            lines = [f"best of kind {kind} with {choice.wanted}: {choice.eraser} ({choice.text})"]
+            choice = frontier.choose(chosen_by, kind, wanted, other)
+            lines = [f"best of kind {kind} with {choice.wanted}: {choice.eraser} ({choice.text}, {on})"]
             if choice.alike:
                 lines.append(f"  its interval does not tell it from: {', '.join(choice.alike)}")
             try:
