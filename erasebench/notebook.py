@@ -211,6 +211,8 @@ def generate(
     OmegaConf.update(config, "protocol", _known(settings, config.protocol, "protocol"))
     chosen = Protocol.from_config(config.protocol)
     chosen.check()
+    if chosen.editing:
+        raise UserError(f"protocol {chosen.name} edits images that are there; run it with erasebench run")
     recipe_of = recipe_maker(model, chosen)
     key = edit.key if edit else ""
     recipes = [

@@ -62,6 +62,9 @@ class Recipe:
             protocols of papers that draw on the GPU.
         version: of the generator, :data:`GENERATOR_VERSION`.
         attack: key of what an attack found for this image; ``""`` is no attack.
+        source: key of the image that this one is an edit of; ``""`` is an image that is drawn from noise.
+        editing: how it is edited, canonical JSON (:meth:`erasebench.config.editing.Editing.text`); ``prompt``, ``steps`` and
+            ``guidance`` are then those of the editing.
 
     Raises:
         UserError: a value that cannot be; the message names the field.
@@ -83,6 +86,8 @@ class Recipe:
     rng: str = "cpu"
     version: str = GENERATOR_VERSION
     attack: str = field(default="", metadata=ADDED_LATER)
+    source: str = field(default="", metadata=ADDED_LATER)
+    editing: str = field(default="", metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):

@@ -122,7 +122,7 @@ class Classifier(Metric):
     device: str = "auto"
     batch_size: int = 64
 
-    directions = {"erase": "down", "retain": "up"}
+    directions = {"erase": "down", "paraphrase": "down", "retain": "up"}
     inputs = ("label",)
     unit = "%"
 

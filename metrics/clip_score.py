@@ -91,7 +91,7 @@ class ClipScore(Metric):
     device: str = "auto"
     batch_size: int = 64
 
-    directions = {"erase": "down", "retain": "up", "general": "up"}
+    directions = {"erase": "down", "paraphrase": "down", "retain": "up", "general": "up"}
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:

@@ -63,7 +63,7 @@ class ClipZeroShot(Metric):
     device: str = "auto"
     batch_size: int = 64
 
-    directions = {"erase": "down", "retain": "up"}
+    directions = {"erase": "down", "paraphrase": "down", "retain": "up"}
     inputs = ("kind", "label")
     unit = "%"
 

@@ -145,7 +145,7 @@ class NudeNet(Metric):
     part: str | None = None
     network: str | None = None
 
-    directions = {"erase": "down"}
+    directions = {"erase": "down", "paraphrase": "down"}
     kinds = ("unsafe",)
 
     def __post_init__(self) -> None:

@@ -51,6 +51,8 @@ TABLES = {
     "sld": "i2p",
     "unlearndiffatk": "nudity",
     "unlearncanvas": "style object",
+    "eraseeval": "objects artists coco",
+    "ace": "editing",
 }
 
 

@@ -31,7 +31,7 @@ DRAWN = {
     5000: "cure_objects uce_objects rece_objects esd_objects",
     4703: "cure_i2p esd_nudity uce_nudity rece_nudity rece_unsafe mace_explicit ant_explicit sld_i2p speed_nudity spm_nudity trce_unsafe",
     2000: "spm_artists",
-    1000: "speed_celebrities_100",
+    1000: "speed_celebrities_100 eraseeval_coco",
     931: "trce_sexual",
     142: "cure_redteam_unlearndiffatk rece_redteam safree_redteam unlearndiffatk_nudity",
     100: "cure_artists cure_artists_living cure_alpha esd_artists rece_artists rece_artists_living safree_artists",

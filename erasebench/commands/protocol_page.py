@@ -56,6 +56,8 @@ def _comment(name: str) -> Iterator[str]:
 def choices_of(protocol: Protocol, keys: tuple[str, ...]) -> Iterator[str]:
     """Lines of some choices of a protocol, with where they were read."""
     for key in keys:
+        if key == "editing" and not protocol.editing:  # of few protocols
+            continue
         mark = " (unsure)" if key in protocol.unsure else ""
         yield from wrapped(f"{key:<18} {shown(getattr(protocol, key))}{_cited(protocol, key)}{mark}", 2, hang=19)
 

@@ -55,6 +55,11 @@ TINY_METRICS = {
     "fid": "fid_embedded",
     "kid": "kid_embedded",
     "lpips": "judge_distance",
+    "seen": "judge",
+    "q16": "judge",
+    "pickscore": "clip_score_embedded",
+    "eraseeval_named": "eraseeval_named_embedded",
+    "eraseeval_implicit": "eraseeval_implicit_embedded",
 }
 """By how the name of a metric begins, the longest first: what measures the same of the embedded model's images."""
 

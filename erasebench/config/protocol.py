@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
+from erasebench.config.editing import Editing
 from erasebench.config.settings import ProtocolSettings
 from erasebench.config.values import plain_values
 from erasebench.errors import UserError, suggest
@@ -25,7 +26,7 @@ from erasebench.recipe import LARGEST_SEED
 
 OBEYED = (
     "scheduler", "scheduler_config", "steps", "guidance", "prompt_guidance", "prompt_size", "negative_prompt", "size",
-    "seeding", "seeds", "images_per_prompt", "dtype",
+    "seeding", "seeds", "images_per_prompt", "dtype", "editing",
 )  # fmt: skip
 """The keys that decide images."""
 
@@ -63,6 +64,8 @@ class Protocol:
         cites: where each choice was read.
         unsure: choices that no source settles.
         defects: of the released code, each with the overrides that bring it back.
+        editing: how images of the unedited model are edited, where these edits are measured; empty where images are drawn
+            from noise. :attr:`editor` is the same as a value.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Protocol:
     cites: Mapping[str, str]
     unsure: Mapping[str, str]
     defects: Mapping[str, Any]
+    editing: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, node: Mapping[str, Any] | DictConfig) -> Protocol:
@@ -109,7 +113,11 @@ class Protocol:
             if isinstance(value, str) and not kinds[key].startswith("str"):  # "${...}", which no type refuses
                 raise UserError(f"protocol.{key}={value}: give the value itself")
         seeds, metrics = choices.pop("seeds"), choices.pop("metrics")
-        return cls(seeds=None if seeds is None else tuple(seeds), metrics=tuple(metrics), **choices)
+        return cls(
+            seeds=None if seeds is None else tuple(seeds),
+            metrics=tuple(metrics),
+            **choices,
+        )
 
     def check(self) -> None:
         """Refuse values that cannot be, before any work.
@@ -120,6 +128,8 @@ class Protocol:
         if self.seeding not in SEEDING:
             hint = suggest(self.seeding, SEEDING)
             raise UserError(f"protocol.seeding={self.seeding}: no such way.{hint} Known: {', '.join(SEEDING)}")
+        if self.editing:
+            Editing.of(self.editing)
         for key in ("steps", "images_per_prompt"):
             if getattr(self, key) < 1:
                 raise UserError(f"protocol.{key}={getattr(self, key)}: must be 1 or more")
@@ -136,12 +146,24 @@ class Protocol:
                 )
 
     @property
+    def editor(self) -> Editing | None:
+        """How images are edited; ``None`` where they are drawn.
+
+        Raises:
+            UserError: :attr:`editing` is not as it should be.
+        """
+        return Editing.of(self.editing) if self.editing else None
+
+    @property
     def hash(self) -> str:
         """Hash of all that decides a number (:data:`OBEYED`, :data:`SAID`, the version), 8 hex digits.
 
         Names, citations and comments are not part of it.
         """
-        text = json.dumps({key: getattr(self, key) for key in ("version", *OBEYED, *SAID)}, sort_keys=True)
+        values = {key: getattr(self, key) for key in ("version", *OBEYED, *SAID)}
+        if not self.editing:  # protocols that draw are called as before there was editing
+            del values["editing"]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property

@@ -48,6 +48,7 @@ class ProtocolSettings:
     seeds: list[int] | None = None
     images_per_prompt: int = 1
     dtype: str | None = None
+    editing: dict[str, Any] = field(default_factory=dict)
 
     prompts: dict[str, str] = field(default_factory=dict)
     metrics: list[str] = field(default_factory=list)

@@ -24,6 +24,7 @@ from PIL import Image
 
 from erasebench.edits.hook import Hook, all_installed, hooks_on
 from erasebench.errors import UserError
+from erasebench.images.edit_image import edit_images
 from erasebench.models.encode import encode_prompts
 from erasebench.models.marks import key_on, keys_on
 from erasebench.models.pipeline import Pipeline
@@ -106,6 +107,7 @@ def generate(
             finite (prompt and key named, nothing saved for it); the store cannot be written to.
         ValueError: a recipe of another model or dtype, or of another edit than the pipe carries; an attacked one without
             what the attack found; a batch size below 1.
+        KeyError: an image that is to be edited is not there.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -113,7 +115,8 @@ def generate(
     for attack in {recipe.attack for recipe in unique.values()} - {""}:
         if not any(hook.holds(attack) for hook in hooks):
             raise ValueError(f"attack {attack}: no hook holds what it found, so its images cannot be made")
-    missing = [recipe for recipe in unique.values() if not store.has_image(recipe.key)]
+    # Images that are edited come before their edits.
+    missing = sorted((r for r in unique.values() if not store.has_image(r.key)), key=lambda r: bool(r.editing))
     acting = (*hooks, *hooks_on(model.pipe))
     _check(model, missing, acting)
     groups = _groups(missing)
@@ -135,7 +138,7 @@ def generate(
                     images = None
                     began = time.perf_counter()
                     try:
-                        images = _sample(model.pipe, texts, batch, acting)
+                        images = _images_of(model.pipe, texts, batch, acting, store)
                     except (RuntimeError, MemoryError) as error:
                         if not is_out_of_memory(error):
                             raise
@@ -199,7 +202,7 @@ def _groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
     for recipe in recipes:
         call = (
             *(recipe.width, recipe.height, recipe.guidance, recipe.steps),
-            *(recipe.scheduler, recipe.scheduler_config, recipe.rng),
+            *(recipe.scheduler, recipe.scheduler_config, recipe.rng, bool(recipe.editing)),
         )
         texts = groups.setdefault(call, {})
         texts.setdefault((recipe.prompt, recipe.negative_prompt), []).append(recipe)
@@ -240,6 +243,11 @@ def check_passes(pipe: Pipeline, recipe: Recipe, hooks: Sequence[Hook | type[Hoo
     Raises:
         UserError: naming the hook and the guidance.
     """
+    if recipe.editing and hooks:
+        raise UserError(
+            f"{hooks[0].name}: acts while an image is drawn from noise, which is not done where images are edited; take a "
+            "protocol without editing, or another method"
+        )
     guards = [hook.name for hook in hooks if hook.second_pass]
     if guards and not _second_pass(pipe, recipe):
         raise UserError(
@@ -307,6 +315,15 @@ def _share_of_hooks(recipe: Recipe, hooks: Sequence[Hook], pipe: Pipeline) -> Fr
     """The share of a batch that is left for images where hooks send further rows through the network."""
     rows = 1 + _second_pass(pipe, recipe)
     return Fraction(rows, rows + sum(hook.passes for hook in hooks))
+
+
+def _images_of(
+    pipe: Pipeline, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[Hook], store: Store
+) -> np.ndarray:
+    """Images [n, height, width, 3] of a batch, drawn from noise or edited from images of the store."""
+    if not batch[0].editing:
+        return _sample(pipe, texts, batch, hooks)
+    return edit_images(pipe, texts, batch, [store.image(recipe.source) for recipe in batch])
 
 
 def _sample(pipe: Pipeline, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[Hook]) -> np.ndarray:

@@ -18,8 +18,8 @@ from erasebench.prompts.reader import load_prompts
 from erasebench.prompts.sources import fetch, is_here
 
 BUILTIN = ("per_erased", "per_retained", "general", "seed")
-FILE = ("kind", "schema", "limit", "role", "label", "revision", "where", "missing_seed", "empty", "columns")
-TEMPLATES = ("templates", "fill", "label", "images", "seed", "limit")
+FILE = ("kind", "schema", "limit", "role", "label", "revision", "where", "missing_seed", "empty", "columns", "sample")
+TEMPLATES = ("templates", "fill", "label", "images", "seed", "limit", "paraphrases", "role", "first")
 """Keys of a node beside ``source`` (and ``file_of``), by whether the prompts are built in, read, or made."""
 
 NO_FILE = {"builtin": BUILTIN, "templates": TEMPLATES}

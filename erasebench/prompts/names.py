@@ -14,7 +14,7 @@ from erasebench.prompts.formats import Table, read
 from erasebench.prompts.schemas import named, spelt
 from erasebench.prompts.sources import find
 
-NAMES = ("concept", "name", "artist")
+NAMES = ("concept", "name", "artist", "noun")
 CAPTIONS = ("prompt", "caption", "text", "name", "concept")
 """Columns that hold the texts of a table, the first one that it has. A list of one text a line has no header."""
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from erasebench.concepts import Concept
+from erasebench.concepts import PARAPHRASE, ROLES, Concept
 from erasebench.errors import UserError, suggest
+from erasebench.prompts.names import read_names
 from erasebench.prompts.prompt_set import PROMPT_DTYPES, PromptSet
 from erasebench.recipe import LARGEST_SEED
 
@@ -30,23 +31,41 @@ def product(
     images: int = 1,
     seed: int = 0,
     limit: int | None = None,
+    paraphrases: Sequence[str] = (),
+    role: str | None = None,
+    first: int | None = None,
 ) -> PromptSet:
     """Every template with every entry of its blanks, ``images`` times with seeds from ``seed`` upwards.
 
     Args:
         templates: sentences with blanks, ``An image of {object} in {style} style.``.
-        fill: the entries of each blank; :data:`CONCEPTS` for the names of the run's concepts.
+        fill: the entries of each blank; :data:`CONCEPTS` for the names of the run's concepts, or a file of names.
         label: the blank whose entry a prompt asks for.
         concepts: of the run.
         kind: of the concepts.
         images: images of each prompt.
         seed: of the first.
-        limit: the first rows of each label only.
+        limit: the first rows of each label only, and of its paraphrases.
+        paraphrases: templates that are filled with the other phrases of each concept instead of its name, with role
+            ``paraphrase``: MACE's synonyms, EraseEval's descriptions.
+        role: of all other rows, whatever the task erases (HUB's nouns near a target are kept); by default the task decides.
+        first: how many entries of a file of names are taken; by default all.
 
     Raises:
         UserError: a template without blanks or with unknown ones, a blank without entries, or numbers that cannot be.
     """
+    fill = (
+        {blank: _from_file(blank, names, first) for blank, names in fill.items()} if isinstance(fill, Mapping) else fill
+    )
     _check(templates, fill, label)
+    if role is not None and role not in ROLES:
+        raise UserError(f"prompts.role={role}: give one of {', '.join(ROLES)} or null.{suggest(str(role), ROLES)}")
+    if paraphrases:
+        _check(paraphrases, fill, label)
+        if fill[label] != CONCEPTS:
+            raise UserError(
+                f"prompts.paraphrases: needs prompts.fill.{label}={CONCEPTS}, whose other phrases they are; now {fill[label]!r:.60}"
+            )
     for key, value, least in (("images", images, 1), ("seed", seed, 0), ("limit", 1 if limit is None else limit, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"prompts.{key}={value}: give a whole number of {least} or more")
@@ -56,25 +75,50 @@ def product(
         blank: [concept.name for concept in concepts] if names == CONCEPTS else list(names)
         for blank, names in fill.items()
     }
+    named = [(name, name) for name in entries[label]]
+    # Which concept each other phrase is of: the same words may stand for two.
+    worded = [(phrase, concept.name) for concept in concepts for phrase in concept.phrases[1:]]
     rows: list[tuple[Any, ...]] = []
-    of_label: dict[str, int] = {}
-    for number, template in enumerate(templates):
-        blanks = _blanks(template)
-        for chosen in itertools.product(*(entries[blank] for blank in blanks)):
-            filled = dict(zip(blanks, chosen, strict=True))
-            prompt = template.format(**filled)
-            for image in range(images):
-                name = filled[label]
-                of_label[name] = of_label.get(name, 0) + 1
-                if limit is not None and of_label[name] > limit:
-                    break
-                place = "/".join([f"{number:02d}", *chosen, str(image)])
-                rows.append((place, prompt, "", seed + image, None, None, None, name, kind, ""))
-                if len(rows) > MOST_ROWS:
-                    raise UserError(f"prompts: more than {MOST_ROWS} rows; give fewer templates, entries or images")
+    for own, sentences, asked in ((role or "", templates, named), (PARAPHRASE, paraphrases, worded)):
+        counts: dict[str, int] = {}
+        for number, template in enumerate(sentences):
+            blanks = _blanks(template)
+            choices: list[Sequence[Any]] = [asked if blank == label else entries[blank] for blank in blanks]
+            for chosen in itertools.product(*choices):
+                filled = dict(zip(blanks, chosen, strict=True))
+                filled[label], name = filled[label]
+                prompt = template.format(**filled)
+                for image in range(images):
+                    counts[name] = counts.get(name, 0) + 1
+                    if limit is not None and counts[name] > limit:
+                        break
+                    words = [f"{own}/{name}"] if own == PARAPHRASE else []
+                    place = "/".join([*words, f"{number:02d}", *(filled[blank] for blank in blanks), str(image)])
+                    rows.append((place, prompt, "", seed + image, None, None, None, name, kind, own))
+                    if len(rows) > MOST_ROWS:
+                        raise UserError(f"prompts: more than {MOST_ROWS} rows; give fewer templates, entries or images")
     frame = pd.DataFrame(rows, columns=list(PROMPT_DTYPES))
     many = f"{len(templates)} templates x {' x '.join(f'{len(names)} {blank}' for blank, names in entries.items())}"
-    return PromptSet("templates", "1", frame, f"{many} x {images} images, made as the paper's script makes them")
+    origin = f"{many} x {images} images, made as the paper's script makes them"
+    return PromptSet("templates", "1", frame, origin, roles="task" if role is None else "rows")
+
+
+def _from_file(blank: str, names: Any, first: int | None) -> Any:
+    """The entries of a blank that are in a file; other entries as they are.
+
+    Raises:
+        UserError: there is no such file, or it has fewer names than are to be taken.
+    """
+    if not isinstance(names, str) or names == CONCEPTS:
+        return names
+    listed = read_names(names, f"prompts.fill.{blank}")
+    if first is None:
+        return list(listed)
+    if isinstance(first, bool) or not isinstance(first, int) or not 1 <= first <= len(listed):
+        raise UserError(
+            f"prompts.first={first}: {names} has {len(listed)} names; give a whole number up to that, or null"
+        )
+    return list(listed[:first])
 
 
 def _blanks(template: str) -> list[str]:
@@ -101,7 +145,7 @@ def _check(templates: Sequence[str], fill: Mapping[str, Any], label: str) -> Non
         listed = isinstance(names, Sequence) and not isinstance(names, str)
         if names != CONCEPTS and not (listed and names and all(isinstance(name, str) and name for name in names)):
             raise UserError(
-                f"prompts.fill.{blank}={names!r:.60}: give a list of texts, or {CONCEPTS} for those of the task"
+                f"prompts.fill.{blank}={names!r:.60}: give a list of texts, a file of names, or {CONCEPTS} for those of the task"
             )
     for template in templates:
         for blank in _blanks(str(template)):

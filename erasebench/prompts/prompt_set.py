@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from erasebench.concepts import KINDS, ROLES, ErasureTask
+from erasebench.concepts import KINDS, PARAPHRASE, ROLES, ErasureTask
 from erasebench.errors import UserError, suggest
 from erasebench.recipe import LARGEST_SEED
 
@@ -147,7 +147,8 @@ class PromptSet:
         """The rows that one task is measured on, each with its role.
 
         A row whose label the task erases has role ``erase``, another labelled row ``retain``, one without label
-        ``general``, unless the set says otherwise (:attr:`roles`). Labels and names are compared without case.
+        ``general``, unless the set says otherwise (:attr:`roles`). Labels and names are compared without case. A row of role
+        ``paraphrase`` asks in other words for what the task erases; those for other concepts are left out.
 
         Raises:
             UserError: rows have labels, and none of them is a concept the task erases.
@@ -157,10 +158,11 @@ class PromptSet:
         by_task = np.select([self._asked(rows, task.names), labelled], ["erase", "retain"], "general")
         own = rows.role != ""
         if self.roles == "task":
-            own &= ~labelled | (rows.role == "general")
-        rows = rows.assign(role=np.where(own, rows.role, by_task))
-        if self.roles == "task" and labelled.any() and not (rows.role == "erase").any():
-            labels = list(dict.fromkeys(rows.label[labelled]))
+            own &= ~labelled | rows.role.isin(["general", PARAPHRASE])
+        of_others = labelled & (rows.role == PARAPHRASE) & (by_task != "erase")
+        labels = list(dict.fromkeys(rows.label[labelled]))
+        rows = rows.assign(role=np.where(own, rows.role, by_task))[~of_others].reset_index(drop=True)
+        if self.roles == "task" and labels and not rows.role.isin(["erase", PARAPHRASE]).any():
             near = next((hint for name in task.names if (hint := suggest(name, labels))), "")
             raise UserError(
                 f"prompt set {self.name}: no prompt has the label {task.label!r}.{near} It has {_some(labels)}. "

@@ -41,6 +41,7 @@ def load_prompts(
     missing_seed: int | None = None,
     empty: str | None = None,
     columns: Mapping[str, str] | None = None,
+    sample: Sequence[int] | None = None,
 ) -> PromptSet:
     """Read a prompt file of any schema of :func:`schemas`.
 
@@ -60,6 +61,8 @@ def load_prompts(
             stay empty.
         columns: which column of the file is which of a prompt set's (``{"prompt": "text", "label": "animal"}``), where
             its name does not say so.
+        sample: how many rows (of those that ``where`` lets through) are drawn by chance, and the random state of pandas that
+            draws them: ``[1000, 2024]`` of EraseEval, ``[3000, 42]`` of RECE's validation.
 
     Raises:
         UserError: the file cannot be had, is not UTF-8 or is broken; the message names file, row, column and cure.
@@ -77,6 +80,15 @@ def load_prompts(
         raise UserError(f"prompts.kind={kind}: not one of {', '.join(KINDS)}, general.{suggest(kind, KINDS)}")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise UserError(f"prompts.limit={limit}: give a whole number of 1 or more, or null for all rows")
+    if sample is not None and not (
+        len(sample) == 2
+        and all(isinstance(number, int) and not isinstance(number, bool) for number in sample)
+        and sample[0] >= 1
+        and 0 <= sample[1] < 2**32
+    ):
+        raise UserError(
+            f"prompts.sample={sample!r:.60}: give how many rows and a random state, e.g. [1000,2024], or null"
+        )
     conditions = _conditions(where)
     path, came_from, pinning = find(source, revision)
     table = read(path, _named_columns(columns))
@@ -94,6 +106,13 @@ def load_prompts(
     rows = rows[[all(row) for row in zip(*met, strict=True)]] if met else rows
     if rows.empty:
         raise UserError(f"{table.file}: no row has {conditions}; loosen prompts.where")
+    if sample is not None:
+        if sample[0] > len(rows):
+            raise UserError(
+                f"prompts.sample={list(sample)}: {table.file} has {len(rows)} rows to draw from; give fewer"
+            )
+        rows = rows.sample(sample[0], random_state=sample[1])
+        notes.append(f"{sample[0]} rows drawn by chance (random state {sample[1]})")
     if limit is not None and limit < len(rows):
         notes.append(f"the first {limit} of {len(rows)} rows")
         rows = rows[:limit]

@@ -60,6 +60,9 @@ class Schema:
     not_prompts: str = ""
 
 
+HUB_LANGUAGES = ("Original", "Spanish", "French", "German", "Italian", "Portuguese")
+"""Columns of HUB's prompts in several languages; the first is English, and the one that is read unasked."""
+
 SCHEMAS: tuple[Schema, ...] = (
     Schema(
         "i2p",
@@ -163,6 +166,17 @@ SCHEMAS: tuple[Schema, ...] = (
         "SPEED style.csv and instance.csv",
         not_prompts="it is a list of names for a retain set; it has no column prompt",
     ),
+    *(
+        Schema(
+            f"hub_{language.lower()}",
+            HUB_LANGUAGES,
+            f"HUB, its prompts in several languages: column {language}",
+            columns={"prompt": language},
+            role="erase",
+            note=f"one of six columns of prompts is read: {language} (prompts.schema=hub_spanish ... for another)",
+        )
+        for language in HUB_LANGUAGES
+    ),
     Schema(
         "plain",
         ("prompt",),
@@ -178,7 +192,7 @@ def schemas() -> tuple[Schema, ...]:
 
 
 KNOWN = frozenset(
-    {"caption", "name"}
+    {"caption", "name", "noun"}
     | {name for names in COLUMN_SPELLINGS.values() for name in names}
     | {name for schema in SCHEMAS for name in (*schema.required, *schema.columns.values())}
 )

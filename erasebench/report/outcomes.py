@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from erasebench.concepts import PARAPHRASE
 from erasebench.edits.label import UNEDITED
 
 OUTCOMES = {
@@ -32,7 +33,7 @@ def outcomes(plan: pd.DataFrame, recognised: pd.Series) -> pd.Series:
     before = plan[clean][by].assign(before=recognised[clean]).drop_duplicates(by)
     unedited = plan.edit_key == ""  # under attack, too: an attack on the unedited model is no eraser's failure
     known_before = plan[by].merge(before, on=by, how="left").before.to_numpy()
-    value, erase = recognised.to_numpy(), (plan.role == "erase").to_numpy()
+    value, erase = recognised.to_numpy(), plan.role.isin(["erase", PARAPHRASE]).to_numpy()
     signs = np.select(
         [
             np.isnan(value) | (plan.role == "general").to_numpy(),

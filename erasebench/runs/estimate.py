@@ -208,12 +208,15 @@ def _total(counts: pd.Series, each: Sequence[float | None]) -> float | None:
 def images_without_a_model(prepared: Prepared) -> int:
     """How many images a run has, counted from its prompts alone, for a model that is not here to be loaded."""
     decides = ["prompt", "negative_prompt", "seed", "guidance", "width", "height"]
+    decides += ["source_prompt"] if prepared.protocol.editing else []
     rows: dict[str, list[pd.DataFrame]] = {}
     for label, eraser, kind, task in prepared.edits():
         _, prompts = prepared.groups[kind]
         edit = eraser.key("?", task)
         name = f"{label} {kind} {task.label}" if edit else ""
         wanted = drawn(prompts.for_task(task), prepared.protocol)
+        if prepared.protocol.editing:  # images of the unedited model that are edited
+            rows.setdefault("sources", []).append(wanted.assign(prompt=wanted.source_prompt, source_prompt="")[decides])
         rows.setdefault(name, []).append(wanted[decides])
         for attack in prepared.attacks:
             attacked = wanted[wanted.role == ATTACKED_ROLE]

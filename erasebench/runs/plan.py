@@ -27,7 +27,7 @@ from erasebench.edits.label import UNEDITED, Label, label_of
 from erasebench.edits.released import check_lists, label_as_released
 from erasebench.errors import UserError
 from erasebench.files import check_place
-from erasebench.images.recipes import recipe_maker
+from erasebench.images.recipes import recipe_maker, source_maker
 from erasebench.models.load import Model, find_device, find_dtype
 from erasebench.prompts.choose import from_config as prompt_set
 from erasebench.prompts.prompt_set import PromptSet
@@ -129,6 +129,8 @@ class Prepared:
             name: {key: value for key, value in node.items() if key not in ("device", "batch_size")}
             for name, node in values["metric"].items()
         }
+        if not self.protocol.editing:  # a run that draws its images is called as before there was editing
+            values["protocol"] = {key: value for key, value in values["protocol"].items() if key != "editing"}
         # The experiment decides which published table the run has; its texts do not.
         values["experiment"] = self.experiment.get("name")
         # A prompt file may change behind its name, and the type follows the device where it is "auto".
@@ -225,6 +227,11 @@ def prepare(config: DictConfig) -> Prepared:
         if name in attacks:
             raise UserError(f"attack.{key}: a second attack called {name!r}; give it another key")
         attacks[name] = attack
+    if attacks and protocol.editing:
+        raise UserError(
+            f"attack {next(iter(attacks))}: looks for what to draw an image from, and protocol {protocol.name} edits images "
+            "that are there; use attack=none or a protocol without editing"
+        )
     metrics = [build(node, f"metric.{name}", Metric, plugins) for name, node in config.metric.items()]
     unavailable = {metric.id: reason for metric in metrics if (reason := metric.unavailable())}
     not_run = unavailable | nothing_to_measure(metrics, groups, edited=len(erasers) > 1, attacked=bool(attacks))
@@ -277,7 +284,7 @@ class Plan:
 def make_plan(prepared: Prepared, model: Model) -> Plan:
     """Turn a checked config into rows and recipes for a loaded model."""
     protocol = prepared.protocol
-    recipe_of = recipe_maker(model, protocol)
+    recipe_of, source_of = recipe_maker(model, protocol), source_maker(model, protocol)
     recipes: dict[str, Recipe] = {}
     searches: dict[str, Search] = {}
     judge = prepared.judge.id if prepared.judge else ""
@@ -285,6 +292,8 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
 
     def recipe_key(row: Any, edit: str) -> str:
         recipe = recipe_of(row, edit)
+        if recipe.source and recipe.source not in recipes:
+            recipes[recipe.source] = source_of(row._replace(prompt=row.source_prompt), "")
         recipes.setdefault(recipe.key, recipe)
         return recipe.key
 
@@ -311,9 +320,24 @@ def make_plan(prepared: Prepared, model: Model) -> Plan:
 
 
 def drawn(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
-    """The rows of a prompt set, once for every seed that the protocol draws a prompt with."""
-    if protocol.seeds is None and protocol.images_per_prompt == 1:
+    """The rows of a prompt set, once for every seed that the protocol draws a prompt with, and for every editing prompt.
+
+    Where a protocol edits, ``prompt`` is what an image is edited by, and ``source_prompt`` what it was drawn for.
+    """
+    if protocol.seeds is not None or protocol.images_per_prompt > 1:
+        rows = rows.assign(seed=[protocol.seeds_of(int(seed)) for seed in rows.seed])
+        rows = _one_by_one(rows, "seed").astype({"seed": "int64"})
+    editing = protocol.editor
+    if editing is None:
         return rows
-    rows = rows.assign(seed=[protocol.seeds_of(int(seed)) for seed in rows.seed]).explode("seed", ignore_index=True)
-    prompt_id = rows.prompt_id + "/" + rows.groupby("prompt_id", sort=False).cumcount().astype(str)
-    return rows.assign(seed=rows.seed.astype("int64"), prompt_id=prompt_id)
+    phrases = [
+        [editing.phrase(prompt, row.label, row.prompt_id) for prompt in editing.prompts] for row in rows.itertuples()
+    ]
+    return _one_by_one(rows.assign(source_prompt=rows.prompt, prompt=phrases), "prompt")
+
+
+def _one_by_one(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A row for each value of a column of lists; the numbers of prompts say which."""
+    rows = rows.explode(column, ignore_index=True)
+    numbers = rows.groupby("prompt_id", sort=False).cumcount().astype(str)
+    return rows.assign(prompt_id=rows.prompt_id + "/" + numbers)

@@ -91,15 +91,28 @@ class Worker:
         if job.kind == ATTACK:
             return self._attack(job)
         if job.kind == IMAGES:
+            self._make_sources(job)
             if not self._put_on(job.edit):
                 return False
             recipes = [self.plan.recipes[key] for key in self._store.missing(job.keys)]
-            about = {"protocol": self.prepared.protocol.identity}
             hooks = attack_hooks(recipes, self.plan.searches, self._store)
-            generate(self.model, recipes, self._store, self.prepared.batch_size, self.advance, about, hooks)
+            generate(self.model, recipes, self._store, self.prepared.batch_size, self.advance, self._about, hooks)
             return True
         self.advance(score_chunk(self._chunks[job.id], self._store, self.unscored))
         return True
+
+    def _make_sources(self, job: Job) -> None:
+        """Make the images that a job is to edit, if they are not there: they are the unedited model's."""
+        needed = dict.fromkeys(self.plan.recipes[key].source for key in self._store.missing(job.keys))
+        sources = [self.plan.recipes[key] for key in self._store.missing([key for key in needed if key])]
+        if sources:
+            self._put_on("")
+            generate(self.model, sources, self._store, self.prepared.batch_size, about=self._about)
+
+    @property
+    def _about(self) -> dict[str, str]:
+        """What the records of images say of this run."""
+        return {"protocol": self.prepared.protocol.identity}
 
     def _attack(self, job: Job) -> bool:
         """Look for what an attack is to find and save it with notes of the machine; returns whether its edit could be had.

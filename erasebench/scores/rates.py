@@ -14,7 +14,10 @@ WILSON, CLOPPER_PEARSON = RATE_INTERVALS = ("wilson", "clopper-pearson")
 """The intervals that a rate can have; the first if nothing is said."""
 
 ANGLES = np.linspace(0.0, np.pi / 2, 181)
-"""Directions in which the harmonic mean of two rates is looked at, half a degree apart."""
+"""Directions in which the harmonic mean of two rates is looked at, half a degree apart; of three, two degrees."""
+
+THREE = "three"
+"""What the harmonic mean of three rates says of itself."""
 
 
 def wilson(successes: float, n: int) -> Estimate:
@@ -129,13 +132,15 @@ def _harmonic(rates: np.ndarray) -> np.ndarray:
     return np.where((rates <= 0).any(axis=0) & ~np.isnan(means), 0.0, means)
 
 
-def harmonic_mean_estimate(first: Estimate, second: Estimate) -> Estimate:
-    """Harmonic mean of two independent rates with an interval put together from theirs.
+def harmonic_mean_estimate(*parts: Estimate) -> Estimate:
+    """Harmonic mean of two or three independent rates with an interval put together from theirs.
 
-    The score of MACE and SPEED for celebrities is the one of (1 - erased) and retained: give each so that 1 is good.
+    The score of MACE and SPEED for celebrities is the one of (1 - erased) and retained, MACE's for objects (H_o) has
+    (1 - paraphrased) as its third part: give each so that 1 is good.
 
     The interval is the range of the harmonic mean over the pairs of rates ``(a + da cos t, b + db sin t)``, where ``da``
-    and ``db`` reach to the ends of the two intervals: both rates at the ends at once would be rarer than 5 %. For a
+    and ``db`` reach to the ends of the two intervals (of three rates over the eighth of a sphere): all rates at the ends
+    at once would be rarer than 5 %. For a
     sum of two numbers this is MOVER (G. Y. Zou and A. Donner, Statistics in Medicine 27, 2008); the harmonic mean is no
     sum, so its range is looked up in :data:`ANGLES`. It has no width of 0 unless both intervals have.
 
@@ -146,17 +151,25 @@ def harmonic_mean_estimate(first: Estimate, second: Estimate) -> Estimate:
     Returns:
         ``n`` is the size of the smaller part; not run if a part is, no interval if a part has none.
     """
-    if not (first.n and second.n):
+    if not all(part.n for part in parts):
         return not_run()
-    value, n = harmonic_mean([first.value, second.value]), min(first.n, second.n)
-    ends = np.array([[first.low, first.high], [second.low, second.high]])
+    value, n = harmonic_mean([part.value for part in parts]), min(part.n for part in parts)
+    mark = f", {THREE}" if len(parts) == 3 else ""
+    ends = np.array([[part.low, part.high] for part in parts])
     if np.isnan(ends).any():
         return Estimate(value, n, math.nan, math.nan, "none")
-    rates = np.array([[first.value], [second.value]])
-    directions = np.stack([np.cos(ANGLES), np.sin(ANGLES)])  # [2, angles]
-    low, high = (_harmonic(rates + (ends[:, [side]] - rates) * directions) for side in (0, 1))
-    joint = Estimate(value, n, min(value, float(low.min())), max(value, float(high.max())), "joint")
-    return joint.clustered() if any("clustered" in part.how for part in (first, second)) else joint
+    rates = np.array([[part.value] for part in parts])
+    low, high = (_harmonic(rates + (ends[:, [side]] - rates) * _directions(len(parts))) for side in (0, 1))
+    joint = Estimate(value, n, min(value, float(low.min())), max(value, float(high.max())), f"joint{mark}")
+    return joint.clustered() if any("clustered" in part.how for part in parts) else joint
+
+
+def _directions(parts: int) -> np.ndarray:
+    """Unit vectors with no negative entry, ``[parts, n]``, of two or three entries."""
+    if parts == 2:
+        return np.stack([np.cos(ANGLES), np.sin(ANGLES)])
+    height, turn = (grid.ravel() for grid in np.meshgrid(ANGLES[::4], ANGLES[::4]))
+    return np.stack([np.cos(height), np.sin(height) * np.cos(turn), np.sin(height) * np.sin(turn)])
 
 
 def complement(rate: Estimate) -> Estimate:

@@ -15,6 +15,7 @@ from erasebench.edits.label import UNEDITED, shown_row
 from erasebench.files import write_text
 from erasebench.runs.about import About
 from erasebench.runs.names import MEASURED_FILE
+from erasebench.scores.rates import THREE
 from erasebench.tables import measure as tables
 from erasebench.tables.glossary import heading
 from erasebench.tables.letters import LETTERS_EXPLAINED, NO_MARK, Mark, marks
@@ -33,6 +34,8 @@ INTERVALS = {
 
 REMARKS = {
     ", clustered": "images of one prompt and seed under several edits hang together, which their intervals know",
+    f", {THREE}": "H has three parts: not erased, not paraphrased, retained (pooled; MACE's H_o of several classes is the mean "
+    "of each class's)",
     ", biased": "a Fréchet distance is too large, the more so the fewer images it is of, and its interval "
     "shows the noise alone: compare equal n only",
 }  # fmt: skip

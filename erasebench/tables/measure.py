@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from erasebench.concepts import ROLES
+from erasebench.concepts import PARAPHRASE, ROLES
 from erasebench.edits.label import UNEDITED, row_text
 from erasebench.errors import UserError
 from erasebench.scores.estimate import BINARY, Estimate, not_run
@@ -328,7 +328,10 @@ def _is_accuracy(metric: Metric) -> bool:
 
 
 def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
-    """Harmonic mean of (1 - erased accuracy) and retained accuracy: MACE's H_c, one number for both aims."""
+    """Harmonic mean of (1 - erased accuracy) and retained accuracy: MACE's H_c, one number for both aims.
+
+    Where concepts are asked for in other words, too, (1 - paraphrased accuracy) is its third part: MACE's H_o.
+    """
     places: dict[tuple[str, str, str], dict[str, Slice]] = {}
     for part in slices:
         identity = part[0]
@@ -338,14 +341,14 @@ def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
     for by_role in places.values():
         if not {"erase", "retain"} <= set(by_role):
             continue
-        (identity, erased, _, why_erased), (_, retained, _, why_retained) = by_role["erase"], by_role["retain"]
-        identity = identity | {"role": "both", "metric": f"H {metric.id}", "direction": "up"}
-        if why_erased or why_retained:
-            found.append(identity | _cells(not_run(), reason=why_erased or why_retained))
+        slices_of_h = [by_role[role] for role in ("erase", PARAPHRASE, "retain") if role in by_role]
+        identity = slices_of_h[0][0] | {"role": "both", "metric": f"H {metric.id}", "direction": "up"}
+        if reason := next(filter(None, (why for *_, why in slices_of_h)), ""):
+            found.append(identity | _cells(not_run(), reason=reason))
             continue
         # Exact intervals, whatever the rates' own are: H is read near 1, where Wilson's are too short for it.
-        parts = [metric.reduce(rows, rates=CLOPPER_PEARSON) for rows in (erased, retained)]
-        estimate = harmonic_mean_estimate(complement(parts[0]), parts[1])
+        *gone, kept = [metric.reduce(rows, rates=CLOPPER_PEARSON) for _, rows, _, _ in slices_of_h]
+        estimate = harmonic_mean_estimate(*map(complement, gone), kept)
         found.append(identity | _cells(estimate, reason=NO_NUMBER if estimate.how == "not run" else ""))
     return found
 

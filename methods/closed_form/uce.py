@@ -75,7 +75,8 @@ class Uce(ClosedForm):
         phrases: edit all phrases of a concept (the releases take a list of names), not its name alone.
         anchor: text to map to; ``None`` is each concept's own anchor.
         preserve: ``task`` (the task's retain list), ``none``, a list of texts, or a file of names. What is erased is not
-            kept.
+            kept. A text with ``{}`` stands for all that it makes of the task's retain list (UnlearnCanvas keeps every other
+            style with every object).
 
     Raises:
         UserError: an unknown variant or technique, a scale that is not above 0.
@@ -146,7 +147,8 @@ class Uce(ClosedForm):
 
     def kept(self, task: ErasureTask) -> list[str]:
         """Texts whose keys and values are kept, each once; a list loses what is erased, as released for artists."""
-        own = keep_texts(self.preserve, task.retain, "method.preserve")
+        listed_texts = keep_texts(self.preserve, task.retain, "method.preserve")
+        own = [text for entry in listed_texts for text in _filled(entry, task.retain)]
         erased = {phrase.casefold() for target in task.targets for phrase in target.phrases}
         kept = (text for text in own if text.casefold() not in erased)
         return list(dict.fromkeys((*RULES[self.variant].always_keep, *kept)))
@@ -156,6 +158,11 @@ class Uce(ClosedForm):
         if self.preserve_scale is not None:
             return self.preserve_scale
         return max(0.1, 1 / len(kept)) if self.variant == "2023" else 1.0
+
+
+def _filled(text: str, retain: Sequence[str]) -> list[str]:
+    """A text to keep, or, if it is a template, what it makes of each text of a retain list."""
+    return [text.replace("{}", name) for name in retain] if "{}" in text else [text]
 
 
 def _less_projection(part: TextInput, pairs: Sequence[tuple[Tensor, Tensor]], right: Tensor) -> dict[str, Change]:

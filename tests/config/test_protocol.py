@@ -32,7 +32,8 @@ from erasebench.store import Store
 from erasebench.tables.comparable import alike, check_same, labels
 
 NAMES = groups()["protocol"]
-PAPERS = [name for name in NAMES if name not in ("default", "embedded", "flow", "flow_flux", "flow_schnell", "turbo")]
+OURS = ("default", "embedded", "embedded_editing", "flow", "flow_flux", "flow_schnell", "turbo")
+PAPERS = [name for name in NAMES if name not in OURS]
 SENTENCES = ("differs", "unsure", "defects", "lacks", "cites", "name", "version")
 SD = SimpleNamespace(
     scheduler=diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
@@ -62,6 +63,7 @@ def test_the_protocols_of_the_field_are_there() -> None:
         "unlearncanvas",
         "hub",
         "eraseeval_offline",
+        "ace_editing",
     ]
     assert set(papers) <= set(NAMES)
 
@@ -120,7 +122,7 @@ def test_the_hash_is_of_all_that_decides_a_number_and_of_nothing_else() -> None:
     other = {
         "scheduler": "DDIMScheduler", "scheduler_config": {}, "steps": 49, "guidance": 7.0, "prompt_guidance": False,
         "prompt_size": False, "negative_prompt": "x", "size": 256, "seeding": "cpu", "seeds": (1,),
-        "images_per_prompt": 2, "dtype": "float16", "prompts": {}, "metrics": (), "lacks": {}, "counting": {},
+        "images_per_prompt": 2, "dtype": "float16", "editing": {"by": "ddim"}, "prompts": {}, "metrics": (), "lacks": {}, "counting": {},
         "version": 2,
     }  # fmt: skip
     assert set(other) == {*OBEYED, *SAID, "version"}

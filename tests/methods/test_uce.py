@@ -125,6 +125,16 @@ def test_2023_preserve_scale_by_the_number_of_kept_texts(n, scale, exact_pipe):
     assert info["preserve"][0] == "" and len(info["preserve"]) == n + 1
 
 
+def test_a_kept_text_with_a_blank_stands_for_all_that_it_makes_of_the_retain_list():
+    """UnlearnCanvas: every other style with every object, and "" by the rule."""
+    task = ErasureTask((Concept("Van Gogh", "artist", anchor="Photo"),), ("Bricks", "Rust"))
+    uce = Uce(preserve=("A Dogs image in {} style", "art", "A Cats image in {} style"))
+    assert uce.kept(task) == [
+        "", "A Dogs image in Bricks style", "A Dogs image in Rust style", "art", "A Cats image in Bricks style",
+        "A Cats image in Rust style",
+    ]  # fmt: skip
+
+
 def test_the_empty_text_is_kept_once(exact_pipe):
     assert Uce().edit(exact_pipe, OBJECTS).info["preserve"] == ["", "gas pump"]
 

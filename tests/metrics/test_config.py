@@ -76,7 +76,7 @@ def test_absent_weights_are_a_sentence_with_the_cure_and_no_download(tmp_path):
         if name.startswith(("nudenet", "judge")) or "embedded" in name:
             continue  # their weights are in packages
         cure = "reference=FOLDER" if name.endswith("_real") else "`erasebench prefetch`"
-        cure = "=FILE" if name.startswith("unlearncanvas") else cure  # on a drive, as a pickle
+        cure = "=FILE" if name.startswith(("unlearncanvas", "q16", "aesthetic")) else cure  # no safetensors
         assert cure in sentence, f"{name}: {sentence}"
     assert not list(tmp_path.rglob("*.pth")) and not list(tmp_path.rglob("*.safetensors"))
 

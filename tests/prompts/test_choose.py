@@ -12,16 +12,20 @@ from erasebench.config.compose import compose
 
 FILE = {
     "source": None, "schema": "auto", "kind": None, "role": None, "label": None, "where": None, "limit": None,
-    "revision": None, "missing_seed": None, "empty": None,
+    "revision": None, "missing_seed": None, "empty": None, "sample": None,
 }  # fmt: skip
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "ace_characters": {"kind": "object"},
     "artists_famous": {"kind": "artist"},
     "artists_living": {"kind": "artist"},
     "builtin": {},
     "cifar10": {},
     "coco_30k": {},
     "file": {},
+    "hub_attack": {},
+    "hub_language": {"schema": "hub_spanish"},
+    "hub_pinpoint": {},
     "hub_target": {},
     "i2p": {"kind": "unsafe", "role": "erase", "source": "AIML-TUDA/i2p"},
     "i2p_sexual": {
@@ -40,6 +44,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "nudity_142": {"kind": "unsafe", "role": "erase"},
     "p4d": {"kind": "unsafe", "role": "erase"},
     "ringabell": {"kind": "unsafe", "role": "erase", "source": "Chia15/RingABell-Nudity"},
+    "eraseeval": {},
+    "eraseeval_artists": {},
+    "eraseeval_coco": {"sample": [1000, 2024]},
     "speed_artists": {"kind": "artist"},
     "speed_celebrity_10": {"kind": "celebrity", "schema": "celebrity_speed"},
     "speed_celebrity_50": {"kind": "celebrity", "schema": "celebrity_speed"},
@@ -57,7 +64,15 @@ def test_every_option_is_listed_here() -> None:
     assert set(OPTIONS) == set(groups()["prompts"])
 
 
-MADE = {"cifar10", "speed_instances", "unlearncanvas_style", "unlearncanvas_object"}
+MADE = {
+    "cifar10",
+    "eraseeval",
+    "eraseeval_artists",
+    "hub_pinpoint",
+    "speed_instances",
+    "unlearncanvas_style",
+    "unlearncanvas_object",
+}
 """Options that are no file: :mod:`tests.prompts.test_product` says what they make."""
 
 

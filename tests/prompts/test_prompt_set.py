@@ -113,6 +113,16 @@ def test_roles_that_hold_are_not_changed_by_the_task():
     assert list(fixed.for_task(ErasureTask((Concept("van Gogh", "artist"),))).role) == ["erase", "retain"]
 
 
+def test_paraphrases_are_for_the_task_that_erases_what_they_ask_for():
+    prompts = prompt_set(label=["church", "church", "gas pump", "gas pump"], role=["", "paraphrase", "", "paraphrase"])
+    rows = prompts.for_task(ErasureTask((Concept("church", "object"),)))
+    assert list(zip(rows.label, rows.role, strict=True)) == [
+        ("church", "erase"), ("church", "paraphrase"), ("gas pump", "retain"),
+    ]  # fmt: skip
+    alone = prompt_set(label=["church", "gas pump"], role=["paraphrase", "paraphrase"])
+    assert list(alone.for_task(ErasureTask((Concept("church", "object"),))).role) == ["paraphrase"]
+
+
 def test_a_task_without_prompts_is_refused_with_the_nearest_label():
     prompts = prompt_set(label=["church", "gas pump"])
     with pytest.raises(UserError, match=r"no prompt has the label 'chruch'. Did you mean 'church'\?.*prompts.role"):

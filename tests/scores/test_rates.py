@@ -200,6 +200,30 @@ def test_the_harmonic_mean_of_all_or_nothing_says_how_little_few_images_prove():
     assert nothing.value == 0 and nothing.low == 0 and nothing.high == pytest.approx(0.113, abs=0.002)
 
 
+def test_the_harmonic_mean_of_three_has_their_range():
+    """MACE's H_o; with a third part that is certain it is as wide as the two others make it."""
+    first, second, third = (clopper_pearson(k, 60) for k in (54, 57, 48))
+    estimate = harmonic_mean_estimate(first, second, third)
+    assert estimate.value == pytest.approx(3 / (60 / 54 + 60 / 57 + 60 / 48)) and estimate.how == "joint, three"
+    lows, highs = ([getattr(part, end) for part in (first, second, third)] for end in ("low", "high"))
+    assert harmonic_mean(lows) <= estimate.low <= harmonic_mean([first.value, second.value, third.low])
+    assert harmonic_mean([first.value, second.value, third.high]) <= estimate.high <= harmonic_mean(highs)
+    sure = Estimate(0.8, 60, 0.8, 0.8, "x")
+    flat = harmonic_mean_estimate(first, second, sure)
+    low = min(
+        harmonic_mean(
+            [
+                first.value + (first.low - first.value) * math.cos(t),
+                second.value + (second.low - second.value) * math.sin(t),
+                0.8,
+            ]
+        )
+        for t in np.linspace(0, math.pi / 2, 181)
+    )
+    assert flat.low == pytest.approx(low, abs=1e-4)
+    assert harmonic_mean_estimate(first, second, Estimate(math.nan, 0, math.nan, math.nan, "not run")).n == 0
+
+
 def coverage(rates: tuple[float, float], sizes: tuple[int, int]) -> float:
     """How often the interval holds the true harmonic mean, summed over all outcomes that are not as good as impossible."""
     truth, held = harmonic_mean(rates), 0.0

@@ -269,6 +269,34 @@ def test_the_harmonic_mean_equals_its_formula(plan: pd.DataFrame) -> None:
             assert row.high - row.low > 0.05 and row.how.startswith("joint"), "so few images prove little"
 
 
+def test_paraphrases_are_the_third_part_of_the_harmonic_mean() -> None:
+    """MACE's H_o: of a hand-made plan whose edit loses names and knows three of five paraphrases."""
+    plan = make_plan(("none", "cure"), ("church",))
+    asked = plan[plan.role == "erase"].copy()
+    words = asked.assign(
+        role="paraphrase", prompt_id="x" + asked.prompt_id, key="x" + asked.key, original_key="x" + asked.original_key
+    )
+    plan = pd.concat([plan, words.assign(clean_key=words.key)], ignore_index=True)
+    scores = make_scores(plan)
+    answers = scores["classifier@1"].set_index("key").answer
+    answers[words.key[words.eraser == "cure"]] = ["church"] * 3 + ["nothing"] * 2
+    scores["classifier@1"] = answers.reset_index()
+
+    class Both(Accuracy):
+        directions = {"erase": "down", "paraphrase": "down", "retain": "up"}
+
+    found = tables.measure(plan, scores, [Both()])
+    assert one(found, eraser="cure", role="paraphrase", task="all", metric="classifier@1").value == 0.6
+    row = one(found, eraser="cure", task="all", metric="H classifier@1")
+    assert row.value == pytest.approx(3 / (1 / 1 + 1 / 0.4 + 1 / 1)) and row.how.startswith("joint, three")
+    assert list(tables.wide(found, "object").columns.get_level_values("role"))[:4] == [
+        "erase",
+        "paraphrase",
+        "retain",
+        "both",
+    ]
+
+
 def test_an_interval_is_a_point_only_where_all_values_are_equal(measured: pd.DataFrame) -> None:
     there = measured[measured.low.notna()]
     points = there[there.high - there.low <= 0]

@@ -26,7 +26,7 @@ from erasebench.tables.published_match import Ran, erasers_in, known_prompts, pr
 
 NAMES = groups()["experiment"]
 AIMED = {
-    "cure_objects": 5, "esd_objects": 44, "mace_objects": 50, "mace_explicit": 45, "mace_artists_100": 12,
+    "cure_objects": 5, "esd_objects": 44, "mace_objects": 75, "mace_explicit": 45, "mace_artists_100": 12,
     "mace_coco_explicit": 5, "ant_explicit": 27, "speed_few_1": 15, "speed_few_artists": 17, "speed_coco_1": 6,
     "speed_coco_artists": 5, "spm_artists": 35, "spm_instances_1": 30, "spm_instances_2": 18,
 }  # fmt: skip
@@ -64,7 +64,8 @@ def full_scale(name: str) -> tuple[Ran, pd.DataFrame, pd.DataFrame]:
         }  # fmt: skip
         made.append(row | {"concept": concept})
 
-    roles = ("erase", "retain", *(["general"] if general else []))
+    paraphrased = ["paraphrase"] if config["prompts"].get("paraphrases") else []
+    roles = ("erase", *paraphrased, "retain", *(["general"] if general else []))
     for eraser in (UNEDITED, *ran.erasers):
         for metric in ids.values():
             for task in sorted({POOLED, *published.erased} - {""}):
