@@ -7,7 +7,7 @@ erased one under another prompt. Both ways are theirs (src/eval_edit.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from diffusers import DDIMInverseScheduler, LEditsPPPipelineStableDiffusion
 from PIL import Image
 
 from erasebench.errors import UserError
+from erasebench.images.encoded import Texts
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
 from erasebench.recipe import Recipe
@@ -28,9 +29,6 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """By the way of editing, the sampler that it is defined for and its settings."""
-
-Texts = Callable[..., tuple[torch.Tensor, ...]]
-"""Embeddings of texts, as :mod:`erasebench.images.generate` keeps them."""
 
 
 def check_editable(pipe: Pipeline, by: str) -> None:

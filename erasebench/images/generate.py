@@ -25,7 +25,7 @@ from PIL import Image
 from erasebench.edits.hook import Hook, all_installed, hooks_on
 from erasebench.errors import UserError
 from erasebench.images.edit_image import edit_images
-from erasebench.models.encode import encode_prompts
+from erasebench.images.encoded import Texts
 from erasebench.models.marks import key_on, keys_on
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import denoiser
@@ -38,39 +38,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-KEPT_TEXTS = 256
-"""How many encoded texts are kept; 30 000 of them would fill several GiB."""
-
 OUT_OF_MEMORY = (
     "out of memory", "not enough memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed",
 )  # fmt: skip
 """How errors say that memory ran out, in lower case."""
-
-
-# Text
-
-
-class _Texts:
-    """Encoded texts of one pipeline: each distinct text is encoded once while it is in use."""
-
-    def __init__(self, pipe: Pipeline) -> None:
-        self.pipe = pipe
-        self.kept: dict[tuple[str, bool], tuple[torch.Tensor, ...]] = {}
-
-    def __call__(self, texts: Sequence[str], negative: bool = False) -> tuple[torch.Tensor, ...]:
-        """Embeddings [n, positions, d], and for all but SD 1.x and 2.x the pooled ones [n, p], of texts."""
-        wanted = [(text, negative) for text in texts]
-        new = [entry for entry in dict.fromkeys(wanted) if entry not in self.kept]
-        if new:
-            if len(self.kept) + len(new) > KEPT_TEXTS:
-                self.kept = {entry: self.kept[entry] for entry in wanted if entry in self.kept}
-            parts = encode_prompts(self.pipe, [text for text, _ in new], negative)
-            # Clones, so that one kept text does not keep its whole batch.
-            self.kept.update((entry, tuple(p[i].clone() for p in parts)) for i, entry in enumerate(new))
-        return tuple(torch.stack(rows) for rows in zip(*(self.kept[entry] for entry in wanted), strict=True))
-
-
-# Images
 
 
 def generate(
@@ -122,7 +93,7 @@ def generate(
     groups = _groups(missing)
     for group in groups:
         _check_group(model, group[0])
-    texts, done = _Texts(model.pipe), 0
+    texts, done = Texts(model.pipe), 0
     meta = {"device": device_name(model.pipe), **library_versions(), **(about or {})}
     with _quiet(model.pipe), all_installed(hooks, model.pipe):
         try:
@@ -166,7 +137,7 @@ def draw_tries(
         recipes: of one size, guidance and scheduler.
         batch_size, hooks: see :func:`generate`, which also says what is raised. Batches are not halved.
     """
-    acting, texts, images = (*hooks, *hooks_on(model.pipe)), _Texts(model.pipe), []
+    acting, texts, images = (*hooks, *hooks_on(model.pipe)), Texts(model.pipe), []
     _check(model, recipes, acting)
     with _quiet(model.pipe), all_installed(hooks, model.pipe):
         for start in range(0, len(recipes), batch_size):
@@ -318,7 +289,7 @@ def _share_of_hooks(recipe: Recipe, hooks: Sequence[Hook], pipe: Pipeline) -> Fr
 
 
 def _images_of(
-    pipe: Pipeline, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[Hook], store: Store
+    pipe: Pipeline, texts: Texts, batch: Sequence[Recipe], hooks: Sequence[Hook], store: Store
 ) -> np.ndarray:
     """Images [n, height, width, 3] of a batch, drawn from noise or edited from images of the store."""
     if not batch[0].editing:
@@ -326,7 +297,7 @@ def _images_of(
     return edit_images(pipe, texts, batch, [store.image(recipe.source) for recipe in batch])
 
 
-def _sample(pipe: Pipeline, texts: _Texts, batch: Sequence[Recipe], hooks: Sequence[Hook]) -> np.ndarray:
+def _sample(pipe: Pipeline, texts: Texts, batch: Sequence[Recipe], hooks: Sequence[Hook]) -> np.ndarray:
     """Images [n, height, width, 3] of a batch, 0 to 1, float32; NaN where the model broke down."""
     first = batch[0]
     on = pipe._execution_device if first.rng == "cuda" else "cpu"

@@ -19,7 +19,8 @@ from erasebench.config.editing import Editing
 from erasebench.config.protocol import Protocol, shipped
 from erasebench.errors import UserError
 from erasebench.images.edit_image import SCHEDULERS, check_editable, edit_images, inverted
-from erasebench.images.generate import _Texts, generate
+from erasebench.images.encoded import Texts
+from erasebench.images.generate import generate
 from erasebench.images.recipes import recipe_maker, source_maker
 from erasebench.images.scheduler import make_scheduler
 from erasebench.models.load import load_model
@@ -88,7 +89,7 @@ def test_inversion_is_the_formula_of_the_release() -> None:
     try:
         torch.manual_seed(0)
         latents = torch.randn(2, pipe.unet.config.in_channels, 16, 16) * 0.5
-        text = _Texts(pipe)(["a photo of a church", "a tench"])[0]
+        text = Texts(pipe)(["a photo of a church", "a tench"])[0]
         found = inverted(pipe, latents, text, steps)
         scheduler.set_timesteps(steps)
         alphas, expected = scheduler.alphas_cumprod.double(), latents.double()
@@ -143,7 +144,7 @@ def test_ledits_is_that_of_diffusers_and_leaves_the_network_as_it_was(mask: bool
     (image,) = pictures(1, 32)
     attention = dict(pipe.unet.attn_processors)
     pipe.scheduler = make_scheduler(name, settings, pipe)
-    found = edit_images(pipe, _Texts(pipe), [recipe], [image])
+    found = edit_images(pipe, Texts(pipe), [recipe], [image])
     assert pipe.unet.attn_processors == attention, "the same objects, in the same places"
     editor = LEditsPPPipelineStableDiffusion(
         pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.unet, make_scheduler(name, settings, pipe), None, None,
@@ -176,7 +177,7 @@ def test_what_ledits_cannot_do_is_a_sentence(small_pipe) -> None:
         editing=json.dumps(way),
     )  # fmt: skip
     with pytest.raises(UserError, match="set protocol.editing.mask=false"):
-        edit_images(pipe, _Texts(pipe), [recipe], pictures(1, 32))
+        edit_images(pipe, Texts(pipe), [recipe], pictures(1, 32))
 
 
 def test_a_run_edits_the_unedited_models_images_with_every_edit(tmp_path) -> None:
@@ -248,8 +249,8 @@ def test_a_batch_is_edited_image_by_image(tmp_path) -> None:
     before, pipe.scheduler = pipe.scheduler, make_scheduler("DDIM", {"timestep_spacing": "leading"}, pipe)
     try:
         image = store.image(drawn.key)
-        both = edit_images(pipe, _Texts(pipe), [edited, other], [image, image])
-        alone = edit_images(pipe, _Texts(pipe), [other], [image])
+        both = edit_images(pipe, Texts(pipe), [edited, other], [image, image])
+        alone = edit_images(pipe, Texts(pipe), [other], [image])
     finally:
         pipe.scheduler = before
     assert both[1] == pytest.approx(alone[0], abs=5e-3)

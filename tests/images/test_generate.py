@@ -20,6 +20,7 @@ from erasebench.edits.change import Change
 from erasebench.edits.edit import Edit
 from erasebench.errors import UserError
 from erasebench.images import generate as generate_module
+from erasebench.images.encoded import Texts
 from erasebench.images.generate import generate
 from erasebench.images.scheduler import FLOW_SCHEDULERS, SCHEDULERS, make_scheduler, scheduler_identity
 from erasebench.recipe import Recipe
@@ -321,9 +322,9 @@ def test_each_text_is_encoded_once(model, store, monkeypatch):
 
 
 def test_few_encoded_texts_are_kept(model, store, monkeypatch):
-    monkeypatch.setattr(generate_module, "KEPT_TEXTS", 4)
-    texts = generate_module._Texts(model.pipe)
-    fresh = generate_module._Texts(model.pipe)
+    monkeypatch.setattr("erasebench.images.encoded.KEPT_TEXTS", 4)
+    texts = Texts(model.pipe)
+    fresh = Texts(model.pipe)
     for i in range(9):
         (rows,) = texts([f"a {i}", "", f"b {i}"])
         assert len(texts.kept) <= 4
