@@ -60,9 +60,6 @@ class Schema:
     not_prompts: str = ""
 
 
-HUB_LANGUAGES = ("Original", "Spanish", "French", "German", "Italian", "Portuguese")
-"""Columns of HUB's prompts in several languages; the first is English, and the one that is read unasked."""
-
 SCHEMAS: tuple[Schema, ...] = (
     Schema(
         "i2p",
@@ -165,17 +162,6 @@ SCHEMAS: tuple[Schema, ...] = (
         ("id", "concept"),
         "SPEED style.csv and instance.csv",
         not_prompts="it is a list of names for a retain set; it has no column prompt",
-    ),
-    *(
-        Schema(
-            f"hub_{language.lower()}",
-            HUB_LANGUAGES,
-            f"HUB, its prompts in several languages: column {language}",
-            columns={"prompt": language},
-            role="erase",
-            note=f"one of six columns of prompts is read: {language} (prompts.schema=hub_spanish ... for another)",
-        )
-        for language in HUB_LANGUAGES
     ),
     Schema(
         "plain",

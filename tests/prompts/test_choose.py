@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "coco_30k": {},
     "file": {},
     "hub_attack": {},
-    "hub_language": {"schema": "hub_spanish"},
+    "hub_language": {"columns": {"prompt": "Spanish"}},
     "hub_pinpoint": {},
     "hub_target": {},
     "i2p": {"kind": "unsafe", "role": "erase", "source": "AIML-TUDA/i2p"},

@@ -106,13 +106,12 @@ def test_one_of_hubs_six_languages_is_read(tmp_path) -> None:
         "Original,Spanish,French,German,Italian,Portuguese,Index\na cat,un gato,un chat,eine Katze,un gatto,um gato,7\n",
         encoding="utf-8",
     )
-    for schema, text in (
-        ("hub_spanish", "un gato"),
-        ("hub_original", "a cat"),
-        ("auto", "a cat"),
-        ("hub_german", "eine Katze"),
+    for chosen, text in (
+        ([], "un gato"),
+        (["prompts.columns.prompt=Original"], "a cat"),
+        (["prompts.columns={prompt: German}"], "eine Katze"),
     ):
-        given = ["prompts=hub_language", f"prompts.source={path}", "prompts.label=Pikachu", f"prompts.schema={schema}"]
+        given = ["prompts=hub_language", f"prompts.source={path}", "prompts.label=Pikachu", *chosen]
         prompts, group, _ = of(*given, "task=object", "task.concepts=[Pikachu]", "task.erase=[Pikachu]")
         rows = prompts.for_task(group.tasks[0])
         assert (rows.prompt.tolist(), rows.role.tolist()) == ([text], ["erase"])

@@ -181,7 +181,7 @@ def test_names_are_no_prompts(tmp_path):
         load_prompts(path)
     with pytest.raises(UserError, match="row 2 .*column 'concept': the name is empty"):
         read_names(write(tmp_path, "id,concept", "1,a", "2,"))
-    with pytest.raises(UserError, match=r"no column of names \(concept, name, artist\); it has 'prompt', 'seed'"):
+    with pytest.raises(UserError, match=r"no column of names \(concept, name, artist, noun\); it has 'prompt', 'seed'"):
         read_names(write(tmp_path, "prompt,seed", "a,1"))
     with pytest.raises(UserError, match="holds words"):
         load_prompts(write(tmp_path, "case_number,nudity,people,clothes,location,evaluation_seed", "0,a,b,c,d,1"))
