@@ -206,7 +206,7 @@ def fetch(source: str, revision: str | None, wanted: Sequence[str] = WANTED) -> 
         snapshot_download(source, revision=revision, allow_patterns=list(wanted))
 
 
-def fingerprint(source: str, revision: str | None) -> str:
+def viewer_version(source: str, revision: str | None) -> str:
     """What decides a model's answers, for a metric's version: its name and commit, or what a folder holds."""
     if not Path(source).is_dir():
         return f"{slug(source)}-{commit_of(source, 'config.json', revision)}"

@@ -69,7 +69,7 @@ class EraseEval(Metric):
         judge = (
             _embedded.fingerprint(_embedded.JUDGE_FOLDER)
             if embedded
-            else _viewer.fingerprint(self.viewer, self.revision)
+            else _viewer.viewer_version(self.viewer, self.revision)
         )
         self.version = f"1-{judge}-{self._vectors}"
         who = "the embedded judge" if embedded else self.viewer
@@ -82,7 +82,7 @@ class EraseEval(Metric):
             return _clip.fingerprint(self.backbone, None)
         if self.encoder == _viewer.EMBEDDED:
             return _clip.fingerprint(_clip.EMBEDDED, None)
-        return _viewer.fingerprint(self.encoder, self.encoder_revision)
+        return _viewer.viewer_version(self.encoder, self.encoder_revision)
 
     @property
     def needs(self) -> tuple[str, ...]:

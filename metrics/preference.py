@@ -60,7 +60,7 @@ class PickScore(Metric):
     describe = "PickScore: what people would choose, as a CLIP (ViT-H/14) learned it; HUB's alignment of captions"
 
     def __post_init__(self) -> None:
-        self.version = f"1-{_viewer.fingerprint(self.model, self.revision)}"
+        self.version = f"1-{_viewer.viewer_version(self.model, self.revision)}"
 
     @property
     def needs(self) -> tuple[str, ...]:

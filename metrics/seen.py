@@ -39,7 +39,7 @@ class Seen(Metric):
     unit = "%"
 
     def __post_init__(self) -> None:
-        self.version = f"1-{_viewer.fingerprint(self.viewer, self.revision)}"
+        self.version = f"1-{_viewer.viewer_version(self.viewer, self.revision)}"
         self.describe = f"share of images in which {self.viewer} sees the concept (HUB's proportion, by another judge)"
 
     @property
