@@ -22,7 +22,15 @@ from erasebench.tables.letters import LETTERS_EXPLAINED, NO_MARK, Mark, marks
 from erasebench.texts import escape_markdown, to_csv
 
 ARROWS = {"up": "↑", "down": "↓"}
-ROLE_HEADINGS = {"erase": "erased", "retain": "kept", "general": "everyday", "instead": "", "both": "", "cost": ""}
+ROLE_HEADINGS = {
+    "erase": "erased",
+    "paraphrase": "paraphrased",
+    "retain": "kept",
+    "general": "everyday",
+    "instead": "",
+    "both": "",
+    "cost": "",
+}
 """What a role is called in the head of a column, whose metric says the rest."""
 INTERVALS = {
     "wilson": "Wilson for rates", "clopper-pearson": "Clopper-Pearson for rates",
