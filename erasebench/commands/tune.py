@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -116,10 +117,17 @@ def tune(arguments: Sequence[str], console: Console | None = None) -> pd.DataFra
     best = tried.iloc[0]
     # Trials of an older version do not say which metrics they took.
     meant = best["objective"] if "objective" in tried and isinstance(best["objective"], str) else objective
-    say(console, f"best of {len(tried)} trials: {meant} = {best.value:.4f}")
+    say(console, f"best of {len(tried)} trials: {meant} = {best.value:.4f}{_of_others(best)}")
     again = command([runs / best.run], best.eraser)
     say(console, f"  {again or best.run}")
     return tried
+
+
+def _of_others(best: pd.Series) -> str:
+    """The objective of a trial on the prompts that it was not chosen by; or that there are none."""
+    if isinstance(other := best.get("other"), float) and not math.isnan(other):
+        return f" on the prompts it was chosen by, {other:.4f} on the other half"
+    return " (on the prompts it was chosen by, which flatters it)"
 
 
 def _study_name(config: DictConfig, space: Mapping[str, Any], objective: str) -> str:
@@ -131,21 +139,30 @@ def _study_name(config: DictConfig, space: Mapping[str, Any], objective: str) ->
     for key in NOT_IDENTITY:
         values.pop(key, None)
     values["method"] = {key: value for key, value in values["method"].items() if f"method.{key}" not in space}
-    text = json.dumps([values, {name: str(sweep) for name, sweep in space.items()}, objective], sort_keys=True)
+    text = json.dumps(
+        [values, {name: str(sweep) for name, sweep in space.items()}, objective, "on one half of the prompts"],
+        sort_keys=True,
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _value(trial: Any, space: Mapping[str, Any], fixed: Sequence[str], objective: str, console: Console) -> float:
     """One run, and its objective. What stops it leaves the trial to be taken up again."""
     from erasebench.run import run
+    from erasebench.store import Store
+    from erasebench.tables.halves import measured_halves
 
     values = {name: _suggest(trial, name, sweep) for name, sweep in space.items()}
     chosen = [f"{name}={literal(value)}" for name, value in values.items()]
     say(console, f"trial {trial.number}: {' '.join(chosen)}")
     sys.argv = ["erasebench run", *chosen, *fixed]  # what the run's manifest says: the command of this trial alone
-    finished = run(compose([*chosen, *fixed]), console)
+    config = compose([*chosen, *fixed])
+    finished = run(config, console)
     assert finished is not None  # no dry run
-    value, meant = objective_value(objective, finished.measured)
+    halves = measured_halves([finished.folder], Store(config.store.dir), plugins=tuple(config.plugins))
+    value, meant = objective_value(objective, halves[0] if halves else finished.measured)
+    if halves:
+        trial.set_user_attr("other", objective_value(objective, halves[1])[0])
     trial.set_user_attr("run", finished.folder.name)
     trial.set_user_attr("eraser", next(name for name in finished.measured.eraser if name != UNEDITED))
     trial.set_user_attr("objective", meant)

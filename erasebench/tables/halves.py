@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from erasebench.scores.rates import WILSON
 from erasebench.store import Store
 from erasebench.tables.measure import measure
 from erasebench.tables.tabulate import join_runs
@@ -24,7 +25,7 @@ def split_prompts(plan: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def measured_halves(
-    folders: Sequence[Path], store: Store, rates: str, plugins: Sequence[str] = ()
+    folders: Sequence[Path], store: Store, rates: str = WILSON, plugins: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """What finished runs measured on each half of their prompts.
 

@@ -14,6 +14,7 @@ from table_helpers import table
 from erasebench import run as run_module
 from erasebench.cli import main
 from erasebench.commands import tune
+from erasebench.tables import halves
 from erasebench.tables import tabulate as results
 
 pytest.importorskip("optuna")
@@ -36,6 +37,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return SimpleNamespace(folder=Path(config.store.dir) / "runs" / f"alpha-{alpha}", measured=table(points))
 
     monkeypatch.setattr(run_module, "run", run)
+    monkeypatch.setattr(halves, "measured_halves", lambda folders, store, plugins: None)
     monkeypatch.setattr(results, "tabulate_sweep", lambda folders, console, plugins: None)
     monkeypatch.setattr(tune, "command", lambda folders, label: f"again {label}")
     return made
@@ -98,3 +100,14 @@ def test_the_metric_of_an_objective_is_named(runs: list[float], tmp_path: Path) 
     tune.tune([*SPACE, f"store.dir={tmp_path}", "trials=1"], console)
     assert "trial 0: judge.retained - judge.erased = " in console.file.getvalue()
     assert "best of 1 trials: judge.retained - judge.erased = " in console.file.getvalue()
+
+
+def test_a_setting_is_chosen_on_one_half_of_the_prompts_and_reported_on_the_other(
+    runs: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [table({"none": (0.95, 0.97), "cure": point}) for point in ((0.1, 0.9), (0.3, 0.7))]
+    monkeypatch.setattr(halves, "measured_halves", lambda folders, store, plugins: tuple(parts))
+    console = Console(file=io.StringIO(), width=200)
+    found = tune.tune([*SPACE, f"store.dir={tmp_path}", "trials=1"], console)
+    assert found.value.tolist() == pytest.approx([0.8])
+    assert "= 0.8000 on the prompts it was chosen by, 0.4000 on the other half" in console.file.getvalue()
