@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -13,9 +14,6 @@ from erasebench.tables import plots
 
 NO_ATTACK = "no attack"
 """The first column: the edit without an attack."""
-
-LONG = 34
-"""Letters of a row or column name; the tables have all of it."""
 
 
 def draw_map(attacks: pd.DataFrame, kind: str) -> Figure | None:
@@ -40,8 +38,8 @@ def draw_map(attacks: pd.DataFrame, kind: str) -> Figure | None:
     axis = figure.subplots()
     colours = matplotlib.colormaps["YlOrRd"].with_extremes(bad="white")
     axis.imshow(rates.to_numpy(), cmap=colours, vmin=0, vmax=100, aspect="auto")
-    axis.set_xticks(range(len(names)), [_short(name) for name in names], rotation=35, ha="right", parse_math=False)
-    shown = [_short(shown_row(name)) for name in erasers]
+    axis.set_xticks(range(len(names)), _short(names), rotation=35, ha="right", parse_math=False)
+    shown = _short([shown_row(name) for name in erasers])
     axis.set_yticks(range(len(erasers)), shown, parse_math=False)
     for down, eraser in enumerate(erasers):
         for across, name in enumerate(names):
@@ -66,6 +64,7 @@ def write_maps(attacks: pd.DataFrame, folder: Path) -> list[Path]:
     return written
 
 
-def _short(name: str) -> str:
-    """A label without its options, if it is long."""
-    return name if len(name) <= LONG else name.partition(" ")[0]
+def _short(labels: Sequence[str]) -> list[str]:
+    """Labels without their options, if they can be told apart without; the tables have all of them."""
+    heads = [label if label == NO_ATTACK else label.partition(" ")[0] for label in labels]
+    return heads if len(set(heads)) == len(labels) else list(labels)
