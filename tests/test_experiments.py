@@ -178,10 +178,25 @@ def test_several_settings_of_one_eraser_are_rows_of_one_table(tmp_path: Path) ->
         ("speed_few_1", ["judge", "clip_score_embedded", "fid_embedded"]),
         ("cure_artists", ["judge", "judge_distance"]),
         ("mace_explicit", ["judge"]),
+        ("mace_coco_explicit", ["judge", "clip_score_embedded"]),
+        ("spm_instances_1", ["judge", "clip_score_embedded", "clip_error_embedded", "fid_embedded"]),
+        ("unlearncanvas_style", ["judge"]),
     ],
 )
 def test_a_tiny_experiment_measures_what_the_full_one_does(name: str, metrics: list[str]) -> None:
     assert list(config_of(f"experiment={name}", "scale=tiny").metric) == metrics
+
+
+JUDGED = ("classifier", "nudenet", "unlearncanvas")
+"""How the names of metrics begin in whose place the embedded model's judge stands."""
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - OWN))
+def test_each_metric_has_one_of_its_shape_at_a_tiny_scale(name: str) -> None:
+    tiny = list(config_of(f"experiment={name}", "scale=tiny").metric)
+    for metric in config_of(f"experiment={name}").metric:
+        shape = "judge" if metric.startswith(JUDGED) else metric.split("_")[0]
+        assert any(other.startswith({"lpips": "judge_distance"}.get(shape, shape)) for other in tiny), (metric, tiny)
 
 
 def test_the_whole_way_to_a_difference_is_walked_at_a_tiny_scale(tmp_path: Path, monkeypatch) -> None:
