@@ -113,6 +113,8 @@ MADE_HERE = {
     4000: "speed_few_1 speed_few_2 speed_few_3",  # 80 templates, 10 images, 5 concepts
     4800: "spm_instances_1 spm_instances_2 spm_instances_3",  # the same of 6 concepts
     5100: "unlearncanvas_style unlearncanvas_object",  # 51 themes, 20 objects, 5 seeds
+    2600: "mace_objects",  # 200 images of ten classes, and of three synonyms of the erased one
+    30: "eraseeval_objects eraseeval_artists",  # five images of five names, and of one description
 }
 """How many images of one edit a paper drew, where its prompts are made here; of files: tests/test_paper_files.py."""
 
