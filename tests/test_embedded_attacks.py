@@ -30,8 +30,8 @@ COMMAND = [
 ]  # fmt: skip
 
 SEARCHES = [
-    *COMMON, "attack=[cce_quick,unlearndiffatk_quick,p4d_quick,seeds]", "prompts.per_erased=3",
-    "attack.cce.iterations=50", "attack.cce.images=8", "attack.unlearndiffatk.timesteps=2",
+    *COMMON, "attack=[cce_quick,unlearndiffatk_quick,p4d_quick,seeds]", "prompts.per_erased=2",
+    "attack.cce.iterations=40", "attack.cce.images=8", "attack.unlearndiffatk.timesteps=2",
     "attack.unlearndiffatk.iterations=3", "attack.p4d.iterations=3", "attack.p4d.evaluate=3", "attack.seeds.images=3",
 ]  # fmt: skip
 
@@ -136,7 +136,7 @@ def test_a_search_on_a_model_that_was_never_edited_succeeds_and_a_no_op_is_no_de
     store, plan = searched
     none, noop = part(plan, "none", attack), part(plan, "noop", attack)
     if attack != "p4d":  # in place of the prompt, a search of 3 steps need not end on the concept
-        assert none.seen.tolist() == [1.0] * 3
+        assert none.seen.tolist() == [1.0] * 2
     assert not set(none.attack_key) & set(noop.attack_key), "each edit is searched by itself"
     records = store.image_records().set_index("key").pixels_sha256
     assert records[none.key].tolist() == records[noop.key].tolist()
@@ -144,9 +144,9 @@ def test_a_search_on_a_model_that_was_never_edited_succeeds_and_a_no_op_is_no_de
 
 def test_textual_inversion_brings_back_what_the_name_does_not(searched) -> None:
     store, plan = searched
-    assert part(plan, "uce").seen.sum() <= 1
+    assert part(plan, "uce").seen.sum() == 0
     attacked = part(plan, "uce", "cce")
-    assert attacked.seen.sum() >= 2
+    assert attacked.seen.sum() >= 1
     assert attacked.attack_key.nunique() == 1, "one search for all prompts of a concept"
     losses = store.get_attack(attacked.attack_key[0]).info["losses"]
     assert sum(losses[-10:]) < sum(losses[:10])

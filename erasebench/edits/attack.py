@@ -145,7 +145,7 @@ class Attack(ABC):
             "adaptive": self.adaptive,
             "settings": self.settings,
             "concepts": [concept.name for concept in concepts],
-            "for": {name: recipe.to_dict()[name] for name in self.inputs} if self.inputs else recipe.to_dict(),
+            "for": self._deciding(recipe),
             "seconds": seconds,
             **result.info,
         }
@@ -183,6 +183,11 @@ class Attack(ABC):
         """The constructor's arguments as JSON values."""
         return settings_of(self)
 
+    def _deciding(self, recipe: Recipe) -> dict[str, Any]:
+        """The :attr:`inputs` of a recipe, all where none are named; a field that came later is left out at its default."""
+        values = recipe.to_dict()
+        return {name: values[name] for name in self.inputs or values if name in values}
+
     def key(
         self, model_identity: str, edit_key: str, concepts: Sequence[Concept], recipe: Recipe, judge: str = ""
     ) -> str:
@@ -195,8 +200,7 @@ class Attack(ABC):
             recipe: the image without the attack; its :attr:`inputs` count.
             judge: id of the metric that is asked. It counts if the attack is judged.
         """
-        values = recipe.to_dict()
-        decides = {name: values[name] for name in self.inputs or values if name not in ("edit", "attack")}
+        decides = {name: value for name, value in self._deciding(recipe).items() if name not in ("edit", "attack")}
         text = json.dumps(
             [
                 *(self.name, self.version, self.settings, model_identity, edit_key if self.adaptive else ""),

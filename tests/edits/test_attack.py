@@ -150,6 +150,17 @@ def test_a_transfer_attack_is_one_for_all_edits_and_all_it_does_not_look_at() ->
     assert one != attack.key("m", "", (CHURCH,), recipe(prompt="b")) and one != attack.key("m", "", (TENCH,), recipe())
 
 
+def test_an_input_that_recipes_got_later_leaves_keys_as_they_were_while_it_has_its_default() -> None:
+    class Early(Fixed):
+        inputs = ("model", "steps")
+
+    class Later(Fixed):
+        inputs = ("model", "steps", "attack", "source")
+
+    early, later = (kind().key("m", "e1", (CHURCH,), recipe()) for kind in (Early, Later))
+    assert early == later
+
+
 def test_the_prompts_own_concept_is_attacked_or_all_where_it_names_none() -> None:
     assert attacked_concepts((CHURCH, TENCH), "Tench") == (TENCH,)
     assert attacked_concepts((CHURCH, TENCH), "sexual") == attacked_concepts((CHURCH, TENCH), "") == (CHURCH, TENCH)
