@@ -312,7 +312,7 @@ def _write_kind(
             link=_fragment(kind=kind, task=task),
             latex="",
             tables=_kind_tables(joint.measured, kind, one),
-            how=how, letters_explained="", verdict="", instead=None, instead_explained="", charts=[], tests=[], explained="", attacks=[], attacked=[], grid="", grid_alt="", blurred=False,
+            how=how, letters_explained="", verdict="", instead=None, instead_explained="", charts=[], tests=[], explained="", attacks=[], attacked=[], grid=None, grid_alt="", blurred=False,
             edits=_edits(found, names, kind, task),
             subpages=[],
         )  # fmt: skip
@@ -365,8 +365,8 @@ def _method_page(names: Names, method: Method) -> str:
     return f"{names(('method', method.label), f'method {method.label}')}.html"
 
 
-def _grid(contents: Contents, kind: str) -> str:
-    """Draw the grid of a kind as one picture; returns its path in the report."""
+def _grid(contents: Contents, kind: str) -> tuple[str, int, int]:
+    """Draw the grid of a kind as one picture; returns its path in the report, its width and its height."""
     folder = contents.folder / "figures"
     name = table_files_name(kind)
     path = folder / f"{name}-grid.png"
@@ -376,11 +376,12 @@ def _grid(contents: Contents, kind: str) -> str:
     )  # fmt: skip
     buffer = io.BytesIO()
     with Image.open(path) as drawn:
+        width, height = drawn.size
         drawn.convert("RGB").save(buffer, {"webp": "WEBP", "jpg": "JPEG"}[suffix()], quality=86)
     small = path.with_suffix(f".{suffix()}")
     small.write_bytes(buffer.getvalue())
     path.unlink()
-    return f"figures/{small.name}"
+    return f"figures/{small.name}", width, height
 
 
 def _write_methods(
