@@ -45,7 +45,10 @@ def kept_key(folder: Path, store: Store, rates: str) -> str:
     Returns:
         Empty where it cannot be told: a metric whose code is not ours, or an experiment, which is compared besides.
     """
-    records = read_json(folder / METRICS_FILE, list[dict], "") if (folder / METRICS_FILE).exists() else []
+    try:
+        records = read_json(folder / METRICS_FILE, list[dict], "") if (folder / METRICS_FILE).exists() else []
+    except UserError:  # refused by who reads it to work the numbers out
+        return ""
     if not records or not all(str(record.get("class")).startswith(OURS) for record in records):
         return ""
     if read_config(folder).get("experiment"):

@@ -146,11 +146,12 @@ def tabulate(
         return _mixed(groups, store, target, console, view, plugins)
     else:
         measured = _together(folders, store, target, console, view, plugins)
+    option = _swept(folders)
     if view.best:
         from erasebench.tables.halves import measured_halves  # which is made of this module's joint runs
 
         halves = measured_halves(folders, store, view.rates, plugins)
-        view.choose(measured, folders, _swept(folders), console, halves)
+        view.choose(measured, folders, option, console, halves)
     return measured
 
 
