@@ -57,6 +57,11 @@ def _options(folder: Traversable) -> Iterator[str]:
             yield from (f"{entry.name}/{name}" for name in _options(entry))
 
 
+def has_row(method: str) -> bool:
+    """Whether an eraser has settings that hang on the model, so that ``conf/method/_rows`` puts it among others."""
+    return files(CONFIG_MODULE).joinpath("method", "_rows", f"{method}.yaml").is_file()
+
+
 def first_comment(group: str, name: str) -> str:
     """The first comment of an option's file that is not Hydra's package line: what the option is."""
     text = option_text(group, name)

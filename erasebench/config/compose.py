@@ -22,7 +22,7 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from erasebench.config.choices import CONFIG_MODULE, groups
+from erasebench.config.choices import CONFIG_MODULE, groups, has_row
 from erasebench.config.overrides import ONE_OF, parse_overrides, respelt
 from erasebench.config.own_files import as_overrides, eraser_node, is_file, module_of, with_plugins
 from erasebench.config.settings import ModelSettings, ProtocolSettings, Settings, StoreSettings
@@ -140,9 +140,11 @@ def _placed(text: str, parsed: Override) -> list[str]:
         raise UserError(f"{text}: one is named twice; name each once")
     shipped = [name for name in names if name not in own]
     whole = [name for name in shipped if SEVERAL[group] not in compose([f"{group}={name}"])[group]]
+    rows = [name for name in shipped if group == "method" and name not in whole and has_row(str(name))]
     return [
-        f"{group}=[{','.join(whole)}]",  # those that are made of several bring their places with them
-        *(f"+{group}@{group}.{name}={name}" for name in shipped if name not in whole),
+        # Those that are made of several bring their places with them, and so do rows.
+        f"{group}=[{','.join([*whole, *(f'_rows/{name}' for name in rows)])}]",
+        *(f"+{group}@{group}.{name}={name}" for name in shipped if name not in (*whole, *rows)),
         *(out for name in own for out in as_overrides(eraser_node(name), f"method.{module_of(name)}", new=True)),
     ]
 

@@ -95,6 +95,11 @@ def test_trained_erasers_have_small_settings_on_the_embedded_model_alone() -> No
         assert set(scaled) <= set(paper), f"{name}: no such option"
         given = compose([f"method={name}", "method.seed=5"]).method
         assert given == OmegaConf.merge(alone, {"seed": 5}), "what is given wins"
+        for model, wanted in (("sd14", paper), ("embedded", alone)):
+            several = compose([f"method=[cure,{name},uce]", f"model={model}", f"method.{name}.seed=5"]).method
+            assert set(several) == {"cure", name, "uce"} and several[name] == OmegaConf.merge(wanted, {"seed": 5})
+    rows = {path.stem for path in (METHODS / "_rows").iterdir()}
+    assert rows == set(whole), "those that have settings by model"
 
 
 def test_all_erasers_are_in_the_table_of_all() -> None:
