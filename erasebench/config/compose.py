@@ -112,7 +112,7 @@ def spelt_out(overrides: Sequence[str]) -> list[str]:
 def _own_files(parsed: Override) -> list[str]:
     """The files among the names that an override chooses."""
     value = None if parsed.is_sweep_override() else parsed.value()
-    return [name for name in (value if isinstance(value, list) else [value]) if is_file(name)]
+    return [str(name) for name in (value if isinstance(value, list) else [value]) if is_file(name)]
 
 
 def _placed(text: str, parsed: Override) -> list[str]:

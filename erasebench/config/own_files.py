@@ -38,8 +38,8 @@ def load_file(path: str) -> ModuleType:
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
-        there = sorted(entry.name for entry in file.parent.glob(f"*{ENDING}")) if file.parent.is_dir() else []
-        raise UserError(f"{path}: no such file" + (f"; beside it: {', '.join(there[:5])}" if there else ""))
+        beside = sorted(entry.name for entry in file.parent.glob(f"*{ENDING}")) if file.parent.is_dir() else []
+        raise UserError(f"{path}: no such file" + (f"; beside it: {', '.join(beside[:5])}" if beside else ""))
     name = file.stem
     if not name.isidentifier():
         raise UserError(f"{path}: {name!r} is no name of a module; rename the file, e.g. my_eraser{ENDING}")

@@ -164,7 +164,8 @@ def _columns(columns: Mapping[str, str] | None, table: Table) -> dict[str, str]:
     Raises:
         UserError: a column that no prompt set has, or the file.
     """
-    names, own = list(table.cells.columns), {}
+    names = list(table.cells.columns)
+    own: dict[str, str] = {}
     for ours, theirs in (columns or {}).items():
         if ours not in COLUMN_SPELLINGS:
             known = ", ".join(COLUMN_SPELLINGS)
