@@ -19,7 +19,7 @@ PARTS = {
     "In a notebook": ("erasebench", ("load_model", "task", "erase", "generate", "score", "compare", "load_run")),
     "For an eraser, a guard or an attack": (
         "erasebench.edits",
-        ("Eraser", "Change", "Edit", "Hook", "Attack", "Found"),
+        ("Eraser", "Change", "Edit", "Hook", "Attack", "Tools", "Found"),
     ),
     "Models": ("erasebench.models", ("load_model", "Model", "Pipeline", "text_inputs")),
     "For a metric": ("erasebench.scores", ("Metric", "Estimate")),

@@ -100,7 +100,7 @@ def number(measured: pd.DataFrame, kind: str, eraser: str, role: str, metric: st
 def test_every_kind_has_its_table_and_its_picture(main_job) -> None:
     for kind in ("object", "artist", "celebrity", "unsafe"):
         table = (main_job.folder / "tables" / f"{kind}.md").read_text(encoding="utf-8")
-        assert "| none |" in table and "| cure |" in table and "| uce |" in table and "| rece |" in table
+        assert "| unedited |" in table and "| cure |" in table and "| uce |" in table and "| rece |" in table
         assert "Numbers of the embedded model" in table
         assert (main_job.folder / "grids" / f"{kind}.png").stat().st_size > 10_000
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from erasebench.errors import UserError
 from erasebench.images.encoded import Texts
-from erasebench.models.pipeline import Pipeline
+from erasebench.models.pipeline import Pipeline, part_of
 from erasebench.models.targets import denoiser
 from erasebench.recipe import Recipe
 
@@ -74,9 +74,9 @@ def _by_ddim(
     pipe: Any, texts: Texts, batch: Sequence[Recipe], images: Sequence[Image.Image], prompts: Sequence[str]
 ) -> np.ndarray:
     """Invert under the images' own prompts without guidance (J. Song et al., 2021, eq. 13 backwards), draw under the others."""
-    first, unet = batch[0], pipe.unet
-    pixels = pipe.image_processor.preprocess(list(images)).to(unet.device, pipe.vae.dtype)
-    latents = pipe.vae.encode(pixels).latent_dist.mode().to(unet.dtype) * pipe.vae.config.scaling_factor
+    first, unet, vae = batch[0], part_of(pipe, "unet"), part_of(pipe, "vae")
+    pixels = part_of(pipe, "image_processor").preprocess(list(images)).to(unet.device, vae.dtype)
+    latents = vae.encode(pixels).latent_dist.mode().to(unet.dtype) * vae.config.scaling_factor
     latents = inverted(pipe, latents, texts(list(prompts))[0], first.steps)
     options: dict[str, Any] = {"prompt_embeds": texts([recipe.prompt for recipe in batch])[0]}
     if first.guidance > 1:
@@ -99,20 +99,21 @@ def inverted(pipe: Any, latents: torch.Tensor, embedded: torch.Tensor, steps: in
     backwards = DDIMInverseScheduler.from_config(pipe.scheduler.config)
     backwards.set_timesteps(steps, device=latents.device)
     for timestep in backwards.timesteps:
-        noise = pipe.unet(latents, timestep, encoder_hidden_states=embedded).sample
+        noise = part_of(pipe, "unet")(latents, timestep, encoder_hidden_states=embedded).sample
         latents = backwards.step(noise, timestep, latents).prev_sample
     return latents
 
 
 def _by_ledits(pipe: Any, recipe: Recipe, image: Image.Image, way: dict[str, Any]) -> np.ndarray:
     """One image by LEDITS++ (M. Brack et al., 2024). The attention of the network is put back as it was."""
+    vae, unet = part_of(pipe, "vae"), part_of(pipe, "unet")
     editor = LEditsPPPipelineStableDiffusion(
-        pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.unet, type(pipe.scheduler).from_config(pipe.scheduler.config),
+        vae, pipe.text_encoder, pipe.tokenizer, unet, type(pipe.scheduler).from_config(pipe.scheduler.config),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     editor.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(recipe.seed)
-    attention = dict(pipe.unet.attn_processors)
+    attention = dict(unet.attn_processors)
     try:
         editor.invert(
             image=image, source_prompt=way["source_prompt"], source_guidance_scale=way["source_guidance"],
@@ -131,5 +132,5 @@ def _by_ledits(pipe: Any, recipe: Recipe, image: Image.Image, way: dict[str, Any
             "network does not have; set protocol.editing.mask=false"
         ) from error
     finally:
-        pipe.unet.set_attn_processor(attention)
+        unet.set_attn_processor(attention)
     return np.asarray(output.images, dtype=np.float32)

@@ -62,7 +62,7 @@ class Retrained(Eraser):
         with safe_open(self._file(task), framework="pt") as opened:
             there = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
         part = next(name for name, module in pipe.components.items() if module is denoiser(pipe))
-        wanted = {f"{part}.{name}": tuple(weight.shape) for name, weight in denoiser(pipe).state_dict().items()}
+        wanted = {f"{part}.{name}": tuple(weight.shape) for name, weight in denoiser(pipe).named_parameters()}
         if odd := sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name)):
             raise UserError(
                 f"retrained: {self._file(task)}: {odd[0]} does not fit the model; it was made for another one"

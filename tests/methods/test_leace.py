@@ -219,7 +219,7 @@ def test_controls_from_a_file_are_kept_as_names(tmp_path, exact_pipe):
 def test_a_file_without_names_is_refused(tmp_path):
     path = tmp_path / "names.csv"
     path.write_text("id,label\n1,horn\n")
-    with pytest.raises(UserError, match=r"names.csv: no column of names \(concept, name, artist\)"):
+    with pytest.raises(UserError, match=r"names.csv: no column of names \(concept, name, artist, noun\)"):
         Leace(controls=str(path))
     with pytest.raises(UserError, match="method.controls=.*none.csv: no such file"):
         Leace(controls=str(tmp_path / "none.csv"))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from text_helpers import rows
 
 from erasebench.concepts import KINDS, Concept
+from erasebench.edits.attack import Tools
 from erasebench.errors import UserError
 from erasebench.methods.attacks.concept_vector import concept_vector, contrast, shifted_rows, token_ids, vocabulary
 from erasebench.methods.attacks.random_tokens import RandomTokens
@@ -181,7 +182,7 @@ def test_random_tokens_are_of_the_vocabulary_and_of_their_number(exact_pipe) -> 
 def test_progress_is_told_in_the_steps_that_were_promised(exact_pipe) -> None:
     for attack in (RingABell(**SMALL), RingABellDirect(), RandomTokens()):
         told: list[int] = []
-        attack.find(exact_pipe, [CHURCH], recipe(), told.append)
+        attack.find(exact_pipe, [CHURCH], recipe(), Tools(advance=told.append))
         assert sum(told) == attack.steps
 
 

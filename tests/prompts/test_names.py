@@ -27,7 +27,7 @@ def test_names_are_kept_in_order_with_repeats(tmp_path: Path) -> None:
 def test_a_name_that_is_empty_and_a_file_without_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="row 2 .*column 'concept': the name is empty; fill it in or delete the row"):
         read_names(write(tmp_path, "id,concept\n1,a\n2,\n"))
-    with pytest.raises(UserError, match=r"no column of names \(concept, name, artist\); it has 'prompt', 'seed'"):
+    with pytest.raises(UserError, match=r"no column of names \(concept, name, artist, noun\); it has 'prompt', 'seed'"):
         read_names(write(tmp_path, "prompt,seed\na,1\n"))
     with pytest.raises(UserError, match="method.retain=.*nmes.csv: no such file. Did you mean 'names.csv'"):
         write(tmp_path, "name\na", "names.csv")

@@ -17,6 +17,7 @@ from erasebench.runs.costs import COST_COLUMNS, read_costs
 from erasebench.runs.environment import machine
 from erasebench.store import Store
 from erasebench.tables.layout import layout
+from erasebench.tables.letters import NO_MARK
 from erasebench.tables.measure import measure
 
 CPU, GPU = "cpu Some CPU, 2 threads", "cuda NVIDIA H100"
@@ -68,8 +69,8 @@ def test_seconds_of_two_machines_are_two_columns_and_none_is_lost(plan: pd.DataF
     heads, rows, marks = layout(measured, "object")
     columns = [heads.index(f"edit s [{machine}] ↓") for machine in (CPU, GPU)]
     by_eraser = {row[0]: [row[column] for column in columns] for row in rows}
-    assert by_eraser == {"none": ["–", "–"], "cure": ["2.00", "–"], "uce": ["–", "2.00"]}
-    assert not any(mark[column] for mark in marks for column in columns), "alone in a column nothing is best"
+    assert by_eraser == {"unedited": ["–", "–"], "cure": ["2.00", "–"], "uce": ["–", "2.00"]}
+    assert all(mark[column] == NO_MARK for mark in marks for column in columns), "alone in a column nothing is best"
 
 
 def test_edits_of_one_eraser_on_two_machines_count_apart(plan: pd.DataFrame, tmp_path: Path) -> None:

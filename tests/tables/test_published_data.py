@@ -72,7 +72,7 @@ def test_labels_say_which_model_and_prompts_a_number_is_of() -> None:
     quality = table[(table.paper == "Semantic Surgery") & table.metric.isin(["FID", "CLIP score"])]
     assert len(quality) == 8 and set(quality.split) == {"MS-COCO 30K"}
     paraphrases = table[(table.paper == "SDErasure") & (table.metric == "H_o")]
-    assert paraphrases.why.str.contains("MACE released three for each of ten classes").all()
+    assert paraphrases.why.str.contains("the mean over classes of three terms").all()
 
 
 def test_every_counterpart_exists_among_our_metrics_protocols_and_erasers() -> None:
