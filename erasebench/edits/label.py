@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -172,3 +174,14 @@ def shown_row(text: str) -> str:
     """A row as people read it: ``none`` is the unedited model, also under an attack."""
     name, plus, attack = text.partition(" + ")
     return f"unedited{plus}{attack}" if name == UNEDITED else text
+
+
+def short_rows(texts: Sequence[str]) -> dict[str, str]:
+    """Rows as people read them where room is short: options are cut off, where no other row has that name.
+
+    Args:
+        texts: all rows that stand together, as tables call them.
+    """
+    names = {text: re.split(r" \w+=", shown_row(text), maxsplit=1)[0] for text in texts}
+    counts = Counter(names.values())
+    return {text: name if counts[name] == 1 else shown_row(text) for text, name in names.items()}

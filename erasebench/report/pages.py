@@ -59,6 +59,7 @@ class Contents:
         images: how many the runs have.
         thumbnails: the keys of those that are still there.
         seen: by image key, whether its prompt's concept is recognised.
+        unsafe: keys of images in which something unsafe came instead of it.
         telling: the image pairs of the first page.
         plugins: modules of the user's own that may be looked at.
     """
@@ -73,6 +74,7 @@ class Contents:
     images: int
     thumbnails: Set[str]
     seen: Mapping[str, bool]
+    unsafe: Set[str] = frozenset()
     telling: Sequence[TellingPair] = ()
     plugins: Sequence[str] = ()
 
@@ -372,7 +374,7 @@ def _grid(contents: Contents, kind: str) -> tuple[str, int, int]:
     path = folder / f"{name}-grid.png"
     grid.draw(
         contents.joint.plan, contents.store, kind, path,
-        blur=kind in contents.sensitive, seen=contents.seen, seen_by=contents.classifier,
+        blur=kind in contents.sensitive, seen=contents.seen, seen_by=contents.classifier, unsafe=contents.unsafe,
     )  # fmt: skip
     buffer = io.BytesIO()
     with Image.open(path) as drawn:

@@ -21,7 +21,7 @@ from erasebench.runs.about import About
 from erasebench.store import Store
 from erasebench.tables.numbers import Numbers, numbers_of
 from erasebench.tables.printed import print_tables
-from erasebench.tables.recognised import by_image, recognised
+from erasebench.tables.recognised import became_unsafe, by_image, recognised
 from erasebench.tables.tabulate import Joint, join_runs, joint_name
 
 WRAPPER = r"""% All tables of this folder in one document: pdflatex all.tex
@@ -133,6 +133,7 @@ def _write_finished(
                 int(joint.plan.key.nunique()),
                 made,
                 by_image(joint.plan, verdicts),
+                became_unsafe(joint.plan, verdicts),
                 telling_pairs(joint.plan, verdicts, made, sensitive),
                 plugins,
             )

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from erasebench.edits.label import UNEDITED, shown_row
+from erasebench.edits.label import UNEDITED, short_rows
 from erasebench.errors import printable
 from erasebench.runs.about import About
 from erasebench.tables.columns import Column, aims
@@ -130,7 +130,7 @@ def _value(row: Mapping[str, Any] | pd.Series) -> str:
 
 
 def _named(row: Mapping[str, Any]) -> str:
-    return f"{row['eraser']} ({_value(row)})"
+    return f"{row['called']} ({_value(row)})"
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -143,7 +143,8 @@ def _listed(words: Sequence[str]) -> str:
 
 def _rows(measured: pd.DataFrame, kind: str, column: Column) -> pd.DataFrame:
     part = measured[(measured.task_kind == kind) & (measured.task == POOLED)]
-    return part[(part.role == column[0]) & (part.metric == column[1])].drop_duplicates("eraser")
+    rows = part[(part.role == column[0]) & (part.metric == column[1])].drop_duplicates("eraser")
+    return rows.assign(called=rows.eraser.map(short_rows(list(dict.fromkeys(part.eraser)))))
 
 
 def print_answer(measured: pd.DataFrame, pairs: pd.DataFrame, about: About, console: Console) -> None:
@@ -184,6 +185,7 @@ def compact(
         known_marks = marks(pairs, kind)
         part = measured[(measured.task_kind == kind) & (measured.task == POOLED)]
         erasers = sorted(dict.fromkeys(part.eraser), key=lambda eraser: eraser != UNEDITED)
+        called_here = short_rows(erasers)
         cells = {}
         for name in shown:
             column = columns[kind].get(name)
@@ -196,7 +198,7 @@ def compact(
         table.add_row(Text(printable(kind), style="bold"), *[""] * len(shown))
         for i, eraser in enumerate(erasers):
             last = i == len(erasers) - 1 and number < len(kinds) - 1
-            called = Text(f" {printable(shown_row(eraser))}")
+            called = Text(f" {printable(called_here[eraser])}")
             table.add_row(called, *(cells[column][i] for column in shown), end_section=last and len(kinds) > 8)
     return table, columns
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from erasebench.edits.label import shown_row
+from erasebench.edits.label import short_rows
 from erasebench.tables import plots
 
 NO_ATTACK = "no attack"
@@ -38,9 +37,8 @@ def draw_map(attacks: pd.DataFrame, kind: str) -> Figure | None:
     axis = figure.subplots()
     colours = matplotlib.colormaps["YlOrRd"].with_extremes(bad="white")
     axis.imshow(rates.to_numpy(), cmap=colours, vmin=0, vmax=100, aspect="auto")
-    axis.set_xticks(range(len(names)), _short(names), rotation=35, ha="right", parse_math=False)
-    shown = _short([shown_row(name) for name in erasers])
-    axis.set_yticks(range(len(erasers)), shown, parse_math=False)
+    axis.set_xticks(range(len(names)), list(short_rows(names).values()), rotation=35, ha="right", parse_math=False)
+    axis.set_yticks(range(len(erasers)), list(short_rows(erasers).values()), parse_math=False)
     for down, eraser in enumerate(erasers):
         for across, name in enumerate(names):
             rate = rates.loc[eraser, name]
@@ -62,9 +60,3 @@ def write_maps(attacks: pd.DataFrame, folder: Path) -> list[Path]:
         if figure is not None:
             written += plots.write(figure, folder / f"attacks-{kind}", ("png",))
     return written
-
-
-def _short(labels: Sequence[str]) -> list[str]:
-    """Labels without their options, if they can be told apart without; the tables have all of them."""
-    heads = [label if label == NO_ATTACK else label.partition(" ")[0] for label in labels]
-    return heads if len(set(heads)) == len(labels) else list(labels)

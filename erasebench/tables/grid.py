@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +21,7 @@ from erasebench.store import Store
 CELL = 128
 """Width and height of an image in a grid, in pixels, at least; smaller images are enlarged by whole factors."""
 
-RED, GREEN, INK, GREY = (178, 34, 34), (34, 120, 60), (20, 20, 20), (110, 110, 110)
+RED, GREEN, AMBER, INK, GREY = (178, 34, 34), (34, 120, 60), (196, 110, 0), (20, 20, 20), (110, 110, 110)
 SIDE, GAP, MARGIN, LINE = 240, 6, 10, 18
 HEAD_LINES, TAG_LINES, FOOT_LINES = 8, 2, 10
 TASKS_SHOWN, ERASED_SHOWN, RETAINED_SHOWN = 3, 2, 1
@@ -40,6 +40,7 @@ def draw(
     blur: bool = False,
     seen: Mapping[str, bool] | None = None,
     seen_by: str = "",
+    unsafe: Set[str] = frozenset(),
 ) -> Path:
     """Draw one kind's grid: a row a prompt, a column an eraser, the same seed along a row.
 
@@ -54,6 +55,7 @@ def draw(
         seen: by image key, whether a classifier sees in it what its prompt asks for; images of the erasers then get a
             tick (gone in a red row, still there in a green one) or a cross.
         seen_by: the classifier's name.
+        unsafe: keys of images in which something unsafe came instead, which is no success: they get neither, but a ``!``.
     """
     part = plan[plan.task_kind == kind]
     erasers = list(dict.fromkeys(part.eraser))
@@ -64,6 +66,8 @@ def draw(
     heads = [shown_row(eraser) for eraser in erasers]
     head_lines = [wrapped(head, cell, font_of(13, bold=True), HEAD_LINES) for head in heads]
     foot = FOOT + (f" ✓ ✗: whether the {seen_by} agrees." if seen else "")
+    if any(key in unsafe for _, keys, _, _ in rows for key in keys.values()):
+        foot += " !: gone, and something unsafe came instead."
     foot_lines = wrapped(foot, width - 2 * MARGIN, font_of(12), FOOT_LINES)
     top = 40 + LINE * max((len(lines) for lines in head_lines), default=1) + GAP
     sheet = Image.new("RGB", (width, top + len(rows) * (cell + GAP) + len(foot_lines) * LINE + MARGIN), "white")
@@ -87,7 +91,8 @@ def draw(
             image = images[key].filter(ImageFilter.GaussianBlur(cell / 12)) if blur and erased else images[key]
             sheet.paste(image.crop((0, 0, min(cell, image.width), min(cell, image.height))), (left, top))
             if eraser != UNEDITED and seen and key in seen:
-                mark(canvas, left + cell, top + cell, seen[key] != erased)
+                good = seen[key] != erased
+                mark(canvas, left + cell, top + cell, good, warn=good and erased and key in unsafe)
         top += cell + GAP
     canvas.multiline_text((MARGIN, top + 2), "\n".join(foot_lines), font=font_of(12), fill=GREY)
     return save(sheet, path)
@@ -104,10 +109,11 @@ def images_of(store: Store, keys: Iterable[str]) -> dict[str, Image.Image]:
     return images
 
 
-def mark(canvas: ImageDraw.ImageDraw, right: int, bottom: int, good: bool) -> None:
-    """A white tick on green or cross on red, in the lower right corner of an image."""
-    canvas.rectangle((right - 20, bottom - 20, right - 1, bottom - 1), fill=GREEN if good else RED)
-    canvas.text((right - 10, bottom - 10), "✓" if good else "✗", font=font_of(15, bold=True), fill="white", anchor="mm")
+def mark(canvas: ImageDraw.ImageDraw, right: int, bottom: int, good: bool, warn: bool = False) -> None:
+    """A white tick on green, cross on red or ``!`` on amber, in the lower right corner of an image."""
+    sign, colour = ("!", AMBER) if warn else ("✓", GREEN) if good else ("✗", RED)
+    canvas.rectangle((right - 20, bottom - 20, right - 1, bottom - 1), fill=colour)
+    canvas.text((right - 10, bottom - 10), sign, font=font_of(15, bold=True), fill="white", anchor="mm")
 
 
 def _rows_shown(part: pd.DataFrame) -> list[tuple[str, dict[str, str], bool, str]]:

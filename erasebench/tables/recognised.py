@@ -53,3 +53,11 @@ def by_image(plan: pd.DataFrame, verdicts: pd.DataFrame) -> dict[str, bool]:
     """
     judged = verdicts.recognised.notna()
     return dict(zip(plan.key[judged], verdicts.recognised[judged] == 1, strict=True))
+
+
+def became_unsafe(plan: pd.DataFrame, verdicts: pd.DataFrame) -> frozenset[str]:
+    """Keys of the images of erased prompts in which something unsafe is seen, and not what was asked for.
+
+    The arguments are those of :func:`by_image`.
+    """
+    return frozenset(plan.key[(plan.role == "erase") & (verdicts.unsafe == 1) & (verdicts.recognised == 0)])

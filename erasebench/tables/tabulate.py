@@ -36,7 +36,7 @@ from erasebench.tables.kept import keep, kept, kept_key
 from erasebench.tables.numbers import Numbers, numbers_of, side_by_side
 from erasebench.tables.printed import print_caption
 from erasebench.tables.published_match import Ran
-from erasebench.tables.recognised import by_image, recognised
+from erasebench.tables.recognised import became_unsafe, by_image, recognised
 from erasebench.tables.searches import searches_of, write_searches
 from erasebench.tables.view import View
 
@@ -78,7 +78,10 @@ def reduce_and_write(
     seen = by_image(plan, verdicts)
     for kind in dict.fromkeys(plan.task_kind):
         path, blur = folder / GRIDS_FOLDER / f"{kind}.png", about.blurs(kind)
-        grid.draw(plan[plan.attack == ""], store, kind, path, blur=blur, seen=seen, seen_by=" and ".join(judges))
+        grid.draw(
+            plan[plan.attack == ""], store, kind, path,
+            blur=blur, seen=seen, seen_by=" and ".join(judges), unsafe=became_unsafe(plan, verdicts),
+        )  # fmt: skip
         attack_sheet.draw_sheet(plan, store, kind, path.with_name(f"attacks-{kind}.png"), seen, blur)
     if whole:
         keep(numbers, folder, kept_key(folder, store, view.rates))

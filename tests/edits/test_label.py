@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from erasebench.config.build import build, places
 from erasebench.config.compose import compose
 from erasebench.edits.eraser import Eraser
-from erasebench.edits.label import Label, label_of, shared, swept_option
+from erasebench.edits.label import Label, label_of, shared, short_rows, swept_option
 from erasebench.errors import UserError
 from erasebench.methods.closed_form.cure import Cure
 from erasebench.methods.closed_form.leace import Leace
@@ -121,6 +121,16 @@ def test_a_default_is_shown_where_it_is_varied() -> None:
 def test_what_all_labels_show_alike_is_known() -> None:
     assert shared([Label("a", {"k": 1, "x": 2}), Label("a", {"k": 1, "x": 3})]) == {"k"}
     assert shared([Label("a", {"k": 1}), Label("a")]) == set()
+
+
+def test_options_are_cut_off_where_the_name_alone_tells_rows_apart() -> None:
+    rows = ["none", "cure alpha=1.0", "cure alpha=2.0", "esd iterations=150 lr=0.0001", "compose parts=uce + cure"]
+    assert short_rows(rows) == {
+        "none": "unedited", "cure alpha=1.0": "cure alpha=1.0", "cure alpha=2.0": "cure alpha=2.0",
+        "esd iterations=150 lr=0.0001": "esd", "compose parts=uce + cure": "compose",
+    }  # fmt: skip
+    attacked = ["esd lr=0.1", "esd lr=0.1 + cce", "uce as released but for masks"]
+    assert short_rows(attacked) == {row: row for row in attacked}, "an attack, and what a release says, stay"
 
 
 @pytest.mark.parametrize("values", [None, [], {"name": "x"}, {"name": "x", "options": [], "defaults": {}}, "cure"])

@@ -17,8 +17,8 @@ from table_helpers import METRICS, colour, make_plan, make_scores, make_store
 from erasebench.errors import Damaged, UserError
 from erasebench.metrics.nudenet import NudeNet
 from erasebench.tables import grid
-from erasebench.tables.grid import CELL, GAP, GREEN, RED, SIDE
-from erasebench.tables.recognised import by_image, recognised
+from erasebench.tables.grid import AMBER, CELL, GAP, GREEN, RED, SIDE
+from erasebench.tables.recognised import became_unsafe, by_image, recognised
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,25 @@ def test_marks_say_whether_the_classifier_agrees(plan, store, tmp_path: Path) ->
         marks.append([{RED: "cross", GREEN: "tick"}.get(image.getpixel(corner), "") for corner in corners])
     # cure erases and keeps all, uce erases nothing; the original is not judged.
     assert marks == [["", "tick", "cross"], ["", "tick", "cross"], ["", "tick", "tick"]]
+
+
+def test_an_image_in_which_something_unsafe_came_instead_gets_no_tick(plan, store, tmp_path: Path) -> None:
+    names, verdicts = recognised(plan, make_scores(plan), METRICS)
+    first = plan[(plan.role == "erase") & (plan.label == "church") & (plan.prompt_id == plan.prompt_id.iloc[0])]
+    verdicts.loc[first.index, "unsafe"] = 1.0
+    unsafe = became_unsafe(plan, verdicts)
+    assert unsafe == set(first.key[first.eraser == "cure"]), "uce left the church, and the original is no replacement"
+    image = read_picture(
+        grid.draw(
+            plan, store, "object", tmp_path / "grid.png", seen=by_image(plan, verdicts), seen_by=names[0], unsafe=unsafe
+        )
+    )
+    corners = [
+        image.getpixel((SIDE + column * (CELL + GAP) + CELL - 2, top + CELL - 19))
+        for top, _ in bands(image)[:3]
+        for column in range(3)
+    ]
+    assert corners.count(AMBER) == 1 and corners.count(GREEN) == 3
 
 
 def test_a_detector_marks_the_grid_of_a_nudity_run(plan, store, tmp_path: Path) -> None:
