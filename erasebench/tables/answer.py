@@ -178,7 +178,7 @@ def compact(
     columns = {kind: key_columns(measured, kind) for kind in kinds}
     shown = [name for name in HEADS if any(name in of_kind for of_kind in columns.values())]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold", max_width=max(12, 78 - 17 * len(shown)))
+    table.add_column("", overflow="fold", max_width=max(15, 78 - 17 * len(shown)))
     for name in shown:
         table.add_column(_head(name, measured, columns), justify="right", no_wrap=True)
     for number, kind in enumerate(kinds):
