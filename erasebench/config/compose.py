@@ -128,7 +128,7 @@ def _placed(text: str, parsed: Override) -> list[str]:
         return [text]
     names = parsed.value()
     own = _own_files(parsed) if group == "method" else []
-    if own and names in (own, own[0]):  # alone, it stands where the unedited model would
+    if len(own) == 1 and names in (own, own[0]):  # alone, it stands where the unedited model would
         return ["method=none", *as_overrides(eraser_node(own[0]), "method", new=False)]
     if not isinstance(names, list) or len(names) < 2:
         return [text]

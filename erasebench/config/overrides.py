@@ -56,11 +56,12 @@ def respelt(text: str) -> str:
         value = os.path.expanduser(value)
         text = f"{key}={value}"
     if sign and _reads(text) is None and not re.search(r"""[\[\]{}()'",\\\n]|\$\{|^\s|\s$""", value):
-        text = f"{key}={_quoted(value)}"
+        text = f"{key}={quoted(value)}"
     return f"++{text}" if OPEN_MAPPINGS.fullmatch(key) and sign else text
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """A text as Hydra's grammar takes it, whatever signs are in it but line breaks."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -79,8 +80,8 @@ def _unreadable(text: str) -> str:
     if re.search(r"\s[\w.@+~]+=", value):
         return f"{text}: several overrides in one word; take the quotes around them away"
     inner = value.strip().removeprefix("[").removesuffix("]")
-    quoted_list = "[" + ",".join(_quoted(part.strip().strip("'\"")) for part in inner.split(",")) + "]"
-    for spelling in [quoted_list] if value.strip().startswith("[") else [_quoted(value)]:
+    quoted_list = "[" + ",".join(quoted(part.strip().strip("'\"")) for part in inner.split(",")) + "]"
+    for spelling in [quoted_list] if value.strip().startswith("[") else [quoted(value)]:
         if _reads(f"{key}={spelling}") is not None:
             return f"{text}: the value cannot be read as it is; put it in quotes: {shlex.quote(f'{key}={spelling}')}"
     return f"{text}: the value cannot be read; quote each text in it, and close every bracket and quote"

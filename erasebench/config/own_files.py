@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from erasebench.config.overrides import quoted
 from erasebench.errors import UserError
 
 ENDING = ".py"
@@ -41,8 +41,8 @@ def load_file(path: str) -> ModuleType:
         beside = sorted(entry.name for entry in file.parent.glob(f"*{ENDING}")) if file.parent.is_dir() else []
         raise UserError(f"{path}: no such file" + (f"; beside it: {', '.join(beside[:5])}" if beside else ""))
     name = file.stem
-    if not name.isidentifier():
-        raise UserError(f"{path}: {name!r} is no name of a module; rename the file, e.g. my_eraser{ENDING}")
+    if not (name.isidentifier() and name.isascii()):
+        raise UserError(f"{path}: {name!r} is no name of a module in plain letters; rename the file, e.g. my_eraser{ENDING}")
     there = sys.modules.get(name)
     if there is not None and Path(getattr(there, "__file__", None) or "/").resolve() == file:
         return there
@@ -94,14 +94,28 @@ def eraser_node(path: str) -> dict[str, Any]:
             f"{path}: defines {f'several erasers ({names}); keep one a file' if kinds else 'no eraser: no class of erasebench.edits.Eraser'}"
         )
     takes = inspect.signature(kinds[0]).parameters.items()
-    options = {name: entry.default for name, entry in takes if _is_plain(entry.default)}
+    options = {name: entry.default for name, entry in takes if _is_value(entry.default)}
+    for name, value in options.items():
+        if any(sign in text for text in _texts(value) for sign in ("\n", "\\", "${")):
+            raise UserError(
+                f"{path}: the default of {name} has a line break, a backslash or ${{ in it, which a config would change; "
+                f"let None stand for it"
+            )
     return {"_target_": f"{module.__name__}.{kinds[0].__name__}", **options}
 
 
-def _is_plain(value: Any) -> bool:
+def _is_value(value: Any) -> bool:
+    """Whether a default can stand in a config."""
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(_is_value, value))
     return value is None or isinstance(value, str | bool | int | float)
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in a value."""
+    if isinstance(value, list | tuple):
+        return [text for entry in value for text in _texts(entry)]
+    return [value] if isinstance(value, str) else []
 
 
 def as_overrides(node: Mapping[str, Any], place: str, new: bool) -> list[str]:
@@ -114,12 +128,14 @@ def as_overrides(node: Mapping[str, Any], place: str, new: bool) -> list[str]:
 def _spelt(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_spelt, value))}]"
-    return json.dumps(value)
+    if isinstance(value, str):
+        return quoted(value)
+    return "null" if value is None else str(value).lower()  # inf and nan, too, are spelt as Python does
 
 
 def with_plugins(overrides: Sequence[str], files: Sequence[str]) -> list[str]:
     """Overrides that allow files, too, beside the modules that they allow already."""
     given = [text for text in overrides if text.lstrip("+").startswith("plugins=")]
     inner = ",".join(text.partition("=")[2].strip().removeprefix("[").removesuffix("]") for text in given[-1:])
-    listed = ",".join(filter(None, [inner, *dict.fromkeys(map(json.dumps, files))]))
+    listed = ",".join(filter(None, [inner, *dict.fromkeys(map(quoted, files))]))
     return [text for text in overrides if text not in given] + [f"plugins=[{listed}]"]

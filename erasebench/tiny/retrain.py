@@ -11,15 +11,18 @@ which ``method=retrained`` reads. A training that is cut off goes on when the sa
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from erasebench.errors import UserError, suggest
@@ -40,23 +43,25 @@ FIT = replace(Plan().unet, steps=STEPS, ema=0.995)
 """The shipped model's settings, but for the steps; the weights' average forgets faster, as there are fewer of them."""
 
 
-def shows(world: data.World, concepts: Sequence[str]) -> np.ndarray:
-    """Which pictures of a world show any of some concepts, as booleans [n].
+def labels_of(concepts: Sequence[str]) -> list[tuple[int, int]]:
+    """Of each concept the head of the judge, by number, and the class in it.
 
     Raises:
-        UserError: a concept that no head of the judge knows.
+        UserError: a concept that no head knows, with the nearest.
     """
-    known = {name.casefold(): (column, place) for column, names in enumerate(HEADS.values()) for place, name in enumerate(names)}  # fmt: skip
-    truth = world.labels.numpy()
-    shown = np.zeros(len(world), dtype=bool)
+    places = {name: (head, label) for head, names in enumerate(HEADS.values()) for label, name in enumerate(names)}
+    folded = {name.casefold(): place for name, place in places.items()}
     for concept in concepts:
-        if concept.casefold() not in known:
-            names = [name for head in HEADS.values() for name in head]
-            hint = suggest(concept, names) or f" Known: {', '.join(names)}"
+        if concept.casefold() not in folded:
+            hint = suggest(concept, places) or f" Known: {', '.join(places)}"
             raise UserError(f"--without: the embedded world labels no {concept!r}.{hint}")
-        column, place = known[concept.casefold()]
-        shown |= truth[:, column] == place
-    return shown
+    return [folded[concept.casefold()] for concept in concepts]
+
+
+def shows(world: data.World, concepts: Sequence[str]) -> np.ndarray:
+    """Which pictures of a world show any of some concepts, as booleans [n]. Raises as :func:`labels_of`."""
+    truth = world.labels.numpy()
+    return np.any([truth[:, head] == label for head, label in labels_of(concepts)], axis=0)
 
 
 def retrain(
@@ -86,29 +91,57 @@ def retrain(
         The file of the UNet.
 
     Raises:
-        UserError: a concept that the world does not label, or drawings of another number in the folder.
+        UserError: before any work: a concept that the world does not label, a model of other settings under the same
+            name, or drawings of another number in the folder.
     """
+    labels_of(concepts)
     model = load_model("embedded", name="embedded")
+    name = "-".join(concept.casefold().replace(" ", "_") for concept in concepts)
+    file = out / f"{name}.safetensors"
+    about: dict[str, Any] = {
+        "without": list(concepts), "model": model.revision, "renders": renders, "seed": seed,
+        "fit": json.loads(json.dumps(asdict(fit))),
+    }  # fmt: skip
+    if _is_there(file, about):
+        print(f"{file} is there already", flush=True)
+        return file
     world = _world(out / "world", renders, workers)
     shown = shows(world, concepts)
     latents, text, which = _encoded(model, world, out / "world")
     kept = torch.from_numpy(~shown)
-    name = "-".join(concept.casefold().replace(" ", "_") for concept in concepts)
-    own = out / "training" / f"{name}-{seed}"
+    # Another training never goes on from this one's checkpoint.
+    own = out / "training" / f"{name}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
     print(f"{int(shown.sum())} of {len(world)} pictures show {' or '.join(concepts)} and are left out", flush=True)
     torch.manual_seed(seed)
     unet = UNet2DConditionModel.from_config(denoiser(model.pipe).config)
     train_unet(latents[kept], text, which[kept], unet, own, fit, seed=seed, stop_at=stop_at, save_seconds=save_seconds)
-    file = out / f"{name}.safetensors"
     if stop_at is None or stop_at >= fit.steps:
-        about = {
-            "without": list(concepts), "model": model.revision, "renders": renders, "left_out": int(shown.sum()),
-            "steps": fit.steps, "batch": fit.batch, "seed": seed,
-            "seconds": load_tensors(checkpoint_path(own, "unet"), "none.")[1]["seconds"],
-        }  # fmt: skip
+        seconds = load_tensors(checkpoint_path(own, "unet"), "none.")[1]["seconds"]
+        about |= {"steps": fit.steps, "left_out": int(shown.sum()), "seconds": seconds}
         tensors = {f"unet.{key}": value.contiguous() for key, value in unet.state_dict().items()}
         write_atomic(file, save(tensors, {"retrained": json.dumps(about)}))
     return file
+
+
+def _is_there(file: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a file is what this training would make.
+
+    Raises:
+        UserError: it is that of another training, or cannot be read.
+    """
+    if not file.exists():
+        return False
+    try:
+        with safe_open(file, framework="pt") as opened:
+            there = json.loads((opened.metadata() or {}).get("retrained", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error!s:.120}); move it away") from error
+    for name, value in about.items():
+        if there.get(name) != value:
+            raise UserError(
+                f"{file}: made with {name} {there.get(name)}, not {value}; move it away, or give another --out"
+            )
+    return True
 
 
 def _world(folder: Path, renders: int, workers: int) -> data.World:
@@ -135,10 +168,10 @@ def _encoded(model: Model, world: data.World, folder: Path) -> tuple[torch.Tenso
     if not (place / "texts.npy").exists():
         started = time.monotonic()
         vae, tokenizer, encoder = (part_of(model.pipe, name) for name in ("vae", "tokenizer", "text_encoder"))
-        made = {"latents": train_vae.encode_pictures(world, vae) * vae.config.scaling_factor}
+        arrays = {"latents": train_vae.encode_pictures(world, vae) * vae.config.scaling_factor}
         with torch.no_grad():
-            made["texts"] = train_clip.encode_texts(texts, tokenizer, encoder)
-        for name, array in made.items():  # the texts say that both are there
+            arrays["texts"] = train_clip.encode_texts(texts, tokenizer, encoder)
+        for name, array in arrays.items():  # the texts say that both are there
             np.save(place / "part.npy", array)
             (place / "part.npy").replace(place / f"{name}.npy")
         print(f"pictures and captions encoded in {(time.monotonic() - started) / 60:.1f} min", flush=True)

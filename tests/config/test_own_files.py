@@ -51,6 +51,17 @@ def test_a_file_is_an_eraser_with_its_defaults_and_its_options_are_set_like_thos
     assert eraser.name == "shrink" and eraser.settings["strength"] == 2
 
 
+def test_two_files_are_two_rows_and_any_sign_in_a_default_or_a_name_stays(file: Path) -> None:
+    other = file.parent / "café, 1" / "cafe_of_mine.py"
+    other.parent.mkdir()
+    other.write_text(SHRINK.replace("1.5", 'float("inf")').replace("a 'quoted', text", 'café, [x]={y} \\"z\\"'))
+    config = compose([f'method=["{file}","{other}"]', "task=object"])
+    assert set(config.method) == {"shrink_of_mine", "cafe_of_mine"} and list(config.plugins) == [str(file), str(other)]
+    own = config.method["cafe_of_mine"]
+    assert own.strength == float("inf") and own.note == 'café, [x]={y} "z"'
+    sys.modules.pop("cafe_of_mine")
+
+
 def test_it_stands_beside_others_and_modules_that_were_allowed_stay_allowed(file: Path) -> None:
     config = compose(
         [f'method=[cure,"{file}"]', "method.shrink_of_mine.strength=3", "plugins=[another]", "task=object"]
@@ -80,10 +91,11 @@ def test_another_source_is_another_edit_though_its_version_was_not_raised(file: 
     ("name", "text", "message"),
     [
         ("absent.py", None, "absent.py: no such file; beside it: shrink_of_mine.py"),
-        ("two-words.py", "", "'two-words' is no name of a module; rename the file"),
+        ("two-words.py", "", "'two-words' is no name of a module in plain letters; rename the file"),
         ("json.py", "", "a module called json is there already; rename the file"),
         ("empty_one.py", "x = 1\n", "defines no eraser"),
         ("twice.py", SHRINK + SHRINK.replace("class Shrink", "class Other"), r"several erasers \(Shrink, Other\)"),
+        ("line_break.py", SHRINK.replace("a 'quoted', text", "a\\\\nb"), "the default of note has a line break"),
         ("broken_one.py", "a = 1\nb = a / 0\n", "broken_one.py line 2: ZeroDivisionError"),
         ("odd_syntax.py", "a = 1\n\nb = (\n", "odd_syntax.py line 3: SyntaxError"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,20 @@ def test_what_does_not_fit_is_refused_with_the_cure(out: Path, tmp_path: Path, m
         Retrained(folder=str(tmp_path)).check(model.pipe, task(*WITHOUT))
     assert "for another model (sha256-another)" in Retrained(folder=str(tmp_path)).refuses(model)
     with pytest.raises(UserError, match=f"holds {RENDERS} drawings; give --renders {RENDERS}"):
-        retrain(WITHOUT, out, renders=RENDERS + 1, fit=FIT)
+        retrain(["church"], out, renders=RENDERS + 1, fit=FIT)
+
+
+def test_what_is_no_concept_and_another_training_are_refused_before_any_work(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="labels no 'curch'"):
+        retrain(["curch"], tmp_path, renders=RENDERS, fit=FIT)
+    assert not list(tmp_path.iterdir())
+    (file,) = out.glob("*.safetensors")
+    before = file.read_bytes()
+    assert retrain(WITHOUT, out, renders=RENDERS, fit=FIT) == file, "there already"
+    for other in ({"seed": 1}, {"fit": replace(FIT, steps=3)}):
+        with pytest.raises(UserError, match="made with .*; move it away, or give another --out"):
+            retrain(WITHOUT, out, **{"renders": RENDERS, "fit": FIT, **other})
+    assert file.read_bytes() == before
 
 
 def test_the_command_asks_for_a_concept_and_sensible_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
