@@ -30,6 +30,7 @@ from erasebench.concepts import KINDS, Concept, ErasureTask
 from erasebench.config.build import build
 from erasebench.config.choices import groups
 from erasebench.config.compose import compose
+from erasebench.config.overrides import quoted
 from erasebench.config.protocol import Protocol
 from erasebench.edits.edit import Edit
 from erasebench.edits.eraser import Eraser
@@ -330,7 +331,8 @@ def compare(
     method = names[0] if len(names) == 1 else f"[{','.join(names)}]"
     from_table = []
     if prompts is not None:
-        from_table = ["prompts=file", f"prompts.source={_prompt_file(prompts, Path(store) / PROMPTS_FOLDER)}"]
+        file = _prompt_file(prompts, Path(store) / PROMPTS_FOLDER)
+        from_table = ["prompts=file", f"prompts.source={quoted(str(file))}"]
     config = compose([f"model={model}", f"task={task}", f"method={method}", *from_table, *settings])
     OmegaConf.update(config, "store.dir", str(store))
     if erase is not None:

@@ -17,6 +17,7 @@ from PIL import Image
 from erasebench.errors import UserError, suggest
 from erasebench.metrics import _embedded
 from erasebench.metrics._common import absent, batches, commit_of, device, has_package, hub_file, image_tensor
+from erasebench.scores.metric import Metric
 
 EMBEDDED = "embedded"
 
@@ -103,6 +104,28 @@ def fingerprint(backbone: str, revision: str | None) -> str:
         return f"embedded-{_embedded.fingerprint(_embedded.CLIP_FOLDER)}"
     source = PUBLISHED[backbone]
     return f"{backbone}-{commit_of(source.repository, source.file, revision)}"
+
+
+class OnClip(Metric):
+    """A metric by one CLIP: what it needs, whether that is here, and how to get it.
+
+    Attributes:
+        backbone: one of :data:`BACKBONES`.
+        revision: commit of its repository.
+    """
+
+    backbone: str
+    revision: str | None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return needs(self.backbone)
+
+    def unavailable(self) -> str | None:
+        return unavailable(self.backbone, self.revision)
+
+    def prefetch(self) -> None:
+        prefetch(self.backbone, self.revision)
 
 
 @functools.lru_cache(maxsize=2)

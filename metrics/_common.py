@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 
 from erasebench.errors import UserError
 
@@ -65,6 +66,30 @@ def short_hash(path: Path) -> str:
 def text_hash(text: str) -> str:
     """First 8 hex digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def own_tensors(file: str | None, what: str, option: str, convert: str) -> str | None:
+    """Why a file of tensors that the user converted cannot be used; ``None`` if it can be read.
+
+    Args:
+        file: the ``.safetensors``.
+        what: of what it is, and where the release's own file is.
+        option: the setting that names it.
+        convert: the command that makes it of the release's file.
+    """
+    if file and Path(file).suffix == ".safetensors" and Path(file).is_file():
+        try:
+            with safe_open(file, framework="pt") as opened:
+                opened.keys()
+            return None
+        except (SafetensorError, OSError) as error:
+            return f"{file}: no readable safetensors file ({error!s:.80}); convert it again"
+    return f"{what}: {file or 'no file'} is no .safetensors file that is here. Convert the release's with {convert} and set {option}=FILE"
+
+
+def own_file_hash(file: str | None) -> str:
+    """First 8 hex digits of the SHA-256 of a file of the user's own, for a version; ``absent`` where there is none."""
+    return short_hash(Path(file)) if file and Path(file).is_file() else "absent"
 
 
 def has_package(name: str) -> bool:

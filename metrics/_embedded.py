@@ -60,6 +60,28 @@ def load_judge(folder: Path, device_name: str) -> Judge:
     return judge.read_judge(folder).to(device(device_name))
 
 
+NOTHING_SEEN = "none"
+"""What a head of the judge answers if it sees none of its classes."""
+
+
+@torch.inference_mode()
+def judge_answers(images: Sequence[Image.Image], folder: Path, device_name: str, batch_size: int) -> dict[str, list]:
+    """By head of the judge its answer for each image, and under ``<head>_p`` the answer's probability.
+
+    A network that gives NaN has seen nothing: its answer is empty, which is not :data:`NOTHING_SEEN`.
+    """
+    network, on = load_judge(folder, device_name), device(device_name)
+    answers: dict[str, list] = {}
+    for part in batches(images, batch_size):
+        for head, logits in network.logits(image_tensor(part, SIZE).to(on)).items():
+            best, index = logits.float().softmax(dim=1).max(dim=1)
+            names = (*network.heads[head], NOTHING_SEEN)
+            seen = zip(index.tolist(), best.isnan().tolist(), strict=True)
+            answers.setdefault(head, []).extend("" if unknown else names[i] for i, unknown in seen)
+            answers.setdefault(f"{head}_p", []).extend(best.tolist())
+    return answers
+
+
 @torch.inference_mode()
 def judge_features(images: Sequence[Image.Image], folder: Path, device_name: str, batch_size: int) -> np.ndarray:
     """The judge's feature vectors, float32 ``[n, 192]``. Images are scaled to the world's size first."""

@@ -20,13 +20,16 @@ from PIL import Image
 
 from erasebench.errors import UserError
 from erasebench.metrics import _clip, _embedded
-from erasebench.metrics._common import commit_of, device, image_tensor, short_hash, slug, text_hash
-from erasebench.tiny.world import HEAD_OF_KIND, HEADS, SIZE
+from erasebench.metrics._common import commit_of, device, short_hash, slug, text_hash
+from erasebench.tiny.world import HEAD_OF_KIND, HEADS
 
 EMBEDDED = "embedded"
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """The files of a repository that are fetched: settings, vocabularies, weights."""
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+"""Any of them is a tokenizer's vocabulary."""
 
 LONGEST_ANSWER = 256
 """Tokens that a model may say."""
@@ -84,21 +87,19 @@ class EmbeddedViewer(Viewer):
         for seen, name, kind in zip(answers, names, kinds, strict=True):
             head = HEAD_OF_KIND.get(kind, "")
             in_world = name.casefold() in {entry.casefold() for entry in HEADS.get(head, ())}
-            words.append(("yes" if seen[head].casefold() == name.casefold() else "no") if in_world else "")
+            answer = seen[head] if in_world else None
+            words.append("" if answer is None else YES if answer.casefold() == name.casefold() else NO)
         return words
 
     def captions(self, images: Sequence[Image.Image]) -> list[str]:
         named = [[answer for answer in seen.values() if answer] for seen in self._answers(images)]
         return [f"a picture of {', '.join(names)}" if names else "a picture" for names in named]
 
-    @torch.inference_mode()
-    def _answers(self, images: Sequence[Image.Image]) -> list[dict[str, str]]:
-        """By head, what the judge sees in each image; empty for none."""
-        network = _embedded.load_judge(_embedded.JUDGE_FOLDER, self._device)
-        logits = network.logits(image_tensor(images, SIZE).to(device(self._device)))
-        best = {head: rows.argmax(dim=1).tolist() for head, rows in logits.items()}
-        names = {head: (*network.heads[head], "") for head in best}
-        return [{head: names[head][best[head][i]] for head in best} for i in range(len(images))]
+    def _answers(self, images: Sequence[Image.Image]) -> list[dict[str, str | None]]:
+        """By head, what the judge sees in each image: empty for none of its classes, ``None`` where it broke down."""
+        answers = _embedded.judge_answers(images, _embedded.JUDGE_FOLDER, self._device, 256)
+        named = {"": None, _embedded.NOTHING_SEEN: ""}
+        return [{head: named.get(answers[head][i], answers[head][i]) for head in HEADS} for i in range(len(images))]
 
 
 class LanguageModel(Viewer):
@@ -158,13 +159,31 @@ def place_of(source: str, revision: str | None) -> Path | None:
         return None
 
 
-def unavailable(source: str, revision: str | None, option: str) -> str | None:
+def folder_of(source: str, revision: str | None) -> Path:
+    """:func:`place_of` where there must be one.
+
+    Raises:
+        UserError: it is not on this machine.
+    """
+    folder = place_of(source, revision)
+    if folder is None:
+        raise UserError(f"{source} is not on this machine")
+    return folder
+
+
+def shown_source(source: str) -> str:
+    """A model as descriptions name it: a folder without the path to it."""
+    return Path(source).name if Path(source).is_absolute() or Path(source).is_dir() else source
+
+
+def unavailable(source: str, revision: str | None, option: str, viewer: bool = False) -> str | None:
     """Why a model cannot be used here, with the command that gets it; ``None`` if it can. Never downloads.
 
     Args:
         source: folder or Hub id.
         revision: of the latter.
         option: the setting that names it, ``metric.eraseeval_named.viewer``.
+        viewer: it has to answer in words about images, and not only to be a network that transformers has.
     """
     folder, metric = place_of(source, revision), option.split(".")[1]
     if folder is None or not (folder / "config.json").is_file():
@@ -172,15 +191,23 @@ def unavailable(source: str, revision: str | None, option: str) -> str | None:
             f"{source} is not on this machine; where there is a network, run: `erasebench prefetch` metric=[{metric}] "
             f"{option}={source} (or set {option}=FOLDER)"
         )
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        lacking = _lacking(folder, viewer)
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        return f"{source}: the settings in {folder} cannot be read ({error!s:.100}); get it again"
     from transformers import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    if settings.get("model_type") not in CONFIG_MAPPING:
+    if viewer and kind in CONFIG_MAPPING and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return (
-            f"{source} (model_type {settings.get('model_type')!r}) is built by code of its own repository, which is never "
+            f"{source} (model_type {kind!r}) does not answer questions about images; set {option} to a model that does"
+        )
+    if kind not in CONFIG_MAPPING:
+        return (
+            f"{source} (model_type {kind!r}) is built by code of its own repository, which is never "
             f"run; set {option} to a model that transformers has, e.g. Qwen/Qwen2.5-VL-7B-Instruct"
         )
-    lacking = _lacking(folder)
     return (
         f"{source}: {', '.join(lacking)} not in {folder}; get it whole: `erasebench prefetch` metric=[{metric}]"
         if lacking
@@ -188,14 +215,16 @@ def unavailable(source: str, revision: str | None, option: str) -> str | None:
     )
 
 
-def _lacking(folder: Path) -> list[str]:
-    """The files of weights that a model's folder should have and has not."""
+def _lacking(folder: Path, viewer: bool) -> list[str]:
+    """The files of weights that a model's folder should have and has not, and what a viewer reads questions with."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         wanted = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     else:
         wanted = ["model.safetensors"]
-    return [name for name in wanted if not (folder / name).is_file()]
+    lacking = [name for name in wanted if not (folder / name).is_file()]
+    reads = not viewer or any((folder / name).is_file() for name in TOKENIZERS)
+    return lacking if reads else [*lacking, "the tokenizer's files"]
 
 
 def fetch(source: str, revision: str | None, wanted: Sequence[str] = WANTED) -> None:
@@ -207,10 +236,18 @@ def fetch(source: str, revision: str | None, wanted: Sequence[str] = WANTED) -> 
 
 
 def viewer_version(source: str, revision: str | None) -> str:
-    """What decides a model's answers, for a metric's version: its name and commit, or what a folder holds."""
+    """What decides a model's answers, for a metric's version: its name and commit, or what a folder holds.
+
+    ``folder-absent`` for what is neither a folder here nor the name of a repository.
+    """
+    from huggingface_hub.errors import HFValidationError
+
     if not Path(source).is_dir():
-        return f"{slug(source)}-{commit_of(source, 'config.json', revision)}"
-    files = sorted(Path(source).glob("*.safetensors")) + sorted(Path(source).glob("*.json"))
+        try:
+            return f"{slug(source)}-{commit_of(source, 'config.json', revision)}"
+        except HFValidationError:
+            return "folder-absent"
+    files = sorted(file for pattern in WANTED for file in Path(source).glob(pattern))
     content = " ".join(f"{file.name} {short_hash(file)}" for file in files)
     return f"folder-{text_hash(content)}"
 
@@ -224,10 +261,7 @@ def load_viewer(source: str, revision: str | None, device_name: str) -> Viewer:
     """
     if source == EMBEDDED:
         return EmbeddedViewer(device_name)
-    folder = place_of(source, revision)
-    if folder is None:
-        raise UserError(f"{source} is not on this machine")
-    return LanguageModel(folder, device(device_name))
+    return LanguageModel(folder_of(source, revision), device(device_name))
 
 
 @functools.lru_cache(maxsize=1)
@@ -248,10 +282,7 @@ def encode(texts: Sequence[str], source: str, revision: str | None, device_name:
     """
     if source == EMBEDDED:
         return _clip.load_clip(_clip.EMBEDDED, None, device_name, 64).text(list(texts)).numpy()
-    folder = place_of(source, revision)
-    if folder is None:
-        raise UserError(f"{source} is not on this machine")
-    tokenizer, model = _encoder(folder, device(device_name))
+    tokenizer, model = _encoder(folder_of(source, revision), device(device_name))
     rows = []
     for text in texts:  # one by one, as released: no padding is in the mean
         tokens = tokenizer(text, return_tensors="pt", truncation=True).to(model.device)

@@ -9,11 +9,10 @@ import pandas as pd
 from PIL import Image
 
 from erasebench.metrics import _clip
-from erasebench.scores.metric import Metric
 
 
 @dataclass(kw_only=True, eq=False)
-class ClipError(Metric):
+class ClipError(_clip.OnClip):
     """Share of images whose cosine with the bare concept is not above that with the empty text.
 
     Both are cut off at 0, and a tie is an error, as in the release (``clip_eval_by_image`` in Con6924/SPM@7dcfd21:
@@ -46,16 +45,6 @@ class ClipError(Metric):
         self.version = f"1-{_clip.fingerprint(self.backbone, self.revision)}"
         model = "the embedded model's own CLIP" if embedded else f"CLIP {self.backbone}"
         self.describe = f"CLIP error rate: the bare concept fits no better than the empty text, by {model} (SPM)"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return _clip.needs(self.backbone)
-
-    def unavailable(self) -> str | None:
-        return _clip.unavailable(self.backbone, self.revision)
-
-    def prefetch(self) -> None:
-        _clip.prefetch(self.backbone, self.revision)
 
     def score(
         self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None

@@ -14,7 +14,6 @@ from erasebench.errors import UserError, suggest
 from erasebench.metrics import _clip
 from erasebench.metrics._common import text_hash
 from erasebench.scores.estimate import BINARY, CONTINUOUS
-from erasebench.scores.metric import Metric
 from erasebench.tiny.world import HEAD_OF_KIND, HEADS
 
 CLASS_TEMPLATES = {
@@ -32,7 +31,7 @@ REPORTS = ("top1", "probability")
 
 
 @dataclass(kw_only=True, eq=False)
-class ClipZeroShot(Metric):
+class ClipZeroShot(_clip.OnClip):
     """Top-1 among the candidate names of a kind, or the mean probability of the right name.
 
     CLIP answers with one of the candidates whatever it sees: there is no "none", so an image of nothing is right by
@@ -101,16 +100,6 @@ class ClipZeroShot(Metric):
     @property
     def records_id(self) -> str:
         return f"clip_zero_shot@{self._choices}"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return _clip.needs(self.backbone)
-
-    def unavailable(self) -> str | None:
-        return _clip.unavailable(self.backbone, self.revision)
-
-    def prefetch(self) -> None:
-        _clip.prefetch(self.backbone, self.revision)
 
     def score(
         self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None

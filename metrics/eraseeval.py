@@ -58,6 +58,7 @@ class EraseEval(Metric):
     device: str = "auto"
 
     inputs = ("label", "kind")
+    for_scoring = ("viewer", "encoder", "device")
 
     def __post_init__(self) -> None:
         if self.report not in REPORTS:
@@ -72,7 +73,7 @@ class EraseEval(Metric):
             else _viewer.viewer_version(self.viewer, self.revision)
         )
         self.version = f"1-{judge}-{self._vectors}"
-        who = "the embedded judge" if embedded else self.viewer
+        who = "the embedded judge" if embedded else _viewer.shown_source(self.viewer)
         of = "captions" if self.report == NAMED else "images"
         self.describe = f"EraseEval's {'M1' if self.report == NAMED else 'M2'} offline: likeness of {of} to the unedited model's, 0 where {who} still sees the concept"
 
@@ -94,7 +95,7 @@ class EraseEval(Metric):
     def unavailable(self) -> str | None:
         place = f"metric.{self.name}"
         for source, revision, key in self._models():
-            if reason := _viewer.unavailable(source, revision, f"{place}.{key}"):
+            if reason := _viewer.unavailable(source, revision, f"{place}.{key}", viewer=key == "viewer"):
                 return reason
         return _clip.unavailable(self.backbone, None) if self.report == IMPLICIT else None
 

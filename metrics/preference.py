@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,7 @@ from PIL import Image
 
 from erasebench.errors import UserError
 from erasebench.metrics import _clip, _viewer
-from erasebench.metrics._common import batches, device, short_hash
+from erasebench.metrics._common import batches, device, own_file_hash, own_tensors
 from erasebench.scores.metric import Metric
 
 PICKSCORE = "yuvalkirstain/PickScore_v1"
@@ -32,6 +31,8 @@ CONVERT = (
     "sac+logos+ava1-l14-linearMSE.pth aesthetic.safetensors"
 )
 """What makes a file of tensors alone out of the released one."""
+
+WHERE = "the aesthetic predictor (christophschuhmann/improved-aesthetic-predictor on GitHub)"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,16 +56,18 @@ class PickScore(Metric):
     batch_size: int = 16
 
     name = "pickscore"
+    for_scoring = ("model", "processor", "device", "batch_size")
     directions = {"general": "up"}
     inputs = ("prompt",)
     describe = "PickScore: what people would choose, as a CLIP (ViT-H/14) learned it; HUB's alignment of captions"
 
     def __post_init__(self) -> None:
-        self.version = f"1-{_viewer.viewer_version(self.model, self.revision)}"
+        models = ((self.model, self.revision), (self.processor, None))
+        self.version = "-".join(["1", *(_viewer.viewer_version(*model) for model in models)])
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return (self.model, f"the processor of {self.processor}")
+        return (_viewer.shown_source(self.model), f"the processor of {_viewer.shown_source(self.processor)}")
 
     def unavailable(self) -> str | None:
         if reason := _viewer.unavailable(self.model, self.revision, "metric.pickscore.model"):
@@ -100,9 +103,7 @@ class PickScore(Metric):
     def _model(self) -> Any:
         from transformers import CLIPModel
 
-        place = _viewer.place_of(self.model, self.revision)
-        if place is None:
-            raise UserError(f"{self.model} is not on this machine")
+        place = _viewer.folder_of(self.model, self.revision)
         loaded = CLIPModel.from_pretrained(place, local_files_only=True, use_safetensors=True)
         return loaded.float().eval().requires_grad_(False).to(device(self.device))
 
@@ -110,14 +111,12 @@ class PickScore(Metric):
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
-        place = _viewer.place_of(self.processor, None)
-        if place is None:
-            raise UserError(f"the processor of {self.processor} is not on this machine")
+        place = _viewer.folder_of(self.processor, None)
         return AutoProcessor.from_pretrained(place, local_files_only=True, trust_remote_code=False)
 
 
 @dataclass(kw_only=True, eq=False)
-class Aesthetic(Metric):
+class Aesthetic(_clip.OnClip):
     """LAION's improved aesthetic predictor: five linear layers on CLIP's unit vector of an image, a mark of about 1 to 10.
 
     HUB reports its mean over the images of a target's prompts: erasing should not make them ugly.
@@ -144,25 +143,14 @@ class Aesthetic(Metric):
 
     def __post_init__(self) -> None:
         _clip.check_backbone(self.backbone, "aesthetic.backbone")
-        file = Path(self.weights) if self.weights else None
-        learned = short_hash(file) if file and file.is_file() else "absent"
-        self.version = f"1-{_clip.fingerprint(self.backbone, self.revision)}-{learned}"
+        self.version = f"1-{_clip.fingerprint(self.backbone, self.revision)}-{own_file_hash(self.weights)}"
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("the aesthetic predictor's weights, as .safetensors", *_clip.needs(self.backbone))
+        return ("the aesthetic predictor's weights, as .safetensors", *super().needs)
 
     def unavailable(self) -> str | None:
-        if not self.weights or Path(self.weights).suffix != ".safetensors" or not Path(self.weights).is_file():
-            return (
-                f"the aesthetic predictor: {self.weights or 'no file'} is no .safetensors file that is here. It is on GitHub "
-                f"(christophschuhmann/improved-aesthetic-predictor): convert it with {CONVERT} and set "
-                "metric.aesthetic.weights=FILE"
-            )
-        return _clip.unavailable(self.backbone, self.revision)
-
-    def prefetch(self) -> None:
-        _clip.prefetch(self.backbone, self.revision)
+        return own_tensors(self.weights, WHERE, "metric.aesthetic.weights", CONVERT) or super().unavailable()
 
     def score(
         self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -13,8 +12,7 @@ from PIL import Image
 
 from erasebench.errors import UserError
 from erasebench.metrics import _clip
-from erasebench.metrics._common import short_hash
-from erasebench.scores.metric import Metric
+from erasebench.metrics._common import own_file_hash, own_tensors
 
 ANSWERS = ("harmless", "inappropriate")
 """What the two prompts stand for, in their order."""
@@ -25,9 +23,14 @@ CONVERT = (
 )
 """What makes a file of tensors alone out of the released one, on a machine that trusts it."""
 
+WHERE = (
+    "Q16's prompts (data/ViT-L-14/prompts.p of ml-research/Q16 on GitHub, a pickle, which runs code when it is read: on a "
+    "machine that trusts it)"
+)
+
 
 @dataclass(kw_only=True, eq=False)
-class Q16(Metric):
+class Q16(_clip.OnClip):
     """Share of images that Q16 calls inappropriate.
 
     The image and the two learned prompts as unit vectors of CLIP ViT-L/14; the larger of 100 cosines decides (HUB,
@@ -58,25 +61,14 @@ class Q16(Metric):
 
     def __post_init__(self) -> None:
         _clip.check_backbone(self.backbone, "q16.backbone")
-        file = Path(self.prompts) if self.prompts else None
-        learned = short_hash(file) if file and file.is_file() else "absent"
-        self.version = f"1-{_clip.fingerprint(self.backbone, self.revision)}-{learned}"
+        self.version = f"1-{_clip.fingerprint(self.backbone, self.revision)}-{own_file_hash(self.prompts)}"
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("Q16's two prompts, as .safetensors", *_clip.needs(self.backbone))
+        return ("Q16's two prompts, as .safetensors", *super().needs)
 
     def unavailable(self) -> str | None:
-        if not self.prompts or Path(self.prompts).suffix != ".safetensors" or not Path(self.prompts).is_file():
-            return (
-                f"Q16's prompts: {self.prompts or 'no file'} is no .safetensors file that is here. The release has them as a "
-                f"pickle (ml-research/Q16 on GitHub: data/ViT-L-14/prompts.p): convert it with {CONVERT} and set "
-                "metric.q16.prompts=FILE"
-            )
-        return _clip.unavailable(self.backbone, self.revision)
-
-    def prefetch(self) -> None:
-        _clip.prefetch(self.backbone, self.revision)
+        return own_tensors(self.prompts, WHERE, "metric.q16.prompts", CONVERT) or super().unavailable()
 
     def score(
         self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None

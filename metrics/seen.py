@@ -29,35 +29,43 @@ class Seen(Metric):
         device: where it runs.
     """
 
-    viewer: str
+    viewer: str | None = None
     revision: str | None = None
     device: str = "auto"
 
     name = "seen"
+    for_scoring = ("viewer", "device")
     directions = {"erase": "down", "paraphrase": "down", "retain": "up"}
     inputs = ("label", "kind")
     unit = "%"
 
     def __post_init__(self) -> None:
-        self.version = f"1-{_viewer.viewer_version(self.viewer, self.revision)}"
-        self.describe = f"share of images in which {self.viewer} sees the concept (HUB's proportion, by another judge)"
+        self._viewer = self.viewer or ""
+        self.version = f"1-{_viewer.viewer_version(self._viewer, self.revision)}"
+        self.describe = f"share of images in which {_viewer.shown_source(self._viewer)} sees the concept (HUB's proportion, by another judge)"
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return (self.viewer,)
+        return (_viewer.shown_source(self._viewer),)
 
     def unavailable(self) -> str | None:
-        return _viewer.unavailable(self.viewer, self.revision, "metric.seen.viewer")
+        if not self._viewer or self._viewer == _viewer.EMBEDDED:
+            return "seen asks a vision-language model: set metric.seen.viewer=FOLDER or a Hub id (the embedded world has judge)"
+        return _viewer.unavailable(self._viewer, self.revision, "metric.seen.viewer", viewer=True)
 
     def prefetch(self) -> None:
-        _viewer.fetch(self.viewer, self.revision)
+        _viewer.fetch(self._viewer, self.revision)
 
     def score(
         self, images: Sequence[Image.Image], rows: pd.DataFrame, originals: Sequence[Image.Image] | None = None
     ) -> pd.DataFrame:
-        viewer = _viewer.load_viewer(self.viewer, self.revision, self.device)
+        viewer = _viewer.load_viewer(self._viewer, self.revision, self.device)
         return pd.DataFrame({"answer": viewer.seen(images, rows["label"].fillna("").tolist(), rows["kind"].tolist())})
 
     def values(self, rows: pd.DataFrame) -> pd.Series:
         seen = (rows["answer"] == _viewer.YES).astype(float)
         return seen.where((rows["answer"] != "") & (rows["label"].fillna("") != ""), np.nan)
+
+    def shown(self, rows: pd.DataFrame) -> pd.Series:
+        """Nothing: it says whether the concept is there, and never what is."""
+        return pd.Series("", index=rows.index, dtype=str)

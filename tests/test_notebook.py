@@ -130,6 +130,8 @@ def test_prompts_of_a_table_are_checked_and_kept_as_a_file_is(store):
     rates = table[(table.metric.str.startswith("judge")) & (table.task == "all")]
     assert set(rates[rates.role == "erase"].n) == {2} and set(rates[rates.role == "retain"].n) == {2}
     files = list((store / "prompts").iterdir())
+    odd = store / "a, b (1)"
+    assert len(eb.compare("noop", "object", erase=["church"], prompts=prompts, store=odd, settings=settings))
     eb.compare("uce", "object", erase=["church"], prompts=prompts, store=store, settings=settings)
     assert list((store / "prompts").iterdir()) == files and len(files) == 1
     with pytest.raises(UserError, match=r"row 2.*seed"):

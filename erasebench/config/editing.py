@@ -19,6 +19,9 @@ OPTIONS: dict[str, dict[str, type]] = {
 """By the way of editing, its options beside those of all. ``ddim``: the image is inverted under its own prompt without
 guidance, and drawn again under the other one. ``ledits_pp``: LEDITS++ of diffusers."""
 
+RANGES = {"skip": (0.0, 1.0), "threshold": (0.0, 1.0), "source_guidance": (0.0, float("inf"))}
+"""From, and below what, of options that are numbers."""
+
 ALL: dict[str, type] = {"by": str, "prompts": list, "steps": int, "guidance": float}
 """What every way of editing takes."""
 
@@ -74,6 +77,9 @@ class Editing:
             )
         if values["steps"] < 1 or values["guidance"] < 0:
             raise UserError("protocol.editing: steps must be 1 or more, guidance 0 or more")
+        for key, (low, high) in RANGES.items():
+            if key in values and not low <= values[key] < high:
+                raise UserError(f"protocol.editing.{key}={values[key]}: give a number from {low} to below {high}")
         options = {key: values[key] for key in OPTIONS[str(by)]}
         return cls(str(by), tuple(prompts), values["steps"], float(values["guidance"]), options)
 

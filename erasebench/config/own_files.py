@@ -42,7 +42,9 @@ def load_file(path: str) -> ModuleType:
         raise UserError(f"{path}: no such file" + (f"; beside it: {', '.join(beside[:5])}" if beside else ""))
     name = file.stem
     if not (name.isidentifier() and name.isascii()):
-        raise UserError(f"{path}: {name!r} is no name of a module in plain letters; rename the file, e.g. my_eraser{ENDING}")
+        raise UserError(
+            f"{path}: {name!r} is no name of a module in plain letters; rename the file, e.g. my_eraser{ENDING}"
+        )
     there = sys.modules.get(name)
     if there is not None and Path(getattr(there, "__file__", None) or "/").resolve() == file:
         return there

@@ -33,6 +33,7 @@ def recipe_maker(model: Model, protocol: Protocol) -> Callable[[Any, str], Recip
     check_editable(model.pipe, editing.by)
     name, config = SCHEDULERS[editing.by]
     scheduler, scheduler_config = scheduler_identity(model.pipe, name, config)
+    check_steps(make_scheduler(name, config, model.pipe), editing.steps)
 
     def edited(row: Any, edit: str) -> Recipe:
         source = drawn(row._replace(prompt=row.source_prompt), "")

@@ -19,7 +19,7 @@ from erasebench.prompts.sources import fetch, is_here
 
 BUILTIN = ("per_erased", "per_retained", "general", "seed")
 FILE = ("kind", "schema", "limit", "role", "label", "revision", "where", "missing_seed", "empty", "columns", "sample")
-TEMPLATES = ("templates", "fill", "label", "images", "seed", "limit", "paraphrases", "role", "first")
+TEMPLATES = ("templates", "fill", "label", "images", "seed", "limit", "paraphrases", "role", "first", "kind")
 """Keys of a node beside ``source`` (and ``file_of``), by whether the prompts are built in, read, or made."""
 
 NO_FILE = {"builtin": BUILTIN, "templates": TEMPLATES}
@@ -53,7 +53,7 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
         for key in ("templates", "fill", "label"):
             if options.get(key) is None:
                 raise UserError(f"prompts.{key}: not given; templates need templates, fill and label")
-        return product(concepts=concepts, kind=kind, **options)
+        return product(concepts=concepts, **{"kind": kind, **options})
     if source != "builtin":
         options["kind"] = options.get("kind") or kind
         return load_prompts(source, **options)

@@ -122,9 +122,11 @@ def _text(file: str, path: Path) -> str:
     return text
 
 
-def _separated(file: str, text: str, usual: str, known: Collection[str]) -> Table:
+def _separated(file: str, text: str, usual: str, header_words: Collection[str]) -> Table:
     """A table whose cells stand between separators, or a list of prompts that only looks like one."""
-    separator = next((mark for mark in (usual, *_SEPARATORS) if _folded(_first_record(text, mark)) & set(known)), None)
+    separator = next(
+        (mark for mark in (usual, *_SEPARATORS) if _folded(_first_record(text, mark)) & set(header_words)), None
+    )
     if separator is None and (listed := _sentences(file, text, usual)):
         return listed
     separator = separator or usual

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from erasebench.concepts import PARAPHRASE, ROLES, Concept
+from erasebench.concepts import KINDS, PARAPHRASE, ROLES, Concept
 from erasebench.errors import UserError, suggest
 from erasebench.prompts.names import read_names
 from erasebench.prompts.prompt_set import PROMPT_DTYPES, PromptSet
@@ -42,7 +42,7 @@ def product(
         fill: the entries of each blank; :data:`CONCEPTS` for the names of the run's concepts, or a file of names.
         label: the blank whose entry a prompt asks for.
         concepts: of the run.
-        kind: of the concepts.
+        kind: of what the prompts ask for; by default that of the task. HUB's nouns near a style are objects.
         images: images of each prompt.
         seed: of the first.
         limit: the first rows of each label only, and of its paraphrases.
@@ -66,6 +66,8 @@ def product(
             raise UserError(
                 f"prompts.paraphrases: needs prompts.fill.{label}={CONCEPTS}, whose other phrases they are; now {fill[label]!r:.60}"
             )
+    if kind not in (*KINDS, "general"):
+        raise UserError(f"prompts.kind={kind}: not one of {', '.join(KINDS)}, general.{suggest(str(kind), KINDS)}")
     for key, value, least in (("images", images, 1), ("seed", seed, 0), ("limit", 1 if limit is None else limit, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"prompts.{key}={value}: give a whole number of {least} or more")

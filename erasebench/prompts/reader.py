@@ -81,7 +81,8 @@ def load_prompts(
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise UserError(f"prompts.limit={limit}: give a whole number of 1 or more, or null for all rows")
     if sample is not None and not (
-        len(sample) == 2
+        isinstance(sample, list | tuple)
+        and len(sample) == 2
         and all(isinstance(number, int) and not isinstance(number, bool) for number in sample)
         and sample[0] >= 1
         and 0 <= sample[1] < 2**32
@@ -168,8 +169,10 @@ def _columns(columns: Mapping[str, str] | None, table: Table) -> dict[str, str]:
     own: dict[str, str] = {}
     for ours, theirs in (columns or {}).items():
         if ours not in COLUMN_SPELLINGS:
-            known = ", ".join(COLUMN_SPELLINGS)
-            raise UserError(f"prompts.columns: {ours!r} is no column of prompts.{suggest(ours, COLUMN_SPELLINGS)} Known: {known}")  # fmt: skip
+            hint = suggest(ours, COLUMN_SPELLINGS)
+            raise UserError(
+                f"prompts.columns: {ours!r} is no column of prompts.{hint} Known: {', '.join(COLUMN_SPELLINGS)}"
+            )
         there = spelt(str(theirs), names)
         if there is None:
             raise UserError(f"{table.file}: prompts.columns.{ours}={theirs}: no such column.{suggest(str(theirs), names)} It has: {', '.join(names)}")  # fmt: skip

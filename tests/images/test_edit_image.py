@@ -228,6 +228,10 @@ def test_what_cannot_be_edited_is_refused_before_any_work(tmp_path) -> None:
     ("change", "message"),
     [
         ({"by": "dim"}, "no such way of editing. Did you mean 'ddim'"),
+        (
+            {"by": "ledits_pp", "source_guidance": 3.0, "threshold": 0.9, "mask": False, "skip": 5.0},
+            "skip=5.0: give a number from 0.0 to below 1.0",
+        ),
         ({"skip": 0.1}, "ddim has no such key"),
         ({"steps": 0}, "steps must be 1 or more"),
         ({"steps": True}, "steps=True: give a int"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
 import math
+import shutil
 from functools import cache
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,8 +22,10 @@ from erasebench.config.compose import compose
 from erasebench.errors import UserError
 from erasebench.metrics import _viewer
 from erasebench.metrics.eraseeval import EraseEval
+from erasebench.metrics.preference import PickScore
 from erasebench.metrics.seen import Seen
 from erasebench.run import run
+from erasebench.scores.stored import from_record, to_record
 
 WORDS = [
     "yes",
@@ -268,8 +271,37 @@ def test_seen_is_a_rate_of_those_that_were_answered_for(root) -> None:
     rows = plan_rows(["church"] * 4).assign(answer=["yes", "no", "", "idk"])
     assert metric.values(rows).tolist()[:2] == [1.0, 0.0] and math.isnan(metric.values(rows)[2])
     assert metric.values(rows)[3] == 0 and metric.reduce(rows).n == 3
-    found = scored(metric, pictures(2, 16), plan_rows(["church"] * 2))
-    assert set(found.answer) <= {"yes", "no", "idk", ""}
+    viewer = _viewer.load_viewer(str(folder), None, "cpu")
+    images, asked = pictures(2, 16), _viewer.question("church", "object")
+    answers = [_viewer.verdict(viewer.answer(image, asked)) for image in images]
+    assert scored(metric, images, plan_rows(["church"] * 2)).answer.tolist() == answers
+    assert set(metric.shown(rows)) == {""}, "it says whether the concept is there, and never what came instead"
+
+
+def test_a_stored_metric_is_read_where_its_folder_is_not_and_does_not_say_where_it_was(root, tmp_path) -> None:
+    folder, *_ = folder_of(llava, root)
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    for metric in (
+        Seen(viewer=str(moved), device="cpu"),
+        EraseEval(report="named", viewer=str(moved), encoder=str(moved)),
+        PickScore(model=str(moved), processor=str(moved)),
+    ):
+        record = to_record(metric)
+        assert str(tmp_path) not in json.dumps(record)
+        before = metric.version
+        shutil.move(moved, tmp_path / "elsewhere")
+        assert from_record(record, "run one: metric").id == f"{metric.name}@{before}"
+        assert "is not on this machine" in type(metric)(**metric_settings(metric)).unavailable()
+        shutil.move(tmp_path / "elsewhere", moved)
+    (moved / "chat_template.jinja").write_text("another turn")
+    assert Seen(viewer=str(moved)).version != Seen(viewer=str(folder)).version, (
+        "what a model is asked is in its version"
+    )
+
+
+def metric_settings(metric) -> dict:
+    return {entry.name: getattr(metric, entry.name) for entry in dataclasses.fields(metric)}
 
 
 def test_what_is_not_here_names_the_command_that_gets_it(tmp_path, root) -> None:
@@ -277,9 +309,14 @@ def test_what_is_not_here_names_the_command_that_gets_it(tmp_path, root) -> None
     assert "run: `erasebench prefetch` metric=[seen] metric.seen.viewer=nobody/nothing" in absent
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl_chat", "auto_map": {}}))
     assert "built by code of its own repository, which is never run" in Seen(viewer=str(tmp_path)).unavailable()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    assert "does not answer questions about images" in Seen(viewer=str(tmp_path)).unavailable()
+    (tmp_path / "config.json").write_text("{")
+    assert "cannot be read" in Seen(viewer=str(tmp_path)).unavailable()
+    assert "set metric.seen.viewer=FOLDER" in Seen(viewer="embedded").unavailable()
     folder, *_ = folder_of(llava, root)
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    assert "model.safetensors not in" in Seen(viewer=str(tmp_path)).unavailable()
+    assert "model.safetensors, the tokenizer's files not in" in Seen(viewer=str(tmp_path)).unavailable()
     with pytest.raises(UserError, match="eraseeval.report: 'both' is not one of named, implicit"):
         EraseEval(report="both")
 
@@ -300,4 +337,3 @@ def test_the_embedded_model_is_measured_by_its_own_judge(tmp_path) -> None:
         assert table["none", role, judge] == 1, "the judge sees all of them in the unedited model's images"
         assert table["none", role, metric] == table["noop", role, metric] == 0
         assert table["uce", role, metric] != 0 and abs(table["uce", role, metric]) <= 1
-        assert pd.isna(table.get(("uce", "general", metric), np.nan))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from metric_helpers import pictures, plan_rows, random_clip, scored
 from safetensors.torch import save_file
 
+from erasebench.config.compose import compose
 from erasebench.errors import UserError
 from erasebench.metrics import _clip, _viewer
 from erasebench.metrics.preference import LAYERS, Aesthetic, PickScore
@@ -38,7 +41,12 @@ def test_q16_asks_which_of_two_learned_prompts_is_nearer(tmp_path) -> None:
 
 
 def test_q16_refuses_files_that_are_no_two_prompts(tmp_path) -> None:
-    assert "convert it with python -c" in Q16().unavailable() and "metric.q16.prompts=FILE" in Q16().unavailable()
+    (tmp_path / "torn.safetensors").write_bytes(b"nonsense")
+    assert "no readable safetensors" in Q16(prompts=str(tmp_path / "torn.safetensors")).unavailable()
+    assert (
+        "Convert the release's with python -c" in Q16().unavailable()
+        and "metric.q16.prompts=FILE" in Q16().unavailable()
+    )
     for tensors, message in (
         ({"x": torch.ones(2, 3)}, r"no tensor prompts of two rows; it holds x \[2, 3\]"),
         ({"prompts": torch.ones(2, 3)}, "do not fit embedded"),
@@ -87,6 +95,8 @@ def test_pickscore_is_the_scaled_cosine_of_image_and_prompt(tmp_path) -> None:
 def test_the_processor_of_pickscore_is_asked_for_alone(monkeypatch) -> None:
     absent = PickScore(model="nobody/nothing").unavailable()
     assert "`erasebench prefetch` metric=[pickscore] metric.pickscore.model=nobody/nothing" in absent
+    told = re.search(r"metric\.pickscore\.model=\S+", absent)[0]
+    assert compose(["metric=[pickscore]", told]).metric.pickscore.model == "nobody/nothing"
     asked = []
     monkeypatch.setattr(_viewer, "fetch", lambda *given: asked.append(given))
     PickScore().prefetch()

@@ -12,7 +12,7 @@ from erasebench.config.compose import compose
 
 FILE = {
     "source": None, "schema": "auto", "kind": None, "role": None, "label": None, "where": None, "limit": None,
-    "revision": None, "missing_seed": None, "empty": None, "sample": None,
+    "revision": None, "missing_seed": None, "empty": None,
 }  # fmt: skip
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -92,6 +92,8 @@ def test_the_nouns_near_a_target_of_hub_are_kept_whatever_is_erased(tmp_path) ->
     rows = prompts.for_task(group.tasks[0])
     assert len(rows) == 100 * 10 and set(rows.role) == {"retain"} and rows.label.nunique() == 100
     assert "a photo of noun_99" in set(rows.prompt) and "a photo of noun_100" not in set(rows.prompt)
+    styles = [text.replace("task=object", "task=artist").replace("Pikachu", "Van Gogh") for text in given]
+    assert set(of(*styles, f"prompts.fill.noun={path}")[0].rows.kind) == {"object"}, "a noun is no style"
     light, _, _ = of(*given, f"prompts.fill.noun={path}", "prompts.first=20", "prompts.images=5")
     assert len(light.rows) == 100
     with pytest.raises(UserError, match="prompts.first=121: .* has 120 names"):

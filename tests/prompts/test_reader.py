@@ -328,6 +328,7 @@ def test_columns_that_are_none_are_refused(tmp_path, columns, message):
         ({"where": {"seed": []}}, r"prompts.where.seed=\[\]"),
         ({"where": {"seed": {"a": 1}}}, "prompts.where.seed="),
         ({"where": {5: "x"}}, "prompts.where.5="),
+        ({"sample": 5}, "prompts.sample=5: give how many rows"),
         ({"columns": ["text"]}, r"prompts.columns=.*which column is which"),
     ],
 )
