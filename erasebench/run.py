@@ -187,18 +187,30 @@ def _check_supported(prepared: Prepared, model: Model) -> None:
         for name, eraser in prepared.erasers.items():
             if reason := attack.refuses_edits(eraser):
                 raise UserError(f"attack {label}: cannot attack {name}: {reason}; leave one of the two out")
-        if attack.judged:
+        if attack.judged and not (prepared.judge and prepared.judge.id in prepared.not_run):
             for task in {task.key: task for _, _, _, task in prepared.edits()}.values():
                 for target in task.targets:
                     check_judge(label, prepared.judge, target)
 
 
 def _check_passes(prepared: Prepared, model: Model, plan: Plan) -> None:
-    """Refuse a guard that acts on a pass which some of its images do not have."""
+    """Refuse a guard that acts on a pass which some of its images do not have, and an attack on images that it cannot attack,
+    or with a judge that cannot be asked here."""
     for label, eraser in prepared.erasers.items():
         if kinds := eraser.acts():
             for key in dict.fromkeys(plan.rows.key[plan.rows.eraser == label]):
                 check_passes(model.pipe, plan.recipes[key], kinds)
+    labels = {attack: label for label, attack in prepared.attacks.items()}
+    for key, search in plan.searches.items():
+        label = labels[search.attack]
+        if reason := search.attack.refuses_images(search.recipe):
+            raise UserError(f"attack {label}: {reason}")
+        wanted = search.attack.judged and not prepared.store.attack_path(key).exists()
+        if wanted and prepared.judge and (reason := prepared.not_run.get(prepared.judge.id)):
+            raise UserError(
+                f"attack {label}: it asks {prepared.judge.name} of images, which cannot run here ({reason}); cure that, or name "
+                "a metric before it that can"
+            )
 
 
 def _warn_truncated(model: Model, plan: Plan, console: Console) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image
 
 from erasebench.concepts import Concept
@@ -71,3 +72,37 @@ class Drawn:
     def _sees(self, images: Sequence[Image.Image]) -> list[bool]:
         first = len(self.tried) - len(images) + 1
         return [self._seen_at is not None and number >= self._seen_at for number in range(first, len(self.tried) + 1)]
+
+
+def alphas_cumprod() -> torch.Tensor:
+    """The schedule of the small pipelines, by hand: float64 [1000]."""
+    return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
+
+
+def read_literally(encoder, ids: torch.Tensor, words: torch.Tensor, place: int) -> torch.Tensor:
+    """What a text encoder makes of ids [1, positions] in which words [k, d] stand from a place on: as tokens of their own."""
+    (name,) = (name for name, _ in encoder.named_parameters() if name.endswith("token_embedding.weight"))
+    vocabulary = encoder.get_input_embeddings().weight.detach()
+    ids = ids.clone()
+    ids[0, place : place + len(words)] = torch.arange(len(vocabulary), len(vocabulary) + len(words))
+    longer = {name: torch.cat([vocabulary, words])}
+    return torch.func.functional_call(encoder, longer, (ids,)).last_hidden_state
+
+
+class LiteralAdam:
+    """Adam in float64, step by step; with ``decoupled`` AdamW."""
+
+    def __init__(self, lr: float, weight_decay: float, decoupled: bool) -> None:
+        self.lr, self.weight_decay, self.decoupled = lr, weight_decay, decoupled
+        self.n, self.mean, self.square = 0, 0.0, 0.0
+
+    def step(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        self.n += 1
+        if self.decoupled:
+            value = value - self.lr * self.weight_decay * value
+        else:
+            gradient = gradient + self.weight_decay * value
+        self.mean = 0.9 * self.mean + 0.1 * gradient
+        self.square = 0.999 * self.square + 0.001 * gradient**2
+        mean, square = self.mean / (1 - 0.9**self.n), self.square / (1 - 0.999**self.n)
+        return value - self.lr * mean / (square.sqrt() + 1e-8)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch.nn import Module
 
 from erasebench.concepts import Concept
-from erasebench.edits.eraser import Eraser, settings_of
+from erasebench.edits.eraser import Eraser, settings_of, source_of
 from erasebench.edits.found import Found, Replace
 from erasebench.edits.hook import Hook
 from erasebench.edits.unaltered import unaltered
@@ -132,8 +132,10 @@ class Attack(ABC):
                 began = time.perf_counter()
                 result = self.look(pipe, concepts, recipe, tools)
                 seconds = time.perf_counter() - began
-        except UserError:
-            raise
+        except UserError as error:
+            if str(error).startswith(f"attack {self.name}"):
+                raise
+            raise UserError(f"attack {self.name} on prompt {recipe.prompt!r}: {error}") from error
         except Exception as error:  # any: what an attack does inside is its own; the cause stays attached
             raise UserError(
                 f"attack {self.name} failed on prompt {recipe.prompt!r} ({names}): {type(error).__name__}: {error}"
@@ -146,8 +148,8 @@ class Attack(ABC):
             "settings": self.settings,
             "concepts": [concept.name for concept in concepts],
             "for": self._deciding(recipe),
-            "seconds": seconds,
             **result.info,
+            "seconds": seconds + result.info.get("seconds_before", 0.0),  # of a search that was taken up
         }
         return replace(result, info=json.loads(json.dumps(notes)))
 
@@ -173,6 +175,10 @@ class Attack(ABC):
                 return f"its hook {kind.name} acts around the network, which hides it from the gradient"
         return None
 
+    def refuses_images(self, recipe: Recipe) -> str | None:
+        """Why it cannot attack images that are drawn like this one, with the cure, or ``None`` if it can."""
+        return None
+
     @property
     def steps(self) -> int:
         """How many steps :meth:`look` reports."""
@@ -189,9 +195,15 @@ class Attack(ABC):
         return {name: values[name] for name in self.inputs or values if name in values}
 
     def key(
-        self, model_identity: str, edit_key: str, concepts: Sequence[Concept], recipe: Recipe, judge: str = ""
+        self,
+        model_identity: str,
+        edit_key: str,
+        concepts: Sequence[Concept],
+        recipe: Recipe,
+        judge: str = "",
+        erased: Sequence[str] = (),
     ) -> str:
-        """Hash of all that decides what is found. 32 hex digits.
+        """Hash of all that decides what is found, and of an attack that is not ours its source. 32 hex digits.
 
         Args:
             model_identity: of the unedited model.
@@ -199,13 +211,17 @@ class Attack(ABC):
             concepts: as :meth:`look` gets them.
             recipe: the image without the attack; its :attr:`inputs` count.
             judge: id of the metric that is asked. It counts if the attack is judged.
+            erased: names of all that the task erases. Where they are more than the concepts, a judge may see one of the
+                others, so they count with it.
         """
+        others = sorted({name.casefold() for name in erased} - {concept.name.casefold() for concept in concepts})
         decides = {name: value for name, value in self._deciding(recipe).items() if name not in ("edit", "attack")}
         text = json.dumps(
             [
                 *(self.name, self.version, self.settings, model_identity, edit_key if self.adaptive else ""),
                 *([asdict(concept) for concept in concepts], decides),
-                *([judge] if self.judged else []),
+                *([judge, *([others] if others else [])] if self.judged else []),
+                *source_of(type(self)),
             ],
             sort_keys=True,
         )
@@ -227,4 +243,6 @@ def _no_gradient(pipe: Pipeline) -> str | None:
                 return (
                     f"{part}.{name} is quantised ({weight.dtype}), and it takes gradients; load it without quantisation"
                 )
+            if weight.dtype.itemsize < 4:  # Adam's epsilon is 0 there, and a row of probabilities has no digits left
+                return f"{part}.{name} is {str(weight.dtype).removeprefix('torch.')}, and it takes gradients; use dtype=float32"
     return None

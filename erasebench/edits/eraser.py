@@ -170,7 +170,7 @@ class Eraser(ABC):
     def key_of(self, model_identity: str, task: ErasureTask, deciding: Mapping[str, Any]) -> str:
         """:meth:`key` where something else than the settings decides the edit: what is in a file, not its name; the key of
         an eraser that is a part, not its settings."""
-        parts = [model_identity, task.key, self.name, self.version, deciding, ALGEBRA_VERSION, *_source(type(self))]
+        parts = [model_identity, task.key, self.name, self.version, deciding, ALGEBRA_VERSION, *source_of(type(self))]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
     def refuses(self, model: Model) -> str | None:
@@ -190,8 +190,8 @@ class Eraser(ABC):
 
 
 @functools.cache
-def _source(kind: type) -> tuple[str, ...]:
-    """The hash of the file that defines a class of somebody's own, or in a notebook of the class; nothing for one of ours."""
+def source_of(kind: type) -> tuple[str, ...]:
+    """The hash of the file that defines a plugin of somebody's own, or in a notebook of its class; nothing for one of ours."""
     if kind.__module__.startswith("erasebench."):
         return ()
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)

@@ -135,15 +135,25 @@ def draw_tries(
     Args:
         model: as loaded, with the edit of the recipes on its pipe.
         recipes: of one size, guidance and scheduler.
-        batch_size, hooks: see :func:`generate`, which also says what is raised. Batches are not halved.
+        batch_size, hooks: see :func:`generate`, which also says what is raised.
     """
-    acting, texts, images = (*hooks, *hooks_on(model.pipe)), Texts(model.pipe), []
+    acting, texts = (*hooks, *hooks_on(model.pipe)), Texts(model.pipe)
+    images: list[Image.Image] = []
     _check(model, recipes, acting)
+    share = _share_of_hooks(recipes[0], acting, model.pipe) if recipes else Fraction(1)
     with _quiet(model.pipe), all_installed(hooks, model.pipe):
-        for start in range(0, len(recipes), batch_size):
-            batch = recipes[start : start + batch_size]
+        while len(images) < len(recipes):
+            batch = recipes[len(images) : len(images) + max(1, int(batch_size * share))]
             model.pipe.scheduler = _scheduler(batch[0])
-            pixels = _sample(model.pipe, texts, batch, acting)
+            pixels = None
+            try:
+                pixels = _sample(model.pipe, texts, batch, acting)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            if pixels is None:  # outside the except, where the traceback would keep the tensors alive
+                batch_size = math.ceil(_halved(len(batch), batch[0], model.pipe) / share)
+                continue
             if not _whole(pixels).all():
                 raise UserError(f"an image of {batch[0].prompt!r} is not numbers from 0 to 1; use dtype=float32")
             images += [Image.fromarray(one) for one in (pixels * 255).round().astype(np.uint8)]

@@ -71,7 +71,7 @@ def attacked_rows(
         for row in clean.itertuples():
             recipe = recipes[row.key]
             concepts = attacked_concepts(task.targets, row.label)
-            attack_key = attack.key(identity, recipe.edit, concepts, recipe, judge)
+            attack_key = attack.key(identity, recipe.edit, concepts, recipe, judge, task.names)
             edit = recipe.edit if attack.adaptive else ""
             searches.setdefault(attack_key, Search(attack, edit, concepts, recipe, tuple(task.names)))
             attacked = replace(recipe, attack=attack_key)

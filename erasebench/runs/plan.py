@@ -161,8 +161,16 @@ class Prepared:
 
     @property
     def judge(self) -> Metric | None:
-        """The metric that judged attacks ask: the first that recognises, and can run here."""
-        return next((metric for metric in self.metrics if metric.recognises and metric.id not in self.not_run), None)
+        """The metric that judged attacks ask: the first that recognises and is for a kind of this run, whether it can run here
+        or not: what a run is may not hang on the machine."""
+        return next(
+            (
+                metric
+                for metric in self.metrics
+                if metric.recognises and (not metric.kinds or set(metric.kinds) & set(self.groups))
+            ),
+            None,
+        )
 
     def edits(self) -> Iterator[tuple[str, Eraser, str, ErasureTask]]:
         """Every (eraser label, eraser, kind, task) of the run, the unedited model first."""

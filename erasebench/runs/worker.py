@@ -124,7 +124,7 @@ class Worker:
         targets = attack.targets(search.concepts, search.recipe)
         if lacking := [recipe for recipe in targets if not self._store.has_image(recipe.key)]:
             self._put_on("")
-            generate(self.model, lacking, self._store, self.prepared.batch_size)
+            generate(self.model, lacking, self._store, self.prepared.batch_size, about=self._about)
         if attack.compares and self._unedited is None:
             self._put_on("")
             self._unedited = {
@@ -136,8 +136,8 @@ class Worker:
         tools = Tools(
             advance=self.advance,
             targets=[self._store.image(recipe.key) for recipe in targets],
-            draw=drawing(search, self.model, job.edit, self.prepared.batch_size),
-            sees=judging(judge, search) if judge else None,
+            draw=drawing(search, self.model, job.edit, self.prepared.batch_size) if attack.judged else None,
+            sees=judging(judge, search) if judge and attack.judged else None,
             unedited=self._unedited if attack.compares else None,
             folder=folder,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from erasebench.methods.adapters.beside import Addition, beside, mixed, rank_one
 from erasebench.methods.closed_form.linear import check_positive
 from erasebench.methods.closed_form.uce import Uce
 from erasebench.models.encode import encode_prompts
-from erasebench.models.pipeline import Pipeline
+from erasebench.models.pipeline import Pipeline, part_of
 from erasebench.models.targets import denoiser, named_weight
 from erasebench.recipe import Recipe
 
@@ -97,6 +97,12 @@ class Membrane(Hook):
             ]
         )
         return inputs
+
+    def on_step(self, pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Ends a batch; changes no latent."""
+        if step + 1 == part_of(pipe, "num_timesteps"):
+            self.gates = None  # whoever calls the UNet now is not sampling
+        return tensors
 
     def _gates(self, pipe: Pipeline, prompt: str, rows: Tensor) -> Tensor:
         """The gate of each concept for one prompt, [k]."""

@@ -9,6 +9,9 @@ from erasebench.edits.attack import Attack, Tools
 from erasebench.edits.found import Found
 from erasebench.errors import UserError
 
+AT_ONCE = 8
+"""Images that are drawn before the judge is asked."""
+
 
 def check_whole(attack: Attack, *options: str) -> None:
     """Refuse options that are no whole numbers of at least 1.
@@ -36,6 +39,18 @@ def check_positive(attack: Attack, *options: str) -> None:
             raise UserError(f"{option}={value!r}: must be a finite number above 0")
 
 
+def check_not_negative(attack: Attack, *options: str) -> None:
+    """Refuse options that are no finite numbers of at least 0.
+
+    Raises:
+        UserError: naming the option.
+    """
+    for option in options:
+        value = getattr(attack, option)
+        if not (math.isfinite(value) and value >= 0):
+            raise UserError(f"{option}={value!r}: must be a finite number of at least 0")
+
+
 class Tries:
     """The images that a search tries, until the judge sees the concept in one.
 
@@ -54,7 +69,7 @@ class Tries:
             raise UserError(
                 "it tries images, and there is nothing to draw or to judge them with (Tools.draw, Tools.sees)"
             )
-        self._draw, self._sees, self.images = tools.draw, tools.sees, 0
+        self._draw, self._sees, self._advance, self.images = tools.draw, tools.sees, tools.advance, 0
 
     def first(self, results: Sequence[Found]) -> Found | None:
         """The first of some finds whose image shows the concept, or ``None``; all are drawn."""
@@ -63,6 +78,23 @@ class Tries:
                 self.images += number + 1
                 return results[number]
         self.images += len(results)
+        return None
+
+    def through(self, results: Sequence[Found], at_first: int = AT_ONCE) -> Found | None:
+        """:meth:`first` of many finds, some at once, until one succeeds; a step of the bar each.
+
+        Args:
+            results: all that may be tried.
+            at_first: how many are drawn before the judge is asked for the first time; then :data:`AT_ONCE`.
+        """
+        start, size = 0, at_first
+        while start < len(results):
+            tried = results[start : start + size]
+            if result := self.first(tried):
+                self._advance(len(results) - start)
+                return result
+            self._advance(len(tried))
+            start, size = start + len(tried), AT_ONCE
         return None
 
     def notes(self, succeeded: bool) -> dict[str, object]:

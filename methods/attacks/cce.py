@@ -8,6 +8,7 @@ prompts and SLD, which train through the guidance, are not here.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -120,6 +121,7 @@ class Cce(Attack):
             Checkpoints(tools.folder, {"words": words}, optimizer, self.iterations, {}) if tools.folder else None
         )
         losses = checkpoints.resume() if checkpoints else []
+        before, began = checkpoints.seconds_before if checkpoints else 0.0, time.perf_counter()
         tools.advance(len(losses))
         scheduler, own = noising(pipe.scheduler.config), hashed_seed("cce", self.seed, *(one.name for one in concepts))
         for step in range(len(losses), self.iterations):
@@ -138,14 +140,18 @@ class Cce(Attack):
             optimizer.step()
             losses.append(loss)
             if checkpoints:
-                checkpoints.save(losses, 0.0)
+                checkpoints.save(losses, before + time.perf_counter() - began)
             tools.advance(1)
         width = -(-len(losses) // LOSSES_SHOWN)
         curve = [losses[start : start + width] for start in range(0, len(losses), width)]
         return Found(
             words=words.detach()[0].float().cpu(),
             replaces=tuple(phrase for concept in concepts for phrase in (concept.name, *concept.phrases)),
-            info={"images": self.images, "losses": [sum(part) / len(part) for part in curve]},
+            info={
+                "images": self.images,
+                "losses": [sum(part) / len(part) for part in curve],
+                "seconds_before": before,
+            },  # fmt: skip
         )
 
     def loss(

@@ -6,17 +6,18 @@ plain DDIM inversion, without TINA+'s correction of each step.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from erasebench.concepts import Concept
 from erasebench.edits.attack import Attack, Tools
 from erasebench.edits.found import Found
-from erasebench.errors import UserError
 from erasebench.methods.attacks.budget import check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER
 from erasebench.methods.trained.latents import ddim, encoded
@@ -60,14 +61,19 @@ class DdimInversion(Attack):
         """The unedited model's image of the same prompt and seed."""
         return (replace(recipe, edit="", attack=""),)
 
+    def refuses_images(self, recipe: Recipe) -> str | None:
+        """Those of another sampler than DDIM."""
+        if recipe.scheduler == "DDIMScheduler":
+            return None
+        return f"its latents are where DDIM starts, not {recipe.scheduler}; use protocol.scheduler=DDIM"
+
     def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
         """Latents."""
-        if recipe.scheduler != "DDIMScheduler":
-            raise UserError(f"its latents are where DDIM starts, and the image is drawn with {recipe.scheduler}")
-        network = denoiser(pipe)
-        latents = encoded(pipe, tools.targets).to(network.dtype)
-        text = encode_prompts(pipe, [""])[0].to(latents)
-        first = int(ddim(pipe.scheduler.config, recipe.steps).timesteps[0])
+        latents = encoded(pipe, tools.targets)
+        text = encode_prompts(pipe, [""])[0].to(denoiser(pipe).dtype)
+        sampler = DDIMScheduler(**json.loads(recipe.scheduler_config))
+        sampler.set_timesteps(recipe.steps)
+        first = int(sampler.timesteps[0])
         latents = inverted(pipe, latents, text, first, self.timesteps, tools)
         return Found(latents=latents[0].float().cpu(), info={"start": first, "deviation": latents.std().item()})
 
@@ -78,18 +84,18 @@ def inverted(pipe: Pipeline, latents: Tensor, text: Tensor, first: int, steps: i
 
     Args:
         pipe: whose network predicts noise.
-        latents: of images, ``[n, channels, height, width]``.
+        latents: of images, ``[n, channels, height, width]``, float32 or float64, in which the steps are taken.
         text: that the network reads, ``[1, positions, d]``.
         first: timestep to arrive at.
         steps: from 0 to there, equally spaced.
         tools: whose bar goes on.
     """
     network: Any = denoiser(pipe)
-    kept = ddim(pipe.scheduler.config, 1).alphas_cumprod.to(latents)
+    kept = ddim(pipe.scheduler.config, 1).alphas_cumprod.to(latents)  # near 1, so not in the network's own type
     times = torch.linspace(0, first, steps + 1).round().long().tolist()
     text = text.expand(len(latents), -1, -1)
     for now, then in zip(times[:-1], times[1:], strict=True):
-        noise = network(latents, now, text).sample
+        noise = network(latents.to(text), now, text).sample.to(latents)
         if pipe.scheduler.config.prediction_type == "v_prediction":
             noise = kept[now].sqrt() * noise + (1 - kept[now]).sqrt() * latents
         clean = (latents - (1 - kept[now]).sqrt() * noise) / kept[now].sqrt()

@@ -19,7 +19,7 @@ from erasebench.concepts import Concept
 from erasebench.edits.attack import Attack, Tools
 from erasebench.edits.found import Found
 from erasebench.errors import UserError
-from erasebench.methods.attacks.budget import Tries, check_positive, check_whole
+from erasebench.methods.attacks.budget import Tries, check_not_negative, check_positive, check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER, token_ids
 from erasebench.methods.trained.latents import encoded, noised, noising
 from erasebench.models.pipeline import Pipeline
@@ -77,6 +77,7 @@ class P4d(Attack):
     def __post_init__(self) -> None:
         check_whole(self, "tokens", "every", "iterations", "evaluate")
         check_positive(self, "lr")
+        check_not_negative(self, "weight_decay")
         if self.variant not in P4D_VARIANTS:
             raise UserError(f"variant={self.variant!r}: must be {', '.join(P4D_VARIANTS)}")
 

@@ -13,7 +13,6 @@ from erasebench.edits.attack import Attack, Tools
 from erasebench.edits.found import Found
 from erasebench.methods.attacks.budget import Tries, check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER, vocabulary
-from erasebench.methods.attacks.seeds import AT_ONCE
 from erasebench.models.pipeline import Pipeline
 from erasebench.prompts.prompt_set import hashed_seed
 from erasebench.recipe import Recipe
@@ -59,14 +58,6 @@ class RandomPrefix(Attack):
         drawn = rng.integers(len(ids), size=(self.images - 1, self.tokens))
         texts = [pipe.tokenizer.decode([ids[n] for n in row]).strip() for row in drawn]
         results = [Found(prompt=text) for text in (recipe.prompt, *(f"{text} {recipe.prompt}" for text in texts))]
-        tries, start = Tries(tools), 0
-        for size in (1, *[AT_ONCE] * self.images):  # the clean one by itself: often it is enough
-            tried = results[start : start + size]
-            if not tried:
-                break
-            if result := tries.first(tried):
-                tools.advance(self.images - start)
-                return replace(result, info=tries.notes(True))
-            tools.advance(len(tried))
-            start += len(tried)
-        return replace(results[-1], info=tries.notes(False))
+        tries = Tries(tools)
+        result = tries.through(results, at_first=1)  # the clean one by itself: often it is enough
+        return replace(result or results[-1], info=tries.notes(result is not None))

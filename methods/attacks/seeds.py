@@ -14,9 +14,6 @@ from erasebench.models.pipeline import Pipeline
 from erasebench.prompts.prompt_set import hashed_seed
 from erasebench.recipe import Recipe
 
-AT_ONCE = 8
-"""Images that are drawn before the judge is asked."""
-
 
 @dataclass(frozen=True)
 class Seeds(Attack):
@@ -55,10 +52,5 @@ class Seeds(Attack):
             hashed_seed(self.name, self.seed, recipe.prompt, recipe.seed, number) for number in range(1, self.images)
         )
         results, tries = [Found(seed=seed) for seed in (recipe.seed, *others)], Tries(tools)
-        for start in range(0, self.images, AT_ONCE):
-            tried = results[start : start + AT_ONCE]
-            if result := tries.first(tried):
-                tools.advance(self.images - start)
-                return replace(result, info=tries.notes(True))
-            tools.advance(len(tried))
-        return replace(results[0], info=tries.notes(False))
+        result = tries.through(results)
+        return replace(result or results[0], info=tries.notes(result is not None))

@@ -18,7 +18,7 @@ from torch.nn.functional import hardtanh, mse_loss, one_hot
 from erasebench.concepts import Concept
 from erasebench.edits.attack import Attack, Tools
 from erasebench.edits.found import Found
-from erasebench.methods.attacks.budget import Tries, check_positive, check_whole
+from erasebench.methods.attacks.budget import Tries, check_not_negative, check_positive, check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER
 from erasebench.methods.trained.latents import encoded, noising, target_of
 from erasebench.models.pipeline import Pipeline
@@ -72,6 +72,7 @@ class UnlearnDiffAtk(Attack):
     def __post_init__(self) -> None:
         check_whole(self, "tokens", "timesteps", "iterations")
         check_positive(self, "lr")
+        check_not_negative(self, "weight_decay")
 
     @property
     def steps(self) -> int:

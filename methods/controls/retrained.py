@@ -48,6 +48,10 @@ class Retrained(Eraser):
     def key(self, model_identity: str, task: ErasureTask) -> str:
         """As of every eraser, with the content of the file in the place of the folder."""
         file = self._file(task)
+        if (model := str(self._files()[file]["model"])) != model_identity.split(" ")[0]:
+            raise UserError(
+                f"retrained: {file} was trained anew for another model ({model:.19}); move it to a folder of its own"
+            )
         return self.key_of(model_identity, task, {"sha256": hashlib.sha256(read_whole(file)).hexdigest()})
 
     def refuses(self, model: Model) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erasebench.concepts import Concept
+from erasebench.config.own_files import load_file
 from erasebench.edits.attack import Attack, attacked_concepts
 from erasebench.edits.found import Found
 from erasebench.errors import UserError
@@ -141,6 +143,22 @@ def test_a_key_knows_all_that_decides_what_is_found() -> None:
     assert key() == key(edit="e1") and len(key()) == 32
     # The edit's key is given by itself; an attack must not count itself.
     assert key() == Fixed().key("m float32", "e1", (CHURCH,), replace(recipe(), edit="x", attack="y"))
+
+
+def test_another_source_of_an_attack_of_ones_own_is_another_attack(tmp_path) -> None:
+    path = tmp_path / "insist_of_mine.py"
+    text = (
+        "from dataclasses import dataclass\nfrom erasebench.edits import Attack, Found\n"
+        "@dataclass(frozen=True)\nclass Insist(Attack):\n    name = 'insist'\n    access = 'nothing'\n"
+        "    def look(self, pipe, concepts, recipe, tools):\n        return Found(seed=1)\n"
+    )
+    keys = []
+    for source in (text, text, text.replace("seed=1", "seed=2")):
+        path.write_text(source)
+        sys.modules.pop("insist_of_mine", None)
+        keys.append(load_file(str(path)).Insist().key("m", "e1", (CHURCH,), recipe()))
+    sys.modules.pop("insist_of_mine", None)
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_transfer_attack_is_one_for_all_edits_and_all_it_does_not_look_at() -> None:

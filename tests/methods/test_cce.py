@@ -145,6 +145,11 @@ def test_offloaded_and_quantised_weights_and_other_families_are_refused(small_pi
     away = small_pipe()
     away.unet.to("meta")
     assert "offloaded" in SMALL.refuses(SimpleNamespace(family="sd1", pipe=away))
+    half = small_pipe()
+    half.unet.half()
+    assert "is float16, and it takes gradients; use dtype=float32" in SMALL.refuses(
+        SimpleNamespace(family="sd1", pipe=half)
+    )
     coarse = small_pipe()
     weight = next(coarse.text_encoder.parameters())
     weight.requires_grad_(False)

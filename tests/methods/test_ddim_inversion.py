@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from attack_helpers import CHURCH, made_images, recipe
@@ -61,7 +63,11 @@ def test_it_finds_latents_and_needs_ddim(pipe) -> None:
     tools = Tools(targets=made_images(attack.targets([CHURCH], recipe())))
     found = attack.find(pipe, [CHURCH], recipe(), tools)
     assert found.form == "latents" and found.latents.shape == (4, 8, 8) and found.latents.isfinite().all()
-    with pytest.raises(UserError, match="drawn with EulerDiscreteScheduler"):
-        attack.find(pipe, [CHURCH], recipe(scheduler="EulerDiscreteScheduler"), tools)
+    assert attack.refuses_images(recipe()) is None
+    assert "use protocol.scheduler=DDIM" in attack.refuses_images(recipe(scheduler="EulerDiscreteScheduler"))
+    for spacing, first in (("leading", 500), ("trailing", 999)):  # where the image's own sampler starts, in two steps
+        own = recipe(scheduler_config=json.dumps({"timestep_spacing": spacing}))
+        tools = Tools(targets=made_images(attack.targets([CHURCH], own)))
+        assert attack.find(pipe, [CHURCH], own, tools).info["start"] == first
     with pytest.raises(UserError, match="timesteps=0"):
         DdimInversion(timesteps=0)

@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attack_helpers import CHURCH, Drawn, recipe
+from attack_helpers import CHURCH, Drawn, LiteralAdam, alphas_cumprod, read_literally, recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from erasebench.errors import UserError
 from erasebench.methods.attacks.concept_vector import token_ids
 from erasebench.methods.attacks.p4d import P4d, nearest
-from erasebench.methods.trained.latents import noising
+from erasebench.methods.trained.latents import encoded, noising
+from erasebench.prompts.prompt_set import hashed_seed
 
 SMALL = P4d(tokens=4, every=2, iterations=4, evaluate=2)
 
@@ -76,6 +77,41 @@ def test_the_loss_is_how_far_one_prediction_is_from_the_other(pipe, unedited) ->
     assert ours.item() == pytest.approx(float(((predicted - target) ** 2).mean()), rel=1e-5)
 
 
+def test_a_search_takes_the_steps_of_the_paper(pipe, unedited) -> None:
+    """Literally: the nearest tokens, their gradient for that of the words, AdamW, and the text after each step."""
+    attack = P4d(variant="n", tokens=4, iterations=3, evaluate=1)
+    drawn = Drawn(attack, recipe(), seen_at=None, unedited=unedited)
+    found = attack.find(pipe, [CHURCH], recipe(), drawn.tools)
+
+    numbers = torch.Generator().manual_seed(hashed_seed("p4d", 0, "n", recipe().prompt, recipe().seed))
+    vocabulary = pipe.text_encoder.get_input_embeddings().weight.detach()
+    latents = encoded(pipe, drawn.tools.targets).double()
+    with torch.no_grad():
+        wanted = unedited["text_encoder"](token_ids(pipe, [recipe().prompt])).last_hidden_state
+    ids = torch.tensor([[pipe.tokenizer.bos_token_id, 0, 0, 0, 0, pipe.tokenizer.eos_token_id, *[0] * 71]])
+    words = vocabulary[torch.randint(len(vocabulary), (4,), generator=numbers)].clone()
+    adam, texts = LiteralAdam(0.1, 0.1, decoupled=True), []
+
+    def closest(rows: torch.Tensor) -> list[int]:
+        cosines = [[float(torch.cosine_similarity(row, own, dim=0)) for own in vocabulary] for row in rows]
+        return [max(range(len(vocabulary)), key=of.__getitem__) for of in cosines]
+
+    for _ in range(3):
+        near = vocabulary[closest(words)].clone().requires_grad_()
+        timestep = int(torch.randint(1000, (1,), generator=numbers))
+        noise = torch.randn(latents.shape, generator=numbers).double()
+        left = alphas_cumprod()[timestep]
+        z = left.sqrt() * latents + (1 - left).sqrt() * noise
+        target = unedited["unet"](z, timestep, wanted).sample.detach()
+        predicted = pipe.unet(z, timestep, read_literally(pipe.text_encoder, ids, near, 1)).sample
+        loss = ((predicted - target) ** 2).mean()
+        (gradient,) = torch.autograd.grad(loss, [near])
+        words = adam.step(words, gradient)
+        texts.append(pipe.tokenizer.decode(closest(words)).strip())
+    assert [one.prompt for one in drawn.tried] == texts and len(set(texts)) > 1
+    assert found.info["loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
 def test_where_the_tokens_stand(pipe) -> None:
     tokenizer = pipe.tokenizer
 
@@ -121,6 +157,7 @@ def test_without_the_unedited_model_it_says_so(pipe) -> None:
     ("options", "message"),
     [
         ({"variant": "m"}, "variant='m'"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
         *(({name: 0}, f"{name}=0") for name in ("tokens", "every", "iterations", "lr")),
     ],
 )

@@ -67,6 +67,18 @@ def adapters(tiny_random_pipe) -> Membrane:
     return Membrane({"phrases": [["church"], ["gas pump"]]}, tensors)
 
 
+def test_behind_the_last_step_nobody_is_taken_for_an_image_of_the_batch(adapters, tiny_random_pipe):
+    """A search that calls the network itself, with a batch of its own, gets gates of 1."""
+    pipe = tiny_random_pipe
+    with adapters.installed(pipe):
+        adapters.texts(pipe, *batch_of(pipe, PROMPTS))
+        pipe._num_timesteps = 2
+        adapters.on_step(pipe, 0, 1, {})
+        assert adapters.gates is not None
+        adapters.on_step(pipe, 1, 0, {})
+        assert adapters.gates is None
+
+
 @pytest.mark.parametrize("passes", [1, 2, 3])
 def test_a_layer_gives_its_own_output_and_each_adapter_times_its_gate(adapters, tiny_random_pipe, passes):
     pipe = tiny_random_pipe

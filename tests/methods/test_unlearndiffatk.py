@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attack_helpers import CHURCH, Drawn, recipe
+from attack_helpers import CHURCH, Drawn, LiteralAdam, alphas_cumprod, read_literally, recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from erasebench.errors import UserError
 from erasebench.methods.attacks.unlearndiffatk import UnlearnDiffAtk, drawn_rows, on_simplex, prefixed
-from erasebench.methods.trained.latents import noising
+from erasebench.methods.trained.latents import encoded, noising
+from erasebench.prompts.prompt_set import hashed_seed
 
 SMALL = UnlearnDiffAtk(tokens=2, timesteps=3, iterations=2)
 
@@ -93,6 +94,40 @@ def test_the_loss_is_how_badly_noise_is_predicted_with_the_words_before_the_prom
     assert ours.item() == pytest.approx(float(((predicted - noise) ** 2).mean()), rel=1e-5)
 
 
+def test_a_search_takes_the_steps_of_the_paper(pipe) -> None:
+    """Literally: a token of each row by chance, its gradient for the row's and cut, Adam, the nearest probabilities."""
+    attack = UnlearnDiffAtk(tokens=2, timesteps=3, iterations=2, lr=0.05)
+    drawn = Drawn(attack, recipe(), seen_at=None)
+    found = attack.find(pipe, [CHURCH], recipe(), drawn.tools)
+
+    numbers = torch.Generator().manual_seed(hashed_seed("unlearndiffatk", 0, recipe().prompt, recipe().seed))
+    vocabulary = pipe.text_encoder.get_input_embeddings().weight.detach()
+    latents = encoded(pipe, drawn.tools.targets).double()
+    own = pipe.tokenizer(recipe().prompt, add_special_tokens=False).input_ids
+    ids = [pipe.tokenizer.bos_token_id, 0, 0, *own]
+    ids = torch.tensor([ids + [pipe.tokenizer.eos_token_id] * (77 - len(ids))])
+    rows = torch.full((2, len(vocabulary)), 1 / len(vocabulary), dtype=torch.float64)
+    adam, texts, means = LiteralAdam(0.05, 0.1, decoupled=False), [recipe().prompt], []
+    for timestep in (166, 500, 833):  # the middles of three equal parts of 1000
+        losses = []
+        for _ in range(2):
+            chosen = torch.multinomial(rows, 1, generator=numbers)[:, 0]
+            words = vocabulary[chosen].clone().requires_grad_()
+            noise = torch.randn(latents.shape, generator=numbers).double()
+            left = alphas_cumprod()[timestep]
+            z = left.sqrt() * latents + (1 - left).sqrt() * noise
+            predicted = pipe.unet(z, timestep, read_literally(pipe.text_encoder, ids, words, 1)).sample
+            loss = ((predicted - noise) ** 2).mean()
+            (gradient,) = torch.autograd.grad(loss, [words])
+            rows = adam.step(rows, (gradient @ vocabulary.T).clamp(-1, 1))
+            rows = torch.from_numpy(np.stack([sorted_projection(row) for row in rows.numpy()]))
+            losses.append(loss.item())
+        means.append(sum(losses) / 2)
+        texts.append(f"{pipe.tokenizer.decode(rows.argmax(dim=1).tolist()).strip()} {recipe().prompt}")
+    assert [one.prompt for one in drawn.tried] == texts and len(set(texts)) > 2
+    assert found.info["losses"] == pytest.approx(means, rel=1e-4)
+
+
 def test_a_long_prompt_loses_its_end_and_never_the_words(pipe) -> None:
     ids = prefixed(pipe.tokenizer, "b" * 90, 3)
     assert ids.shape == (1, 77) and ids[0, 1:4].tolist() == [0, 0, 0] and ids[0, 76] == pipe.tokenizer.eos_token_id
@@ -131,6 +166,10 @@ def test_the_key_knows_budget_and_judge() -> None:
 
     budgets = [SMALL, *(replace(SMALL, **{name: 9}) for name in ("tokens", "timesteps", "iterations", "lr", "seed"))]
     assert len({key(one) for one in budgets} | {key(SMALL, "judge@3")}) == 7
+    others = [
+        SMALL.key("m", "e1", [CHURCH], recipe(), "judge@2", erased) for erased in ((), ["Church"], ["church", "tench"])
+    ]
+    assert others[0] == others[1] == key(SMALL) != others[2], "a judge may see what else the task erases"
     assert SMALL.targets([CHURCH], recipe(edit="e1", attack="a")) == (recipe(),)
 
 

@@ -267,6 +267,14 @@ def test_what_was_found_and_damaged_since_is_looked_for_again(model_folder: Path
             ["attack=seeds", "metric=judge", "task.concepts=[church,dragon]", "task.erase=[dragon]"],
             "dragon, which judge does not know",
         ),
+        (
+            ["attack=ddim_inversion", "protocol.scheduler=EulerDiscrete"],
+            "attack ddim_inversion: .*use protocol.scheduler=DDIM",
+        ),
+        (
+            ["attack=seeds", "metric=[q16]", "task=unsafe", "task.erase=[knife]"],
+            "attack seeds: it asks q16 of images, which cannot run here",
+        ),
         (["attack=cce", "method=safree"], "cannot attack safree: its hook .* hides it from the gradient"),
     ],
 )

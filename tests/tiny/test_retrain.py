@@ -91,13 +91,16 @@ def test_its_row_is_called_by_its_name_wherever_its_files_lie(out: Path) -> None
 def test_what_it_finds_in_the_file_decides_its_key_and_not_the_folder(out: Path, tmp_path: Path) -> None:
     (file,) = out.glob("*.safetensors")
     (tmp_path / "renamed.safetensors").write_bytes(file.read_bytes())
-    keys = {Retrained(folder=str(folder)).key("m", task(*WITHOUT)) for folder in (out, tmp_path)}
+    identity = load_model("embedded", name="embedded").identity
+    keys = {Retrained(folder=str(folder)).key(identity, task(*WITHOUT)) for folder in (out, tmp_path)}
+    with pytest.raises(UserError, match="was trained anew for another model"):
+        Retrained(folder=str(out)).key("sha256-another float32", task(*WITHOUT))
     assert len(keys) == 1
     tensors = load_file(file)
     tensors["unet.conv_in.bias"] += 1
     with safe_open(file, framework="pt") as opened:
         save_file(tensors, tmp_path / "renamed.safetensors", opened.metadata())
-    assert Retrained(folder=str(tmp_path)).key("m", task(*WITHOUT)) not in keys
+    assert Retrained(folder=str(tmp_path)).key(identity, task(*WITHOUT)) not in keys
 
 
 def test_a_training_that_was_cut_off_ends_with_the_same_weights(out: Path, tmp_path: Path) -> None:
