@@ -65,7 +65,7 @@ def _usage() -> str:
             "",
             "Measure how well a text-to-image model forgets a concept, and what it costs the rest.",
             "",
-            *(f"  {verb:<10} {text}" for verb, text in VERBS.items()),
+            *(f"  {verb:<11} {text}" for verb, text in VERBS.items()),
             "",
             "Start with: erasebench run        (the embedded model: minutes on a laptop, no network)",
             "Each command explains itself: erasebench COMMAND --help",

@@ -6,7 +6,7 @@ for has another version, which a reference set is part of.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,15 +57,19 @@ def check_same(folders: Sequence[Path]) -> About:
 
 def alike(folders: Sequence[Path]) -> list[list[Path]]:
     """The runs in groups that may stand in one table each, in their order."""
-    groups: list[list[Path]] = []
-    for folder in folders:
-        mine = said(folder)
+    return [[folders[number] for number in group] for group in agreeing([said(folder) for folder in folders])]
+
+
+def agreeing(facts: Sequence[Mapping[str, str]]) -> list[list[int]]:
+    """What was measured alike, in groups: the numbers of those that agree wherever two of them speak of the same thing."""
+    groups: list[list[int]] = []
+    for number, mine in enumerate(facts):
         for group in groups:
-            if all(mine[key] == value for other in group for key, value in said(other).items() if key in mine):
-                group.append(folder)
+            if all(mine[key] == value for other in group for key, value in facts[other].items() if key in mine):
+                group.append(number)
                 break
         else:
-            groups.append([folder])
+            groups.append([number])
     return groups
 
 
