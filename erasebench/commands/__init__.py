@@ -12,6 +12,7 @@ VERBS = {
     "report": "a folder of pages about finished runs: tables, figures, images; opens in any browser, offline",
     "compare": "several runs in one table and one report, e.g. one's own eraser beside the baselines",
     "leaderboard": "one page over the runs of several stores: what may be compared stands in one table",
+    "publish": "a run, or its edits, to the Hugging Face Hub; a dry run lists what would be sent",
     "score": "images that were made elsewhere: a folder of them and their prompts, by any metric, with tables",
     "show": "one image, edit, run or protocol, and all that is known of it",
     "explain": "what a word or column of the tables means, e.g. H",
