@@ -97,6 +97,8 @@ def _source(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise UserError(f"prompts: {str(error).splitlines()[0]}; give the value itself") from error
     source, file_of = options.pop("source", "builtin"), options.pop("file_of", None)
     if source is None or source == "":
-        which = f" that is not part of erasebench: {file_of}" if file_of else " of prompts, or builtin"
+        which = " of prompts, or builtin"
+        if file_of:
+            which = f" that is not part of erasebench: {file_of}; erasebench prefetch gets it, or says where it lies"
         raise UserError(f"prompts.source: give the path of a file{which}")
     return str(source), options

@@ -16,7 +16,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 from omegaconf import DictConfig
 
@@ -27,6 +26,7 @@ from erasebench.config.protocol import OBEYED, SAID, Protocol
 from erasebench.config.values import plain_values
 from erasebench.edits.label import UNEDITED
 from erasebench.edits.released import LIST, RELEASED, changed_settings, release_of
+from erasebench.prompts.released_files import known_prompts
 from erasebench.runs.folder import erasers_of, read_config
 from erasebench.runs.manifest import read_manifest
 from erasebench.scores.metric import Metric
@@ -97,13 +97,6 @@ class Ran:
 def _asked(experiment: str, scale: str) -> DictConfig:
     """What a shipped experiment asks for."""
     return compose([f"experiment={experiment}", *([f"scale={scale}"] if scale != "full" else [])])
-
-
-@cache
-def known_prompts() -> pd.DataFrame:
-    """The files that papers drew: ``prompts`` (a config of that group), ``file, rows, content``; the last may be empty."""
-    with files("erasebench").joinpath("data", "published_prompts.csv").open("r", encoding="utf-8") as file:
-        return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
 def run_mismatches(ran: Ran) -> tuple[list[str], list[str]]:

@@ -59,7 +59,7 @@ def test_prompts_belong_to_what_a_config_needs(empty_caches, tmp_path: Path) -> 
     status, text = said(doctor, ["prompts=coco_30k"])
     assert status == 1 and "prompts.source: give the path of a file that is not part of erasebench: data/coco" in text
     status, text = said(prefetch, ["prompts=coco_30k", "metric=[judge]"])
-    assert status == 1 and "failed    prompts None: prompts.source: give the path" in text
+    assert status == 1 and "failed    prompts coco_30k: HF_HUB_OFFLINE is set" in text and "data/coco_30k.csv" in text
     (tmp_path / "own.csv").write_text("prompt\na")
     status, text = said(doctor, ["prompts=file", f"prompts.source={tmp_path}/own.csv"])
     assert status == 0
