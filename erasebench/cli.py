@@ -13,6 +13,8 @@ from erasebench.commands import VERBS
 from erasebench.commands.terminal import StopRequested, steady_output, stops_on_signals
 from erasebench.errors import UserError, printable, suggest
 
+ON_WINDOWS = "it runs on Linux and macOS, and not on Windows itself; install WSL (wsl --install) and give the same commands in its shell"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
@@ -46,6 +48,8 @@ def _status(arguments: list[str]) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     try:
+        if sys.platform == "win32":  # whole files are renamed into place while others read them, which Windows refuses
+            raise UserError(ON_WINDOWS)
         if verb not in VERBS:
             raise UserError(f"{verb}: no such command.{suggest(verb, VERBS)} Known: {', '.join(VERBS)}")
         with stops_on_signals():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,19 @@ def test_every_command_explains_itself_with_an_example(command: str, capsys: pyt
 def test_a_misspelt_command_is_refused_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tabel"]) == 2
     assert "Did you mean 'table'" in capsys.readouterr().err
+
+
+def test_on_windows_the_way_out_is_said_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.platform", "win32")
+    for verb in ("run", "table", "tabel"):
+        assert main([verb]) == 2
+        said = capsys.readouterr().err
+        assert "not on Windows itself; install WSL" in said and len(said.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+    assert main(["--help"]) == 0 and "erasebench run" in capsys.readouterr().out
 
 
 def test_list_has_a_line_for_every_choice(capsys: pytest.CaptureFixture[str]) -> None:

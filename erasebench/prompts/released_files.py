@@ -69,14 +69,14 @@ class ReleasedFile:
 @cache
 def known_prompts() -> pd.DataFrame:
     """The files that papers drew: ``prompts`` (a config of that group), ``file, rows, content``; the last may be empty."""
-    return _table("published_prompts.csv")
+    return _shipped_rows("published_prompts.csv")
 
 
 @cache
 def released_files() -> dict[str, ReleasedFile]:
     """By the name of their config, the files whose place is known."""
     known, found = known_prompts(), {}
-    for row in _table("prompt_files.csv").to_dict("records"):
+    for row in _shipped_rows("prompt_files.csv").to_dict("records"):
         of_it = known[known.prompts == row["prompts"]]
         contents = tuple(text for text in of_it.content if text)
         # Of a part that is drawn from a file, the rows are those of the part.
@@ -84,7 +84,7 @@ def released_files() -> dict[str, ReleasedFile]:
     return found
 
 
-def _table(name: str) -> pd.DataFrame:
+def _shipped_rows(name: str) -> pd.DataFrame:
     with files("erasebench").joinpath("data", name).open("r", encoding="utf-8") as file:
         return pd.read_csv(file, dtype=str, keep_default_na=False)
 
@@ -95,13 +95,13 @@ def is_released(path: Path, file: ReleasedFile) -> bool:
     Raises:
         UserError: it is no prompt file of that kind.
     """
-    prompts = _read(path, file)
+    prompts = _prompts_in(path, file)
     if file.contents:
         return prompts.content in file.contents
     return not file.rows or str(len(prompts.rows)) in file.rows
 
 
-def _read(path: Path, file: ReleasedFile) -> PromptSet:
+def _prompts_in(path: Path, file: ReleasedFile) -> PromptSet:
     node = compose([f"prompts={file.prompts}", "prompts.source=x"]).prompts
     return from_config({**node, "source": str(path)}, node.get("kind") or "object", ())
 

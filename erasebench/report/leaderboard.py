@@ -34,7 +34,7 @@ LEADERBOARD = "a leaderboard"
 
 CSV_FILE = "leaderboard.csv"
 
-LISTED = 12
+TASKS_NAMED = 12
 """Tasks that are named above a table."""
 
 
@@ -227,8 +227,8 @@ class Page:
         """One table."""
         columns = [*board.columns.values(), *board.more]
         short = {column: HEADS[name].rpartition(" ")[0] for name, column in board.columns.items()}
-        heads = [_head(board.rows, column, short.get(column, "")) for column in columns]
-        texts = [_cells(board.rows, column) for column in columns]
+        heads = [_number_head(board.rows, column, short.get(column, "")) for column in columns]
+        texts = [_number_cells(board.rows, column) for column in columns]
         twice = {label for label, times in Counter(row.label for row in board.rows if row.edits).items() if times > 1}
         differs = {label for label in twice if len({row.edits for row in board.rows if row.label == label}) > 1}
         rows = [
@@ -243,8 +243,8 @@ class Page:
             for i, row in enumerate(board.rows)
         ]
         about, under = board.about, f" under {board.attack}" if board.attack else ""
-        tasks = ", ".join(board.tasks[:LISTED]) + (
-            f" and {len(board.tasks) - LISTED} more" if len(board.tasks) > LISTED else ""
+        tasks = ", ".join(board.tasks[:TASKS_NAMED]) + (
+            f" and {len(board.tasks) - TASKS_NAMED} more" if len(board.tasks) > TASKS_NAMED else ""
         )
         model = "the embedded model" if about.embedded else about.name("model")
         metrics = dict.fromkeys(metric for _, metric in columns)
@@ -269,7 +269,7 @@ class Page:
         )  # fmt: skip
 
 
-def _head(rows: Sequence[Row], column: Column, short: str) -> NumberHead:
+def _number_head(rows: Sequence[Row], column: Column, short: str) -> NumberHead:
     """The head of a column, by a short name if it has one."""
     cell = next(cell for row in rows if (cell := row.cells.get(column)) is not None)
     whole = layout.title(*column, cell["direction"], cell["unit"])
@@ -278,7 +278,7 @@ def _head(rows: Sequence[Row], column: Column, short: str) -> NumberHead:
     return NumberHead(text, arrow, cell["direction"], f"{whole}: {words_of_heading(whole)}".removesuffix(": "))
 
 
-def _cells(rows: Sequence[Row], column: Column) -> list[NumberCell]:
+def _number_cells(rows: Sequence[Row], column: Column) -> list[NumberCell]:
     """A column as it is read."""
     cells = [row.cells.get(column) for row in rows]
     made = []

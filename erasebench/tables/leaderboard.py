@@ -161,13 +161,13 @@ def read_runs(stores: Sequence[Path], plugins: Sequence[str] = ()) -> tuple[list
                     )
                     left_out.append(LeftOut(folder.name, root, f"not finished: {what}", False))
                 else:
-                    sources.append(_read(folder, store, plugins))
+                    sources.append(_source(folder, store, plugins))
             except UserError as error:
                 left_out.append(LeftOut(folder.name, root, str(error), True))
     return sources, left_out
 
 
-def _read(folder: Path, store: Store, plugins: Sequence[str]) -> Source:
+def _source(folder: Path, store: Store, plugins: Sequence[str]) -> Source:
     """One run; its numbers are those that were kept, or are worked out again from its records."""
     config = read_config(folder)
     experiment = config.get("experiment") or {}
@@ -208,18 +208,18 @@ def _parts(plan: pd.DataFrame) -> Iterator[tuple[str, str]]:
     yield from dict.fromkeys(zip(plan.task_kind, plan.attack, strict=True))
 
 
-def _rows(table: pd.DataFrame, kind: str, attack: str) -> pd.DataFrame:
+def _of_part(table: pd.DataFrame, kind: str, attack: str) -> pd.DataFrame:
     return table[(table.task_kind == kind) & (table.attack == attack)]
 
 
 def _facts(source: Source, kind: str, attack: str) -> dict[str, str]:
     """All that two runs must agree in for one table, as far as both speak of it."""
-    plan = _rows(source.plan, kind, attack)
+    plan = _of_part(source.plan, kind, attack)
     asked = plan[["task", "prompt_id", "role", "original_key"]].drop_duplicates()
     rows = sorted(map(repr, asked.itertuples(index=False, name=None)))
     facts = dict(source.about.of_kind(kind)) | {"kind": kind, "attack": attack, "note": source.about.note}
     facts["tasks and prompts"] = hashlib.sha256("\n".join(rows).encode()).hexdigest()
-    for metric in dict.fromkeys(_rows(source.measured, kind, attack).metric):
+    for metric in dict.fromkeys(_of_part(source.measured, kind, attack).metric):
         name, _, version = metric.partition("@")
         facts[METRIC + name] = version
     return facts
@@ -227,7 +227,7 @@ def _facts(source: Source, kind: str, attack: str) -> dict[str, str]:
 
 def _board(sources: Sequence[Source], kind: str, attack: str) -> Board | None:
     """The table of runs that agree; ``None`` where they have no number."""
-    measured = pd.concat([_rows(source.measured, kind, attack) for source in sources], ignore_index=True)
+    measured = pd.concat([_of_part(source.measured, kind, attack) for source in sources], ignore_index=True)
     if not measured.value.notna().any():
         return None
     every: list[Column] = list(wide(measured, kind).columns)
@@ -249,7 +249,7 @@ def _board(sources: Sequence[Source], kind: str, attack: str) -> Board | None:
         value = math.inf if cell is None or math.isnan(cell["value"]) else cell["value"]
         return row.eraser != UNEDITED, -value if cell and cell["direction"] == "up" and value < math.inf else value
 
-    plan = _rows(sources[0].plan, kind, attack)
+    plan = _of_part(sources[0].plan, kind, attack)
     return Board(
         kind,
         attack,
@@ -262,7 +262,7 @@ def _board(sources: Sequence[Source], kind: str, attack: str) -> Board | None:
 
 
 def _rows_of(source: Source, kind: str, attack: str) -> Iterator[Row]:
-    plan, measured = _rows(source.plan, kind, attack), _rows(source.measured, kind, attack)
+    plan, measured = _of_part(source.plan, kind, attack), _of_part(source.measured, kind, attack)
     for label, part in measured.groupby("eraser", sort=False):
         of_plan = plan[plan.eraser == label]
         pairs = sorted(set(zip(of_plan.task, of_plan.edit_key, strict=True)))
@@ -279,7 +279,7 @@ def _same(a: Row, b: Row) -> bool:
     return (
         (a.label, a.edits) == (b.label, b.edits)
         and bool(shared)
-        and all(_numbers(a, column) == _numbers(b, column) for column in shared)
+        and all(_values_of(a, column) == _values_of(b, column) for column in shared)
     )
 
 
@@ -287,6 +287,6 @@ def _has_number(row: Row, column: Column) -> bool:
     return not math.isnan(row.cells[column]["value"])
 
 
-def _numbers(row: Row, column: Column) -> list[float | None]:
+def _values_of(row: Row, column: Column) -> list[float | None]:
     values = [row.cells[column][name] for name in NUMBERS]
     return [None if math.isnan(value) else value for value in values]  # some numbers have no interval
