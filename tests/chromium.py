@@ -17,6 +17,8 @@ from typing import Any
 
 FOUND = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 60.0
+CODES = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
+"""Of keys that are no letters, by the names that browsers give them."""
 
 
 class Chromium:
@@ -97,9 +99,9 @@ class Chromium:
             time.sleep(0.05)
 
     def press(self, key: str) -> None:
-        """A key as a person presses it: ``Tab``, ``Enter``, or a letter."""
-        code = {"Tab": 9, "Enter": 13, " ": 32}.get(key, ord(key[0].upper()))
-        text = {"Enter": "\r", "Tab": ""}.get(key, key)
+        """A key as a person presses it: ``Tab``, ``Enter``, ``ArrowRight``, or a letter."""
+        code = CODES.get(key, ord(key[0].upper()))
+        text = "\r" if key == "Enter" else "" if len(key) > 1 else key
         more = {"text": text} if text else {}
         for kind in ("keyDown", "keyUp"):
             self.send(

@@ -66,7 +66,7 @@ def make_rows(plan: pd.DataFrame, answers: pd.Series, signs: pd.Series) -> Rows:
 
 
 def write_browser(
-    rows: Rows, folder: Path, *, thumbnails: Set[str], sensitive: Set[str], classifier: str, store: str, full: bool
+    rows: Rows, folder: Path, *, thumbnails: Set[str], sensitive: Set[str], classifier: str, full: bool
 ) -> None:
     """Write ``data/index.js``, ``data/prompts.js`` and ``data/rows-<n>.js``.
 
@@ -76,7 +76,6 @@ def write_browser(
         thumbnails: keys that have a thumbnail.
         sensitive: kinds of task whose images are blurred until asked for.
         classifier: whose answers are shown.
-        store: the results folder as it was given, for the command under an image.
         full: whether whole images were copied.
     """
     order = rows.worst_first()
@@ -99,7 +98,6 @@ def write_browser(
         "signs": "".join(rows.signs[i] for i in order),
         "planned": order,
         "classifier": classifier,
-        "store": store,
         "full": full,
         "suffix": suffix(),
     }

@@ -64,7 +64,7 @@ def charts(measured: pd.DataFrame, kind: str, option: str | None, labels: Mappin
         (_, erased), (role, retained) = chosen
         words = [_axis_name(part, erased, "erase"), _axis_name(part, retained, role)]
         points = _points(part, chosen)
-        if len(points):
+        if option and len(points):  # of few rows the plots of single columns say it better
             drawn.append(
                 Chart(
                     f"{kind}-tradeoff",
@@ -75,7 +75,7 @@ def charts(measured: pd.DataFrame, kind: str, option: str | None, labels: Mappin
                 )
             )
         cost = _cost_points(part, erased)
-        if len(cost):
+        if len(cost) > 1:
             drawn.append(
                 Chart(
                     f"{kind}-cost",

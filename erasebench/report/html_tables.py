@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from erasebench.edits.label import UNEDITED, shown_row
+from erasebench.edits.label import UNEDITED
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
-from erasebench.tables.columns import aims
+from erasebench.tables.answer import key_columns
 from erasebench.tables.glossary import words_of_heading
-from erasebench.tables.letters import NO_MARK, Mark, marks
+from erasebench.tables.letters import Mark
 
 DENSE = 8
 """A table with more columns than this stands closer."""
@@ -21,14 +20,13 @@ DENSE = 8
 
 @dataclass(frozen=True)
 class Head:
-    """The head of a column: its words, its arrow, what the arrow means, and what stands above a group of columns,
-    and what is measured."""
+    """The head of a column: its words, its arrow, what the arrow means, what is measured, and whether it is shown unasked."""
 
     text: str
     arrow: str = ""
     meaning: str = ""
-    group: str = ""
     tip: str = ""
+    key: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,57 +64,27 @@ def html_table(
     """
     part = measured[(measured.task_kind == kind) & (measured.task == task)]
     if of == "difference":
-        part = part[part.difference.notna()]
+        part = part[part.difference.notna() & (part.eraser != UNEDITED)]
     if not len(part):
         return None
     heads, rows, marked = table_files.layout(measured, kind, task, of, pairs)
     if not rows:
         return None
+    keys = set(key_columns(measured, kind).values())
+    columns = list(tables.wide(part, kind, task).columns)
+    shown = [not keys or column in keys for column in columns]
     return HtmlTable(
-        [_head(text) for text in heads],
+        [head_of(heads[0]), *(replace(head_of(text), key=key) for text, key in zip(heads[1:], shown, strict=True))],
         [
-            (row[0], [_cell(text, mark) for text, mark in zip(row[1:], of_row[1:], strict=True)])
+            (row[0], [cell_of(text, mark) for text, mark in zip(row[1:], of_row[1:], strict=True)])
             for row, of_row in zip(rows, marked, strict=True)
         ],
         dense=len(heads) > DENSE,
     )
 
 
-def headline(measured: pd.DataFrame, kinds: Sequence[str], pairs: pd.DataFrame | None = None) -> HtmlTable | None:
-    """The table of the first page: for each kind, what is erased, what is kept and their harmonic mean.
-
-    Columns are those of the first metric that tells of both aims; a kind without any is left out. ``None`` if no
-    kind has one.
-    """
-    heads, columns = [Head("eraser")], []
-    erasers = list(dict.fromkeys(measured.eraser))
-    for kind in kinds:
-        pooled = measured[(measured.task_kind == kind) & (measured.task == tables.POOLED)]
-        chosen = aims(pooled)
-        if chosen is None:
-            continue
-        wide, known_marks = tables.wide(measured, kind), marks(pairs, kind)
-        (_, metric), _ = chosen
-        for role, name in [*chosen, ("both", f"H {metric}")]:
-            if (role, name) not in wide.columns:
-                continue
-            cells = list(wide[(role, name)].reindex(erasers))
-            cells = [cell if isinstance(cell, dict) else None for cell in cells]
-            known = next(cell for cell in cells if cell is not None)
-            head = _head(table_files.title(role, name, known["direction"], known["unit"]))
-            short = table_files.ROLE_HEADINGS[role] or "both (H)"
-            heads.append(Head(short, head.arrow, f"{head.text}, {head.meaning}", kind, head.tip))
-            texts = table_files.column_text(cells)
-            of_cells = [known_marks.get((role, name, eraser), NO_MARK) for eraser in erasers]
-            columns.append([_cell(text, mark) for text, mark in zip(texts, of_cells, strict=True)])
-    if not columns:
-        return None
-    erasers.sort(key=lambda name: name != UNEDITED)
-    rows = {eraser: [column[i] for column in columns] for i, eraser in enumerate(dict.fromkeys(measured.eraser))}
-    return HtmlTable(heads, [(shown_row(eraser), rows[eraser]) for eraser in erasers], dense=True)
-
-
-def _head(text: str) -> Head:
+def head_of(text: str) -> Head:
+    """The head that a column's title makes (:func:`erasebench.tables.layout.title`)."""
     for word, arrow in table_files.ARROWS.items():
         if arrow in text:
             meaning = "higher is better" if word == "up" else "lower is better"
@@ -124,7 +92,8 @@ def _head(text: str) -> Head:
     return Head(text)
 
 
-def _cell(text: str, mark: Mark) -> Cell:
+def cell_of(text: str, mark: Mark) -> Cell:
+    """A cell of :func:`erasebench.tables.layout.column_text` in its parts."""
     value, _, interval = text.partition(" [")
     if value in (table_files.EMPTY, table_files.ABSENT):
         return Cell(value, known=False)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from erasebench.concepts import ROLES
-from erasebench.edits.label import UNEDITED
-from erasebench.report.html_tables import HtmlTable
+from erasebench.concepts import ROLES, kind_words
+from erasebench.edits.label import UNEDITED, short_rows
+from erasebench.report.forest import Panel
 from erasebench.report.runs import Run
 from erasebench.tables.layout import ROLE_HEADINGS
 from erasebench.tables.letters import LETTERS_EXPLAINED
 from erasebench.tables.tabulate import Joint
-
-KIND_PLURALS = {"unsafe": "unsafe content", "celebrity": "celebrities"}
-
 
 NAMED = 4
 """Erasers that a title names."""
@@ -23,7 +20,7 @@ def heading(runs: Sequence[Run], joint: Joint | None = None) -> str:
     """The title of the first page: the erasers and the model; of an unfinished run its name."""
     if joint is None:
         return runs[0].name
-    names = erasers(joint) or ["The unedited model"]
+    names = list(short_rows(erasers(joint)).values()) or ["The unedited model"]
     more = f" and {len(names) - NAMED} more erasers" if len(names) > NAMED + 1 else ""
     shown = names[:NAMED] if more else names
     several = f"{len(runs)} runs compared: " if len(runs) > 1 else ""
@@ -32,7 +29,7 @@ def heading(runs: Sequence[Run], joint: Joint | None = None) -> str:
 
 def kind_heading(kind: str) -> str:
     """What is erased, in words."""
-    return f"Erasing {KIND_PLURALS.get(kind, kind + 's')}"
+    return f"Erasing {kind_words(kind)}"
 
 
 def erasers(joint: Joint) -> list[str]:
@@ -49,7 +46,7 @@ def attacks(joint: Joint) -> list[str]:
 def lead(runs: Sequence[Run], joint: Joint) -> str:
     """One sentence: which erasers, on which model, over what."""
     names = erasers(joint)
-    kinds = [KIND_PLURALS.get(kind, f"{kind}s") for kind in dict.fromkeys(joint.plan.task_kind)]
+    kinds = [kind_words(kind) for kind in dict.fromkeys(joint.plan.task_kind)]
     count = f"{len(names)} {'eraser' if len(names) == 1 else 'erasers'}" if names else "The unedited model"
     edits = joint.plan[joint.plan.edit_key != ""].edit_key.nunique()
     under = attacks(joint)
@@ -68,14 +65,16 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
-def headline_note(joint: Joint, table: HtmlTable | None) -> str:
-    """How to read the table of the first page."""
-    if table is None:
+def numbers_note(panels: Sequence[Panel]) -> str:
+    """How to read the plots of the first page."""
+    if not panels:
         return ""
-    both = any("H" in head.text for head in table.heads)
-    marked = f" {LETTERS_EXPLAINED}." if table.marked else ""
-    harmonic = " H is the harmonic mean of (100 − erased) and kept." if both else ""
-    return f"Per cent, with 95 % intervals below.{harmonic}{marked}"
+    lettered = any(row.cell.letters for panel in panels for row in panel.rows)
+    letters = f" {LETTERS_EXPLAINED}." if lettered else ""
+    return (
+        "Dots with 95 % intervals, on axes cut to what the erasers reach; a triangle points to a number outside."
+        f"{letters}"
+    )
 
 
 def comparable(runs: Sequence[Run], joint: Joint) -> str:

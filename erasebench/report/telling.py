@@ -1,4 +1,4 @@
-"""The image pairs of the first page: what an edit left, and what came in the place of what it erased."""
+"""The image pairs of the first page: what came in the place of what was erased, what is still there, what went with it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pandas as pd
 from erasebench.edits.label import UNEDITED
 from erasebench.report.thumbnails import thumbnail_path
 
+PAIRS = 6
+"""Pairs on the page, at most."""
+
 OF_EACH = 3
-"""Pairs of things that came instead, and of failures."""
+"""Pairs of things that came instead, and of things that are still there; where there are fewer, others take their places."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class TellingPair:
 def telling_pairs(
     plan: pd.DataFrame, verdicts: pd.DataFrame, thumbnails: Set[str], sensitive: Set[str]
 ) -> list[TellingPair]:
-    """Up to :data:`OF_EACH` replacements, unsafe ones first, and as many concepts that are still there.
+    """Up to :data:`PAIRS`: things that came instead, unsafe ones first, concepts that are still there, and kept ones lost.
 
     They are the worst that there are, not a sample: as far as it goes each is of another eraser and task.
 
@@ -52,26 +55,33 @@ def telling_pairs(
         sensitive: kinds whose images are blurred; they stay off the first page.
     """
     rows = plan.assign(recognised=verdicts.recognised, shown=verdicts.shown, unsafe=verdicts.unsafe)
-    rows = rows[
-        (rows.attack == "") & (rows.role == "erase") & (rows.eraser != UNEDITED) & (rows.key != rows.original_key)
-    ]
+    before = dict(zip(rows.key, rows.recognised, strict=True))
+    rows = rows[(rows.attack == "") & (rows.eraser != UNEDITED) & (rows.key != rows.original_key)]
     rows = rows[~rows.task_kind.isin(sensitive) & rows.key.isin(thumbnails) & rows.original_key.isin(thumbnails)]
-    gone = rows[(rows.recognised == 0) & (rows.shown != "")]
-    still = rows[rows.recognised == 1].assign(unsafe=float("nan"))  # of them an erased weapon is no worse than a church
-    return [
-        *(_pair(row, f"{row.shown} came instead", row.unsafe == 1) for row in _spread(gone)),
-        *(_pair(row, f"{row.label} is still there", True) for row in _spread(still)),
+    erased = rows[rows.role == "erase"]
+    gone = erased[(erased.recognised == 0) & (erased.shown != "")]
+    still = erased[erased.recognised == 1].assign(
+        unsafe=float("nan")
+    )  # an erased weapon is no worse than a church there
+    lost = rows[(rows.role == "retain") & (rows.recognised == 0) & (rows.original_key.map(before) == 1)]
+    sorts = [
+        [_pair(row, f"{row.shown} came instead", row.unsafe == 1) for row in _spread(gone)],
+        [_pair(row, f"{row.label} is still there", True) for row in _spread(still)],
+        [_pair(row, f"{row.label}, to be kept, is lost", True) for row in _spread(lost)],
     ]
+    first = [pair for pairs in sorts[:2] for pair in pairs[:OF_EACH]]
+    rest = [*sorts[2], *(pair for pairs in sorts[:2] for pair in pairs[OF_EACH:])]
+    return [*first, *rest[: PAIRS - len(first)]]
 
 
 def _spread(rows: pd.DataFrame) -> Iterator[Any]:
-    """The first rows, unsafe ones before others, and each eraser and task once before any twice."""
+    """The first :data:`PAIRS` rows, unsafe ones before others, and each eraser and task once before any twice."""
     place = {
         "safe": rows.unsafe != 1,
         "turn": rows.groupby(["eraser", "task"], sort=False).cumcount(),
         "nth": rows.groupby("eraser", sort=False).cumcount(),
     }
-    return rows.assign(**place).sort_values(list(place), kind="stable").head(OF_EACH).itertuples()
+    return rows.assign(**place).sort_values(list(place), kind="stable").head(PAIRS).itertuples()
 
 
 def _pair(row: Any, words: str, bad: bool) -> TellingPair:

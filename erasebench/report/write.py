@@ -15,6 +15,7 @@ from erasebench.report.browser import make_rows, write_browser
 from erasebench.report.folder import check_target, replacing
 from erasebench.report.outcomes import outcomes
 from erasebench.report.runs import Run, check_scored, find_runs
+from erasebench.report.site import Contents
 from erasebench.report.telling import telling_pairs
 from erasebench.report.thumbnails import write_thumbnails
 from erasebench.runs.about import About
@@ -118,16 +119,15 @@ def _write_finished(
         _tables(folder / "tables", numbers, joint.about)
         made = write_thumbnails(store, joint.plan.key, folder, before=target, full=full)
         classifier = " and ".join(classifiers)
-        write_browser(
-            rows, folder, thumbnails=made, sensitive=sensitive, classifier=classifier, store=str(store.root), full=full
-        )
+        write_browser(rows, folder, thumbnails=made, sensitive=sensitive, classifier=classifier, full=full)
         pages.write_pages(
-            pages.Contents(
+            Contents(
                 folder,
                 runs,
                 joint,
                 numbers,
                 store,
+                rows,
                 classifier,
                 sensitive,
                 int(joint.plan.key.nunique()),

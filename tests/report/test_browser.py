@@ -91,6 +91,7 @@ def test_images_are_filtered_by_what_is_asked(browser: Chromium, report: Path) -
     browser.wait("document.getElementById('status').textContent.startsWith('12 of')")
     choose(browser, "eraser", "cure")
     browser.wait(f"document.getElementById('status').textContent.startsWith('0 of') && {SHOWN} === 0")
+    assert "Clear the filters" in browser.run("document.getElementById('rows').textContent")
     choose(browser, "eraser", "")
     choose(browser, "kind", "unsafe")
     browser.wait("document.getElementById('status').textContent.startsWith('4 of')")
@@ -131,7 +132,6 @@ def test_images_and_keys_are_there(browser: Chromium, report: Path) -> None:
     assert browser.run(f"{cell}.querySelector('details code').textContent").startswith(
         f"erasebench show {key} --store "
     )
-    assert (report / browser.run(f"{cell}.querySelector('a').getAttribute('href')")).is_file()
     assert browser.run("document.images[0].loading") == "lazy" and browser.run("document.images[0].alt")
 
 
@@ -143,7 +143,6 @@ def test_unsafe_images_are_blurred_until_asked_for(media: str, browser: Chromium
     blurred = "[...document.querySelectorAll('.row img')].every(i => getComputedStyle(i).filter.includes('blur'))"
     clear = "[...document.querySelectorAll('.row img')].every(i => getComputedStyle(i).filter === 'none')"
     assert browser.run(f"document.querySelectorAll('.row img').length === 48 && {blurred}")
-    assert browser.run("document.querySelectorAll('.row a').length") == 0, "nor is there a link to the whole image"
     browser.media()
     browser.run("document.querySelector('[data-reveal]').focus()")
     browser.press("Enter")

@@ -17,7 +17,7 @@ from erasebench.store import Store
 
 ERASERS = ("none", "cure", "uce")
 PROMPTS = 10_000
-TWO_MEGABYTES = 2_000_000
+MEGABYTE, TWO_MEGABYTES = 1_000_000, 2_000_000
 THUMBNAIL = 4_000
 
 
@@ -58,7 +58,7 @@ def report(tmp_path_factory) -> Path:
     finish(store, "large", plan_of_many())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("erasebench.report.write.write_thumbnails", fake)
-        patch.setattr("erasebench.report.pages._draw", lambda *arguments: [])
+        patch.setattr("erasebench.report.kinds._draw", lambda *arguments: [])
         return write_report(["large"], str(store.root), console=quiet(), plugins=PLUGINS)
 
 
@@ -68,7 +68,7 @@ def size(*paths: Path) -> int:
 
 def test_the_first_pages_are_small_and_rows_are_in_files_of_sixty(report: Path) -> None:
     assets = list(report.glob("assets/*"))
-    assert size(report / "index.html", *assets) < TWO_MEGABYTES
+    assert size(report / "index.html", *assets) < MEGABYTE
     browser = size(report / "images.html", *assets, report / "data" / "index.js", report / "data" / "rows-0.js")
     assert browser + 60 * len(ERASERS) * THUMBNAIL < TWO_MEGABYTES
     assert all(path.stat().st_size < TWO_MEGABYTES for path in report.glob("*.html"))

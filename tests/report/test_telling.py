@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from table_helpers import make_plan
 
-from erasebench.report.telling import OF_EACH, telling_pairs
+from erasebench.report.telling import OF_EACH, PAIRS, telling_pairs
 
 
 def verdicts_of(plan: pd.DataFrame) -> pd.DataFrame:
@@ -36,3 +36,15 @@ def test_images_that_are_gone_or_must_be_blurred_are_not_shown() -> None:
     assert telling_pairs(plan, verdicts, set(plan.key), {"object"}) == []
     originals = set(plan.original_key)
     assert telling_pairs(plan, verdicts, set(plan.key) - originals, set()) == [], "a pair needs both"
+
+
+def test_what_was_to_be_kept_and_is_lost_takes_the_places_that_are_left() -> None:
+    plan = make_plan(erasers=("none", "cure"), prompts=3)
+    lost = (plan.eraser == "cure") & (plan.role == "retain") & (plan.label == "tench")
+    verdicts = pd.DataFrame({"recognised": (~lost).astype(float), "shown": plan.label, "unsafe": 0.0}, index=plan.index)
+    found = telling_pairs(plan, verdicts, set(plan.key), set())
+    assert all(pair.words.endswith("is still there") for pair in found[:OF_EACH])
+    assert [pair.words for pair in found[OF_EACH:]] == ["tench, to be kept, is lost"] * (PAIRS - OF_EACH)
+    unseen = verdicts.assign(recognised=verdicts.recognised.mask(plan.label == "tench", 0.0))
+    words = {pair.words for pair in telling_pairs(plan, unseen, set(plan.key), set())}
+    assert not any("lost" in text for text in words), "what was never seen cannot be lost"
