@@ -81,13 +81,39 @@ def methods(runs: Sequence[Run], joint: Joint, store: Store, plugins: Sequence[s
         place = find_eraser([run.folder for run in runs], label, joint.option)
         node = place[1] if place else {}
         words = _class_words(node, plugins)
-        info = next((edit.info for edit in edits if edit.info), {})
-        settings = [(name, _setting_text(value)) for name, value in info.get("settings", {}).items()]
-        settings = settings or [
+        settings = _settings(edits) or [
             (name, _setting_text(value)) for name, value in node.items() if name not in ("_target_", "released")
         ]
         made.append(Method(label, settings=settings, edits=edits, target=str(node.get("_target_", "")), **words))
     return made
+
+
+LEFT_OPEN = (None, "auto")
+"""Values of a setting that leave the choice to the eraser."""
+
+
+def _settings(edits: Sequence[EditNotes]) -> list[tuple[str, str]]:
+    """The settings that edits were made with; of one that was left open, what the eraser chose, from the edits' notes."""
+    noted = [edit for edit in edits if isinstance(edit.info.get("settings"), Mapping)]
+    settings = noted[0].info["settings"] if noted else {}
+    return [
+        (name, _chosen(name, noted) if value in LEFT_OPEN else _setting_text(value)) for name, value in settings.items()
+    ]
+
+
+def _chosen(name: str, edits: Sequence[EditNotes]) -> str:
+    """What was chosen for a setting: one value, or each with the tasks that it was chosen for."""
+    tasks: dict[str, list[str]] = {}
+    for edit in edits:
+        value = edit.info.get(name)
+        if isinstance(value, str | int | float):  # a longer note of that name is no value of it
+            tasks.setdefault(_setting_text(value), []).append(edit.task)
+    if not tasks:
+        return _setting_text(edits[0].info["settings"][name])
+    if len(tasks) == 1:
+        return f"{next(iter(tasks))} (chosen by the eraser)"
+    each = "; ".join(f"{value} for {', '.join(of_value)}" for value, of_value in tasks.items())
+    return f"{each} (chosen by the eraser)"
 
 
 def _class_words(node: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Any]:

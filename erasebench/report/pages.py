@@ -14,7 +14,7 @@ from erasebench.report import summary
 from erasebench.report.kinds import write_kind
 from erasebench.report.methods import Method, methods
 from erasebench.report.names import Names
-from erasebench.report.provenance import provenance
+from erasebench.report.provenance import START_HEADS, provenance
 from erasebench.report.runs import Run
 from erasebench.report.site import PAGES, Contents, Link, Writer, environment, site_of
 from erasebench.store import Store
@@ -129,6 +129,6 @@ def _write_provenance(write: Writer, runs: Sequence[Run]) -> None:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     write(
         "provenance.html", "provenance.html",
-        title="Provenance", runs=[provenance(run) for run in runs],
+        title="Provenance", runs=[provenance(run) for run in runs], start_heads=START_HEADS,
         drawn=f"This report was written on {now} by erasebench {__version__}, from records alone.",
     )  # fmt: skip

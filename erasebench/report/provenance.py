@@ -7,18 +7,19 @@ from dataclasses import dataclass
 import yaml
 
 from erasebench.report.runs import Run
-from erasebench.runs.manifest import PromptsUsed
+from erasebench.runs.manifest import PromptsUsed, Start, command_line, read_starts
 
 Facts = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """One run: facts, prompt sets, metrics, packages, its command and its config."""
+    """One run: facts, every start, prompt sets, metrics, packages, its command and its config."""
 
     name: str
     command: str
     facts: Facts
+    starts: list[list[str]]
     prompts: list[dict[str, str]]
     metrics: list[dict[str, str]]
     packages: Facts
@@ -32,7 +33,7 @@ def provenance(run: Run) -> Provenance:
     facts = [
         ("status", "finished" if run.finished else "incomplete"),
         ("last error", run.error),
-        ("started", manifest.get("started")),
+        ("first started", manifest.get("started")),
         ("model", _joined(model.get("name"), model.get("source"), model.get("family"))),
         ("model revision", model.get("revision")),
         ("weights in", manifest.get("dtype")),
@@ -49,6 +50,7 @@ def provenance(run: Run) -> Provenance:
         run.name,
         run.command,
         [(name, str(value)) for name, value in facts if value not in (None, "")],
+        [_start(start) for start in read_starts(run.folder)],
         [_prompt_set(kind, found) for kind, found in manifest.get("prompt_sets", {}).items()],
         [
             {
@@ -61,6 +63,21 @@ def provenance(run: Run) -> Provenance:
         [(name, str(version)) for name, version in manifest.get("packages", {}).items()],
         yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
     )
+
+
+START_HEADS = ["started", "hardware", "erasebench", "torch", "diffusers", "commit", "command"]
+"""The columns of the table of starts."""
+
+
+def _start(start: Start) -> list[str]:
+    packages = start.get("packages") or {}
+    return [
+        start.get("started") or "",
+        start.get("device") or "",
+        *(packages.get(name) or "" for name in ("erasebench", "torch", "diffusers")),
+        start.get("commit") or "",
+        command_line(start) if start.get("command") else "",
+    ]
 
 
 def _joined(*words: str | None) -> str | None:

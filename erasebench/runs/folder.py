@@ -20,7 +20,7 @@ from erasebench.edits.label import Label
 from erasebench.errors import Damaged, UserError, suggest
 from erasebench.files import read_whole, write_atomic, write_json, write_text
 from erasebench.runs.about import About
-from erasebench.runs.manifest import command_line, read_manifest
+from erasebench.runs.manifest import command_line, note_start, read_manifest
 from erasebench.runs.names import CONFIG_FILE, ERASERS_FILE, MANIFEST_FILE, METRICS_FILE, PLAN_FILE, SWEPT_FILE
 from erasebench.scores.metric import Metric
 from erasebench.scores.stored import from_record, to_record
@@ -316,4 +316,5 @@ def open_run(prepared: Prepared, manifest: Mapping[str, Any], rows: pd.DataFrame
     write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(dict(prepared.config))))
     write_plan(folder, rows, about)
     write_json(mark, {**manifest, "started": before.get("started", manifest["started"])})
+    note_start(folder, manifest)
     return folder

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from erasebench.errors import UserError
-from erasebench.runs.names import MANIFEST_FILE
-from erasebench.typed_files import read_json
+from erasebench.files import disk_errors
+from erasebench.runs.names import MANIFEST_FILE, STARTS_FILE
+from erasebench.typed_files import check_type, read_json
 
 
 class _ModelUsed(TypedDict, total=False):
@@ -67,6 +70,46 @@ class Manifest(_Said):
     metrics: dict[str, _MetricUsed]
 
 
+STARTED_WITH = ("started", "command", "device", "platform", "python", "packages", "commit")
+"""What is written down of every start."""
+
+
+class Start(TypedDict, total=False):
+    """One process that began to work on a run."""
+
+    started: str
+    command: list[str]
+    device: str
+    platform: str
+    python: str
+    packages: dict[str, str]
+    commit: str | None
+
+
+def note_start(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Add a start to those of a run. A line is added and nothing is read, so that processes may do it at the same time."""
+    line = json.dumps({name: manifest[name] for name in STARTED_WITH if name in manifest}, ensure_ascii=False)
+    with disk_errors(folder), (folder / STARTS_FILE).open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
+def read_starts(folder: Path) -> list[Start]:
+    """Every start of a run, in order; none of a run of an earlier version. Lines that a full disk cut off are left out."""
+    try:
+        lines = (folder / STARTS_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    starts: list[Start] = []
+    for line in lines:
+        try:
+            start = json.loads(line)
+            check_type(start, Start)
+        except (ValueError, TypeError):
+            continue
+        starts.append(start)
+    return starts
+
+
 def read_manifest(folder: Path) -> Manifest:
     """What the folder of a run says of it.
 
@@ -81,7 +124,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def command_line(manifest: Manifest) -> str:
+def command_line(manifest: Manifest | Start) -> str:
     """The command that made a run, to be pasted into a shell."""
     program, *arguments = manifest["command"]
     return " ".join([program, shlex.join(arguments)]).strip()

@@ -5,6 +5,9 @@ from __future__ import annotations
 MANIFEST_FILE = "manifest.json"
 """What the run is and was made with; a folder with it is a run."""
 
+STARTS_FILE = "starts.jsonl"
+"""A line for each process that began to work on it: when, where, and with which versions."""
+
 CONFIG_FILE = "config.yaml"
 """The whole config."""
 

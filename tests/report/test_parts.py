@@ -15,7 +15,7 @@ from erasebench.metrics.nudenet import NudeNet
 from erasebench.report.browser import make_rows
 from erasebench.report.charts import charts, inline, training_curve
 from erasebench.report.html_tables import html_table
-from erasebench.report.methods import _series, short_name
+from erasebench.report.methods import EditNotes, _series, _settings, short_name
 from erasebench.report.names import Names
 from erasebench.report.outcomes import OUTCOMES, outcomes
 from erasebench.scores.metric import with_chance
@@ -151,3 +151,19 @@ def test_the_loss_of_a_training_is_drawn_from_the_notes_of_its_edit() -> None:
 )  # fmt: skip
 def test_notes_without_a_loss_give_no_curve(info: dict) -> None:
     assert training_curve("abc", info) is None
+
+
+def noted(task: str, **info) -> EditNotes:
+    return EditNotes("key", "object", task, info, [], [], [])
+
+
+def test_a_setting_that_was_left_open_says_what_the_eraser_chose() -> None:
+    settings = {"alpha": None, "where": "auto", "retain": None, "rank": 3}
+    church = noted("church", settings=settings, alpha=2.0, where="cross_attention", retain=["tench"], rank=1)
+    assert dict(_settings([noted("gone"), church])) == {
+        "alpha": "2.0 (chosen by the eraser)", "where": "cross_attention (chosen by the eraser)",
+        "retain": "not set", "rank": "3",
+    }  # fmt: skip
+    pump = noted("gas pump", settings=settings, alpha=5.0)
+    assert dict(_settings([church, pump]))["alpha"] == "2.0 for church; 5.0 for gas pump (chosen by the eraser)"
+    assert _settings([noted("gone")]) == [] and _settings([noted("spoiled", settings="x")]) == []

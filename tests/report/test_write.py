@@ -24,6 +24,7 @@ from erasebench.report.browser import script_json
 from erasebench.report.folder import check_target, replacing
 from erasebench.report.write import compare, write_report
 from erasebench.runs.about import EMBEDDED
+from erasebench.runs.manifest import note_start
 from erasebench.store import Store
 
 
@@ -181,6 +182,23 @@ def test_the_provenance_page_has_the_command_the_versions_and_the_hashes(report:
         "metric:",
     ):
         assert words in text
+
+
+def test_the_provenance_page_tells_every_start(tmp_path: Path, undrawn) -> None:
+    store = make_run(tmp_path)
+    for day, torch in (("02", "2.13.0"), ("03", "2.14.1")):
+        note_start(
+            store.run_folder("one"),
+            {
+                "started": f"2026-01-{day}",
+                "device": "cuda <b>",
+                "packages": {"torch": torch},
+                "command": ["erasebench run", SCRIPT],
+            },
+        )
+    text = Page(write(store) / "provenance.html").text
+    assert text.index("2026-01-02") < text.index("2.13.0") < text.index("2026-01-03") < text.index("2.14.1")
+    assert "cuda <b>" in text and f"'{SCRIPT}'" not in text and "owned" in text
 
 
 def test_thumbnails_are_small_and_there_is_one_for_each_image(report: Path, store: Store) -> None:
