@@ -49,7 +49,7 @@ def write_kind(contents: Contents, write: Writer, kind: str, methods: Sequence[M
         heading=summary.kind_heading(kind),
         lead=summary.kind_lead(kind, tasks, joint),
         link=fragment(kind=kind),
-        latex=f"{table_files_name(kind)}.tex",
+        latex=table_files_name(kind),
         forest=plots,
         paper=_for_papers(contents, kind, plots),
         tables=_tables(joint.measured, kind, shown, numbers.pairs),

@@ -223,12 +223,12 @@ def _with_interval(text: str, mark: Mark) -> Text:
         return Text(text, style="dim")
     value, _, interval = text.partition(" [")
     low, _, high = interval.removesuffix("]").partition(", ")
-    ends = f"{_short(low)}–{_short(high)}" if high else ""
+    ends = f"{short_end(low)}–{short_end(high)}" if high else ""
     letters = f"{mark.letters} " if mark.letters else ""
     return Text.assemble((letters, ""), (value, "bold" if mark.best else ""), (f" {ends:>7}" if ends else "", "dim"))
 
 
-def _short(end: str) -> str:
+def short_end(end: str) -> str:
     """The end of an interval without its decimals, where that leaves a number."""
     return f"{float(end):.0f}" if abs(float(end)) >= 1 or not end.strip("-0.") else end
 

@@ -257,17 +257,18 @@ def _markdown_rows(table: Layout) -> str:
 
 
 def write_tables(measured: pd.DataFrame, folder: Path, about: About, pairs: pd.DataFrame | None = None) -> list[Path]:
-    """Write ``measured.csv`` (tidy, full precision) and a Markdown and a LaTeX file for each kind.
+    """Write ``measured.csv`` (tidy, full precision), and for each kind a Markdown file, a LaTeX file of all columns, and one
+    of the key columns for a column of text (``object-narrow.tex``).
 
     Returns:
         The files written.
     """
-    from erasebench.tables.latex import latex  # which is made of this module's texts
+    from erasebench.tables.latex import latex, latex_narrow  # which are made of this module's texts
 
     written = [folder / MEASURED_FILE]
     write_text(written[0], to_csv(without_attacks(measured)))
     for kind in dict.fromkeys(measured.task_kind):
-        for suffix, form in ((".md", markdown), (".tex", latex)):
+        for suffix, form in ((".md", markdown), (".tex", latex), ("-narrow.tex", latex_narrow)):
             written.append(folder / f"{re.sub(r'[^a-z0-9]+', '-', kind.lower())}{suffix}")
             write_text(written[-1], form(measured, kind, about, pairs))
     return written

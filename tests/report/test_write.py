@@ -257,16 +257,21 @@ def test_rows_with_failures_come_first(report: Path) -> None:
     assert {row[2] for row, role in zip(rows, index["role"], strict=True) if role == "e"} == {"f"}, "uce does not"
 
 
-def test_latex_tables_compile(report: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("columns", ["onecolumn", "twocolumn"])
+def test_latex_tables_compile(columns: str, report: Path, tmp_path: Path) -> None:
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex is not installed")
     shutil.copytree(report / "tables", tmp_path / "tables")
+    document = (tmp_path / "tables" / "all.tex").read_text()
+    assert r"\input{object-narrow}" in document and r"\input{object}" in document
+    (tmp_path / "tables" / "paper.tex").write_text(document.replace(r"\documentclass", rf"\documentclass[{columns}]"))
     done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
         cwd=tmp_path / "tables", capture_output=True, text=True, errors="replace",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "tables" / "all.pdf").stat().st_size > 5000
+    assert "Overfull" not in done.stdout and "too large" not in done.stdout
+    assert (tmp_path / "tables" / "paper.pdf").stat().st_size > 5000
 
 
 # Folders

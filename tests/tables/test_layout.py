@@ -14,7 +14,8 @@ from table_helpers import METRICS, make_costs, make_plan, make_scores
 from erasebench.runs.about import About
 from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
-from erasebench.tables.latex import latex
+from erasebench.tables.answer import key_columns
+from erasebench.tables.latex import ABREAST, ASIDE, latex, latex_narrow
 from erasebench.tables.layout import column_text, markdown, write_tables
 from erasebench.tables.pairs import compare
 from erasebench.tables.printed import print_tables
@@ -128,6 +129,26 @@ def test_latex_is_balanced_and_has_as_many_cells_as_heads(nasty: pd.DataFrame) -
     assert r"\scriptsize [0.0, 27.8]" in text and r"$\downarrow$" in text
 
 
+def test_latex_of_many_columns_is_several_tables_that_a_page_has_room_for(measured: pd.DataFrame) -> None:
+    measured = measured[~measured.metric.str.startswith(ASIDE)]
+    costs = pd.concat([measured, *(measured.assign(metric=measured.metric + f"_{i}") for i in range(3))])
+    text = latex(costs, "object", ABOUT)
+    shapes = [len(shape) - 1 for shape in re.findall(r"\\begin\{tabular\}\{(l?r*)\}", text)]
+    columns = len(table_files.layout(costs, "object")[0]) - 1
+    differences = len(table_files.layout(costs, "object", of="difference")[0]) - 1
+    assert columns > ABREAST and max(shapes) <= ABREAST and sum(shapes) == columns + differences
+    assert "continued" in text and "continued" not in latex(measured[measured.unit == "%"], "object", ABOUT)
+
+
+def test_a_narrow_table_has_the_key_columns_with_short_intervals(nasty: pd.DataFrame, measured: pd.DataFrame) -> None:
+    text = latex_narrow(measured, "object", ABOUT, pairs())
+    (shape,) = re.findall(r"\\begin\{tabular\}\{(l?r*)\}", text)
+    assert len(shape) - 1 == len(key_columns(measured, "object")) and r"\begin{table}" in text
+    assert r"\scriptsize [0, 28]" in text and r"\textbf{0.0}" in text and "share a letter" in text
+    plain = re.sub(r"\\[{}&%$#_\\]", "", latex_narrow(nasty, "object", ABOUT))
+    assert plain.count("{") == plain.count("}") and "share a letter" not in plain
+
+
 def test_latex_marks_what_the_tests_tell(measured: pd.DataFrame) -> None:
     text = latex(measured, "object", ABOUT, pairs())
     assert r"\textbf{0.0}\rlap{\textsuperscript{a}}" in text and r"100.0\rlap{\textsuperscript{b}}" in text
@@ -136,7 +157,7 @@ def test_latex_marks_what_the_tests_tell(measured: pd.DataFrame) -> None:
 
 def test_csv_keeps_full_precision_and_every_row(measured: pd.DataFrame, tmp_path) -> None:
     written = write_tables(measured, tmp_path, ABOUT)
-    assert {path.name for path in written} == {"measured.csv", "object.md", "object.tex"}
+    assert {path.name for path in written} == {"measured.csv", "object.md", "object.tex", "object-narrow.tex"}
     back = pd.read_csv(tmp_path / "measured.csv", keep_default_na=False, na_values={"value": "", "low": "", "high": ""})
     columns = [name for name in tables.MEASURED_COLUMNS if name != "attack"]  # said only where something was attacked
     assert list(back.columns) == columns
