@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from erasebench.concepts import ROLE
-from erasebench.edits.label import UNEDITED
+from erasebench.edits.label import UNEDITED, short_rows
 from erasebench.report.outcomes import FAILURES, OUTCOMES
 from erasebench.report.thumbnails import suffix
 
@@ -87,6 +87,7 @@ def write_browser(
     index = {
         "page": PAGE,
         "erasers": rows.erasers,
+        "shown": list(short_rows(rows.erasers).values()),
         "unedited": UNEDITED,
         "tasks": [{"kind": kind, "task": task, "sensitive": kind in sensitive} for kind, task in tasks],
         "labels": labels,

@@ -166,6 +166,8 @@ def training_curve(key: str, info: Mapping[str, Any]) -> Chart | None:
         axis.plot(ends, losses, color=INK, linewidth=1)
         if min(losses) > 0 and max(losses) > 20 * min(losses):
             axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
         return figure
 
     words = f"from {losses[0]:.3g} to {losses[-1]:.3g} in {steps} steps"

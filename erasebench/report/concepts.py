@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from erasebench.concepts import PARAPHRASE, ROLE
-from erasebench.edits.label import shown_row
+from erasebench.edits.label import short_rows
 from erasebench.report import forest
 from erasebench.report.outcomes import OUTCOMES
 from erasebench.report.site import Contents, Link, Writer, fragment
@@ -106,6 +106,7 @@ def _rows_by_concept(contents: Contents, kind: str) -> dict[str, list[ImageRow]]
     """The rows of images of every concept of a kind, those in which most erasers failed first."""
     rows, plan = contents.rows, contents.joint.plan
     clean = set(plan.eraser[plan.attack == ""])
+    names = short_rows(rows.erasers)
     columns = [place for place, eraser in enumerate(rows.erasers) if eraser in clean]
     kept: dict[str, list[ImageRow]] = {}
     room: dict[tuple[str, str], int] = {}
@@ -118,7 +119,7 @@ def _rows_by_concept(contents: Contents, kind: str) -> dict[str, list[ImageRow]]
         room[label, role] = room.get((label, role), ROWS[role]) - 1
         row = rows.frame.iloc[place]
         images = [
-            _seen(contents, rows.erasers[i], rows.keys[place][i], rows.signs[place][i], rows.answers[place][i])
+            _seen(contents, names[rows.erasers[i]], rows.keys[place][i], rows.signs[place][i], rows.answers[place][i])
             for i in columns
             if rows.keys[place][i]
         ]
@@ -133,4 +134,4 @@ def _rows_by_concept(contents: Contents, kind: str) -> dict[str, list[ImageRow]]
 def _seen(contents: Contents, eraser: str, key: str, sign: str, answer: str) -> Seen:
     word, meaning = OUTCOMES[sign]
     path = thumbnail_path(key) if key in contents.thumbnails else ""
-    return Seen(shown_row(eraser), path, sign, MARKS.get(sign, "") + word, meaning, answer)
+    return Seen(eraser, path, sign, MARKS.get(sign, "") + word, meaning, answer)

@@ -160,6 +160,7 @@ def bars(values: Mapping[str, float]) -> list[Bar]:
 def short_name(weight: str) -> str:
     """A weight's name without the parts that all of them share: ``down 0.0 attn2 to_k``."""
     text = re.sub(r"^(unet|transformer)\.|\.weight$", "", weight)
+    text = re.sub(r"^text_encoder(\w*)\.(text_model\.)?encoder\.layers\.(\d+)\.", r"text\1 \3 ", text)
     text = re.sub("_blocks?", "", text).replace(".attentions", "").replace(".transformer.0", "")
     text = re.sub(r"^(\w+)\.([\d.]+)\.", r"\1 \2 ", text)
     return text.replace(".to_", " to_")

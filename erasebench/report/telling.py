@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from erasebench.edits.label import UNEDITED
+from erasebench.edits.label import UNEDITED, short_rows
 from erasebench.report.thumbnails import thumbnail_path
 
 PAIRS = 6
@@ -23,7 +23,7 @@ class TellingPair:
     """One prompt and seed before an edit and after it.
 
     Attributes:
-        eraser: its label.
+        eraser: its name, short where no other has it.
         task: what was erased.
         prompt: that both images were drawn from.
         before: path of the unedited image in the report.
@@ -54,7 +54,9 @@ def telling_pairs(
         thumbnails: keys that have one.
         sensitive: kinds whose images are blurred; they stay off the first page.
     """
+    names = short_rows(list(dict.fromkeys(plan.eraser)))
     rows = plan.assign(recognised=verdicts.recognised, shown=verdicts.shown, unsafe=verdicts.unsafe)
+    rows = rows.assign(called=rows.eraser.map(names))
     before = dict(zip(rows.key, rows.recognised, strict=True))
     rows = rows[(rows.attack == "") & (rows.eraser != UNEDITED) & (rows.key != rows.original_key)]
     rows = rows[~rows.task_kind.isin(sensitive) & rows.key.isin(thumbnails) & rows.original_key.isin(thumbnails)]
@@ -86,4 +88,4 @@ def _spread(rows: pd.DataFrame) -> Iterator[Any]:
 
 def _pair(row: Any, words: str, bad: bool) -> TellingPair:
     before, after = thumbnail_path(row.original_key), thumbnail_path(row.key)
-    return TellingPair(row.eraser, row.task, row.prompt, before, after, words, bool(bad))
+    return TellingPair(row.called, row.task, row.prompt, before, after, words, bool(bad))

@@ -99,6 +99,7 @@ def test_file_names_are_safe_and_never_the_same() -> None:
 
 def test_notes_of_edits_are_read_however_they_nest() -> None:
     assert short_name("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight") == "mid 0 attn2 to_k"
+    assert short_name("text_encoder_2.text_model.encoder.layers.11.mlp.fc1.weight") == "text_2 11 mlp.fc1"
     assert _series({"forget": [[0.9, 0.1], [1.0]], "retain": []}) == [("forget 1", [0.9, 0.1]), ("forget 2", [1.0])]
     assert _series([0.5, 0.5]) == [("energies", [0.5, 0.5])] and _series(None) == []
 
@@ -142,6 +143,8 @@ def test_the_loss_of_a_training_is_drawn_from_the_notes_of_its_edit() -> None:
     (line,) = chart.draw().axes[0].lines
     assert list(line.get_xdata()) == [10, 20, 30] and list(line.get_ydata()) == [4.0, 2.0, 0.1]
     assert "<svg" in inline(chart)
+    steep = training_curve("abc", info | {"loss_curve": [4.0, 0.001]})
+    assert steep is not None and "0.01" in (drawn := inline(steep)) and "$" not in drawn, "powers of ten are read"
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@
         if (!key) return [];
         const sign = index.signs[row * width + i];
         const [word, meaning] = index.outcomes[sign];
-        const name = index.erasers[i] === index.unedited ? "unedited" : index.erasers[i];
+        const name = index.shown[i];
         const path = `${key.slice(0, 2)}/${key}`;
         return [{
           name, key, answer, sign, meaning, words: MARKS[sign] ? `${MARKS[sign]} ${word}` : word,
@@ -205,7 +205,7 @@
       if (rows.includes(row)) enlarge(row);
     }
 
-    form.eraser.append(...index.erasers.map((name) => option(name, name === index.unedited ? "unedited" : name)));
+    form.eraser.append(...index.erasers.map((name, i) => option(name, index.shown[i])));
     form.hidden = false;
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("change", (event) => { page = 0; if (event.target === form.kind) fillTasks(); show(); });
