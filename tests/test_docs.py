@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib.util
 import json
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -47,3 +48,10 @@ def test_the_notebook_runs_and_shows_nothing_of_the_machine_it_was_made_on(
     for cell in cells:
         exec(compile(cell, NOTEBOOK.name, "exec"), vars(module))  # our own file
     assert module.mine and {"none", "cure"} == set(module.table.eraser)
+
+
+def test_the_pictures_of_the_page_on_reports_are_there_and_small() -> None:
+    text = (DOCS / "report.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"screenshots/[\w-]+\.png", text))
+    assert shown == {path.relative_to(DOCS).as_posix() for path in DOCS.glob("screenshots/*")}
+    assert all((DOCS / name).stat().st_size <= 60_000 for name in shown)
