@@ -24,6 +24,7 @@ from erasebench.edits.eraser import Change, Eraser
 from erasebench.errors import UserError
 from erasebench.images import generate as generate_module
 from erasebench.run import run
+from erasebench.runs.manifest import read_starts
 from erasebench.runs.state import check_finished, last_error
 from erasebench.scores.scoring import chunks_to_score
 from erasebench.store import Store
@@ -88,6 +89,8 @@ def test_the_same_command_again_makes_nothing_and_says_the_same(finished, model_
     again = run(compose(overrides(model_folder, store)))
     assert {path: path.stat().st_mtime_ns for path in store.glob("images/*/*.png")} == before
     pd.testing.assert_frame_equal(again.measured, done.measured)
+    first, second = read_starts(done.folder)[:2]
+    assert first["started"] <= second["started"] and first["device"] and first["packages"], "both starts are kept"
 
 
 def test_a_dry_run_makes_nothing(model_folder: Path, tmp_path: Path) -> None:
