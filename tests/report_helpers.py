@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from omegaconf import OmegaConf
-from table_helpers import METRICS, labels_of, make_plan, make_scores, make_store, recipe
+from PIL import Image
+from table_helpers import METRICS, PLUGINS, colour, labels_of, make_plan, make_scores, make_store, quiet, recipe
 
 from erasebench.edits.eraser import Edit
+from erasebench.edits.found import Found
+from erasebench.edits.label import row_text
+from erasebench.recipe import Recipe
+from erasebench.report.write import write_report
 from erasebench.runs.about import About
 from erasebench.runs.folder import write_erasers, write_metrics, write_plan
 from erasebench.store import Store
@@ -108,3 +115,36 @@ def make_run(root: Path, name: str = "one", **options: Any) -> Store:
     store = Store(root)
     finish(store, name, plan, **options)
     return store
+
+
+RING = "ab" * 16
+
+
+def attacked_recipe(row: Any) -> Recipe:
+    return replace(recipe(row.prompt, row.seed, row.edit_key), attack=RING)
+
+
+def attacked(plan: pd.DataFrame) -> pd.DataFrame:
+    """The plan with an attack on every edit; ``cure`` alone lets nothing through without it, and all with it."""
+    parts = []
+    for _, rows in plan.groupby("eraser", sort=False):
+        hit = rows[rows.role == "erase"]
+        keys = [attacked_recipe(row).key for row in hit.itertuples()]
+        labels = [row_text(eraser, "ring") for eraser in hit.eraser]
+        parts += [rows, hit.assign(eraser=labels, attack="ring", attack_key=RING, clean_key=hit.key, key=keys)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def write_attacked(root: Path, plan: pd.DataFrame, **options: Any) -> Path:
+    """The report of a run with an attack; options are those of :func:`finish`."""
+    store = make_run(root, plan=plan, **options)
+    for row in plan[plan.attack == "ring"].drop_duplicates("key").itertuples():
+        store.put_image(
+            attacked_recipe(row), Image.new("RGB", (64, 64), colour(row.key)), {"seconds": 0.1, "device": "cpu"}
+        )
+    store.flush()
+    store.put_attack(RING, Found(prompt=SCRIPT + " tilted"))
+    with pytest.MonkeyPatch.context() as patch:  # figures and grids take most of the time
+        patch.setattr("erasebench.report.kinds._draw", lambda *arguments: [])
+        patch.setattr("erasebench.report.kinds._grid", lambda *arguments: "")
+        return write_report(["one"], str(root), console=quiet(), plugins=PLUGINS)

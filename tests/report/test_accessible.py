@@ -9,9 +9,11 @@ from pathlib import Path
 import chromium
 import pytest
 from chromium import Chromium
-from report_helpers import finish, make_run, plan_of
+from omegaconf import OmegaConf
+from report_helpers import attacked, finish, plan_of, write_attacked
 from table_helpers import PLUGINS, quiet
 
+from erasebench.config.compose import compose
 from erasebench.report.write import write_report
 from erasebench.store import Store
 
@@ -36,7 +38,7 @@ pytestmark = [
 
 PAGES = (
     "index.html", "object.html", "unsafe.html", "object-gas-pump.html", "object-concept-tench.html", "images.html",
-    "methods.html", "method-cure.html", "provenance.html",
+    "methods.html", "method-cure.html", "provenance.html", "published.html",
 )  # fmt: skip
 LOOKS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
 RUN = (
@@ -47,8 +49,12 @@ RUN = (
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    store = make_run(tmp_path_factory.mktemp("results"))
-    return write_report(["one"], str(store.root), console=quiet(), plugins=PLUGINS)
+    """With an attack, and beside a paper's numbers: all that a page may have."""
+    config = OmegaConf.to_container(compose(["experiment=cure_objects"]))
+    clean = plan_of()
+    return write_attacked(
+        tmp_path_factory.mktemp("results"), attacked(clean.assign(clean_key=clean.key)), config=config
+    )
 
 
 @pytest.fixture(scope="module")

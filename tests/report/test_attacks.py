@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import chromium
 import pandas as pd
 import pytest
-from PIL import Image
-from report_helpers import SCRIPT, make_run, plan_of
-from table_helpers import PLUGINS, colour, quiet, recipe
+from report_helpers import SCRIPT, attacked, plan_of, write_attacked
 
 from erasebench.edits.found import Found
-from erasebench.edits.label import row_text
-from erasebench.recipe import Recipe
 from erasebench.report.attacks import PROMPTS_SHOWN, attacked_prompts
 from erasebench.report.outcomes import outcomes
-from erasebench.report.write import write_report
 from erasebench.store import Store
-
-RING = "ab" * 16
-
-
-def attacked_recipe(row) -> Recipe:
-    return replace(recipe(row.prompt, row.seed, row.edit_key), attack=RING)
-
-
-def attacked(plan: pd.DataFrame) -> pd.DataFrame:
-    """The plan with an attack on every edit; ``cure`` alone lets nothing through without it, and all with it."""
-    parts = []
-    for _, rows in plan.groupby("eraser", sort=False):
-        hit = rows[rows.role == "erase"]
-        keys = [attacked_recipe(row).key for row in hit.itertuples()]
-        labels = [row_text(eraser, "ring") for eraser in hit.eraser]
-        parts += [rows, hit.assign(eraser=labels, attack="ring", attack_key=RING, clean_key=hit.key, key=keys)]
-    return pd.concat(parts, ignore_index=True)
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +23,9 @@ def plan() -> pd.DataFrame:
     return attacked(clean.assign(clean_key=clean.key))
 
 
-def written(root: Path, plan: pd.DataFrame) -> Path:
-    store = make_run(root, plan=plan)
-    for row in plan[plan.attack == "ring"].drop_duplicates("key").itertuples():
-        store.put_image(
-            attacked_recipe(row), Image.new("RGB", (64, 64), colour(row.key)), {"seconds": 0.1, "device": "cpu"}
-        )
-    store.flush()
-    store.put_attack(RING, Found(prompt=SCRIPT + " tilted"))
-    with pytest.MonkeyPatch.context() as patch:  # figures and grids take most of the time
-        patch.setattr("erasebench.report.kinds._draw", lambda *arguments: [])
-        patch.setattr("erasebench.report.kinds._grid", lambda *arguments: "")
-        return write_report(["one"], str(root), console=quiet(), plugins=PLUGINS)
-
-
 @pytest.fixture(scope="module")
 def report(plan: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("results"), plan)
+    return write_attacked(tmp_path_factory.mktemp("results"), plan)
 
 
 def section(page: Path) -> str:
@@ -112,7 +75,7 @@ def test_an_attack_is_no_eraser(report: Path) -> None:
 
 
 def test_without_attacks_no_page_of_a_kind_speaks_of_any(tmp_path: Path) -> None:
-    report = written(tmp_path, plan_of())
+    report = write_attacked(tmp_path, plan_of())
     for page in ("index", "object", "unsafe"):
         text = (report / f"{page}.html").read_text(encoding="utf-8")
         assert "attack" not in text.replace(str(tmp_path), ""), page
