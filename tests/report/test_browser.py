@@ -195,3 +195,11 @@ def test_tables_are_read_without_scripts_and_printed(browser: Chromium, report: 
     finally:
         browser.scripts(True)
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF") and (tmp_path / "page.pdf").stat().st_size > 20_000
+
+
+def test_what_is_printed_has_its_pictures_however_far_down_they_stand(browser: Chromium, report: Path) -> None:
+    browser.size(1280, 200)
+    for page in ("index.html", "object-concept-tench.html"):
+        browser.open(report / page)
+        assert browser.run("[...document.images].at(-1).getBoundingClientRect().top > 400")
+        browser.wait("document.images.length > 5 && [...document.images].every(i => i.complete && i.naturalWidth > 0)")

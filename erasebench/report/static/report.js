@@ -121,9 +121,10 @@
   all("table[data-sortable]").forEach(sortable);
   all("table[data-columns]").forEach(pickable);
 
-  // On paper everything is open.
+  // On paper everything is open, and every picture is there.
   let opened = [];
   addEventListener("beforeprint", () => {
+    all("img[loading='lazy']").forEach((image) => (image.loading = "eager"));
     opened = all("details:not([open])", document.querySelector("main")).filter((each) => !each.closest(".cell"));
     opened.forEach((each) => (each.open = true));
   });
