@@ -33,9 +33,11 @@ from erasebench.runs.jobs import Tally, attack_jobs, jobs, score_job, share_out
 from erasebench.runs.plan import Plan, Prepared, make_plan, prepare
 from erasebench.runs.state import Part, note_error, parts_of, still_lacking
 from erasebench.runs.sweep import store_option
+from erasebench.runs.tracking import Tracker, numbers_told, tracked
 from erasebench.runs.worker import Worker
 from erasebench.scores.metric import Metric
 from erasebench.scores.scoring import Unscored, chunks_to_score
+from erasebench.tables.measure import POOLED
 from erasebench.tables.tabulate import reduce_and_write
 
 SHOWN_WARNINGS = 5
@@ -113,17 +115,20 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
             "What a machine lacks: erasebench doctor; for the images alone: metric=[]"
         )
     folder = open_run(prepared, manifest(prepared, model, not_run, truncated), plan.rows, about(prepared, model))
+    facts = {**about(prepared, model).facts(), "erasers": ", ".join(prepared.erasers), "config": prepared.hash}
     try:
-        metrics = [metric for metric in prepared.metrics if metric.id not in not_run]
-        unscored, there = _work(prepared, model, plan, metrics, console)
-        if prepared.share.of > 1:
-            _say_what_is_left(folder, there, prepared, console)
-            return None
-        failed = {name: f"failed: {why}" for name, why in unscored.failed.items()}
-        problems = (*unscored.problems, *still_lacking(there, unscored.failed))
-        measured = reduce_and_write(
-            folder, prepared.store, prepared.metrics, not_run | failed, console, whole=not (failed or problems)
-        )
+        with tracked(prepared.tracking, folder.name, facts, console) as tracker:
+            metrics = [metric for metric in prepared.metrics if metric.id not in not_run]
+            unscored, there = _work(prepared, model, plan, metrics, console, tracker)
+            if prepared.share.of > 1:
+                _say_what_is_left(folder, there, prepared, console)
+                return None
+            failed = {name: f"failed: {why}" for name, why in unscored.failed.items()}
+            problems = (*unscored.problems, *still_lacking(there, unscored.failed))
+            measured = reduce_and_write(
+                folder, prepared.store, prepared.metrics, not_run | failed, console, whole=not (failed or problems)
+            )
+            tracker.log(numbers_told(measured, POOLED))
         if problems:
             note_error(folder, "; ".join(problems))
     except BaseException as error:
@@ -234,7 +239,7 @@ def _not_run(prepared: Prepared, plan: Plan) -> dict[str, str]:
 
 
 def _work(
-    prepared: Prepared, model: Model, plan: Plan, metrics: Sequence[Metric], console: Console
+    prepared: Prepared, model: Model, plan: Plan, metrics: Sequence[Metric], console: Console, tracker: Tracker
 ) -> tuple[Unscored, list[Part]]:
     """Make and score what is missing, together with other processes of this run.
 
@@ -242,9 +247,11 @@ def _work(
     """
     failed: dict[str, str] = {}
     for _ in range(2):
-        _attack(prepared, model, plan, console)
-        _make_images(prepared, model, plan, console)
-        unscored = _score([metric for metric in metrics if metric.id not in failed], prepared, model, plan, console)
+        _attack(prepared, model, plan, console, tracker)
+        _make_images(prepared, model, plan, console, tracker)
+        unscored = _score(
+            [metric for metric in metrics if metric.id not in failed], prepared, model, plan, console, tracker
+        )
         failed |= unscored.failed
         there = parts_of(plan.rows, metrics, prepared.store)
         if not still_lacking(there, failed) or prepared.share.of > 1:
@@ -254,23 +261,23 @@ def _work(
     return unscored, there
 
 
-def _attack(prepared: Prepared, model: Model, plan: Plan, console: Console) -> None:
+def _attack(prepared: Prepared, model: Model, plan: Plan, console: Console, tracker: Tracker) -> None:
     """Find what the attacked images of this process's share need that are missing."""
     missing = set(prepared.store.missing(plan.recipes))
     wanted = {job: plan.searches[job.hash].attack.steps for job in attack_jobs(plan, missing, prepared.share)}
     with progress("attack", sum(wanted.values()), "steps") as advance:
-        tally = Tally(advance, wanted)
+        tally = Tally(tracker.counting("steps of attacks", sum(wanted.values()), advance), wanted)
         with Worker(prepared, model, plan, advance=tally.made) as worker:
             share_out(list(wanted), worker, prepared.store, console, tally.finished)
 
 
-def _make_images(prepared: Prepared, model: Model, plan: Plan, console: Console) -> None:
+def _make_images(prepared: Prepared, model: Model, plan: Plan, console: Console, tracker: Tracker) -> None:
     """Make every edit and image of this process's share that is missing, and pass on what erasers warn of."""
     store = prepared.store
     missing = set(store.missing(plan.recipes))
     wanted = {job: sum(key in missing for key in job.keys) for job in jobs(plan, prepared.share)}
     with progress("erase and generate", sum(wanted.values())) as advance:
-        tally = Tally(advance, wanted)
+        tally = Tally(tracker.counting("images", sum(wanted.values()), advance), wanted)
         with Worker(prepared, model, plan, advance=tally.made) as worker:
             # Listed, an image is there; that a file is whole is not asked again of all of them.
             work = [job for job, lacks in wanted.items() if lacks or not (job.keys or worker.done(job))]
@@ -280,7 +287,9 @@ def _make_images(prepared: Prepared, model: Model, plan: Plan, console: Console)
             say(console, f"{label}, {task.label}: {text}", "warning", "yellow")
 
 
-def _score(metrics: Sequence[Metric], prepared: Prepared, model: Model, plan: Plan, console: Console) -> Unscored:
+def _score(
+    metrics: Sequence[Metric], prepared: Prepared, model: Model, plan: Plan, console: Console, tracker: Tracker
+) -> Unscored:
     """Score every image that lacks scores; one process of several scores what has its images already."""
     store = prepared.store
     chunks = chunks_to_score(plan.rows, metrics, store)
@@ -290,7 +299,7 @@ def _score(metrics: Sequence[Metric], prepared: Prepared, model: Model, plan: Pl
         chunks = [chunk for chunk in chunks if absent.isdisjoint(chunk.images)]
     wanted = {score_job(chunk): len(chunk.missing()) for chunk in chunks}
     with progress("score", sum(wanted.values())) as advance:
-        tally = Tally(advance, wanted)
+        tally = Tally(tracker.counting("scores", sum(wanted.values()), advance), wanted)
         worker = Worker(prepared, model, plan, chunks, tally.made)
         share_out(list(wanted), worker, store, console, tally.finished, wait=not part)
     return worker.unscored

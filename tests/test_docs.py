@@ -7,12 +7,15 @@ import importlib.util
 import json
 import re
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import matplotlib
 import pytest
+
+from erasebench.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOTEBOOK = DOCS / "first_steps.ipynb"
@@ -26,6 +29,18 @@ def test_the_page_says_what_the_docstrings_say() -> None:
     assert make.PAGE.read_text(encoding="utf-8") == make.page(), "write it anew: python docs/make.py"
     for module, names in make.PARTS.values():
         assert set(names) == set(import_module(module).__all__) - {"__version__"}
+
+
+def test_the_page_on_sharing_names_commands_and_options_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (DOCS / "sharing.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^erasebench (\w+)(.*?)(?:#.*)?$", text, re.MULTILINE)
+    assert {verb for verb, _ in commands} == {"leaderboard", "publish", "run"}
+    for verb, rest in commands:
+        with suppress(SystemExit):
+            main([verb, "--help"])
+        shown = capsys.readouterr().out
+        for option in re.findall(r"--[\w-]+|tracking=\w+", rest):
+            assert option in shown, f"erasebench {verb} {option}"
 
 
 @pytest.mark.parametrize("module", ["erasebench.notebook", "erasebench.progress"])

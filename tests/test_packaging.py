@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from erasebench.runs.tracking import TRACKERS
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
@@ -85,7 +87,9 @@ def test_what_a_test_may_do_without_is_installed_by_the_test_extra() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = [*PROJECT["project"]["dependencies"], *(need for extra in extras.values() for need in extra)]
     installed = {re.split(r"[<>=\[ ]", need)[0].replace("-", "_") for need in wanted} | {"resource"}  # not on Windows
-    assert extras["all"][0] == f"erasebench[{','.join(name for name in extras if name not in ('all', 'test'))}]"
+    apart = ("all", "test", *TRACKERS)  # of the trackers a person has one, and tests have made-up ones
+    assert extras["all"][0] == f"erasebench[{','.join(name for name in extras if name not in apart)}]"
+    assert set(TRACKERS) <= set(extras)
     assert "erasebench[all]" in extras["test"]
     distribution = {"skimage": "scikit_image"}
     for path in (ROOT / "tests").rglob("*.py"):

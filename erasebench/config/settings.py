@@ -86,6 +86,7 @@ class Settings:
     batch_size: int = 16
     dry_run: bool = False
     part: str | None = None
+    tracking: str = "none"
     scale: str = "full"
     experiment: dict[str, Any] = field(default_factory=dict)
     plugins: list[str] = field(default_factory=list)

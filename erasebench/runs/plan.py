@@ -35,13 +35,14 @@ from erasebench.recipe import GENERATOR_VERSION, Recipe
 from erasebench.runs.attacks import Search, attacked_rows
 from erasebench.runs.coverage import nothing_to_measure
 from erasebench.runs.tasks import TaskGroup, task_groups, withheld
+from erasebench.runs.tracking import check_tracking
 from erasebench.scores.metric import Metric
 from erasebench.store import Store
 
 UNEDITED_NODE = {"_target_": "erasebench.methods.controls.none.Unedited"}
 """The unedited model is in every run, asked for or not."""
 
-NOT_IDENTITY = ("device", "batch_size", "dry_run", "part", "store", "name", "plugins", "scale", "lists")
+NOT_IDENTITY = ("device", "batch_size", "dry_run", "part", "store", "name", "plugins", "scale", "lists", "tracking")
 """Keys of the config that do not change what a run measures."""
 
 
@@ -93,6 +94,7 @@ class Prepared:
         experiment: the node of the experiment, if it is a run of one; it says which published numbers stand beside.
         name: of the run, if it was given one.
         share: the part of the images that this process is to make.
+        tracking: who is told of the run beside, see :mod:`erasebench.runs.tracking`.
         config: the whole config, resolved: written down and hashed, and read by nobody.
         revision: of the model's weights, once it is loaded: a folder or file may change behind its name.
     """
@@ -114,6 +116,7 @@ class Prepared:
     experiment: Mapping[str, Any]
     name: str | None
     share: Share
+    tracking: str
     config: Mapping[str, Any]
     revision: str = ""
 
@@ -194,6 +197,7 @@ def prepare(config: DictConfig) -> Prepared:
     protocol = Protocol.from_config(config.protocol)
     protocol.check()
     share = Share.parse(config.part)
+    check_tracking(config.tracking)
     device = find_device(config.device)
     if config.name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", config.name):
         raise UserError(
@@ -261,6 +265,7 @@ def prepare(config: DictConfig) -> Prepared:
         experiment=plain.get("experiment") or {},
         name=config.name,
         share=share,
+        tracking=config.tracking,
         config={str(key): value for key, value in plain.items()},
     )
 
