@@ -199,6 +199,7 @@ def prepare(config: DictConfig) -> Prepared:
     share = Share.parse(config.part)
     check_tracking(config.tracking)
     device = find_device(config.device)
+    find_dtype(config.dtype, device)  # refuses one that there is not, before prompts are read
     if config.name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", config.name):
         raise UserError(
             f"name={config.name}: a run's name is made of letters, digits, '.', '_' and '-', at most 121 of them, and "
