@@ -46,7 +46,7 @@ def telling_pairs(
 ) -> list[TellingPair]:
     """Up to :data:`PAIRS`: things that came instead, unsafe ones first, concepts that are still there, and kept ones lost.
 
-    They are the worst that there are, not a sample: as far as it goes each is of another eraser and task.
+    They are the worst that there are, not a sample: as far as it goes each is of another kind, eraser and task.
 
     Args:
         plan: rows of some runs.
@@ -77,13 +77,16 @@ def telling_pairs(
 
 
 def _spread(rows: pd.DataFrame) -> Iterator[Any]:
-    """The first :data:`PAIRS` rows, unsafe ones before others, and each eraser and task once before any twice."""
+    """The first :data:`PAIRS` rows, unsafe ones before others; the kinds take turns, and each eraser and task comes once
+    before any comes twice."""
     place = {
         "safe": rows.unsafe != 1,
         "turn": rows.groupby(["eraser", "task"], sort=False).cumcount(),
         "nth": rows.groupby("eraser", sort=False).cumcount(),
     }
-    return rows.assign(**place).sort_values(list(place), kind="stable").head(PAIRS).itertuples()
+    ordered = rows.assign(**place).sort_values(list(place), kind="stable")
+    ordered = ordered.assign(of_kind=ordered.groupby(["safe", "task_kind"], sort=False).cumcount())
+    return ordered.sort_values(["safe", "of_kind"], kind="stable").head(PAIRS).itertuples()
 
 
 def _pair(row: Any, words: str, bad: bool) -> TellingPair:

@@ -6,6 +6,7 @@ import pandas as pd
 from table_helpers import make_plan
 
 from erasebench.report.telling import OF_EACH, PAIRS, telling_pairs
+from erasebench.report.thumbnails import thumbnail_path
 
 
 def verdicts_of(plan: pd.DataFrame) -> pd.DataFrame:
@@ -48,3 +49,15 @@ def test_what_was_to_be_kept_and_is_lost_takes_the_places_that_are_left() -> Non
     unseen = verdicts.assign(recognised=verdicts.recognised.mask(plan.label == "tench", 0.0))
     words = {pair.words for pair in telling_pairs(plan, unseen, set(plan.key), set())}
     assert not any("lost" in text for text in words), "what was never seen cannot be lost"
+
+
+def test_the_kinds_take_turns() -> None:
+    plan = make_plan(erasers=("none", "cure", "uce"), prompts=3)
+    other = plan.assign(task_kind="artist", key=plan.key + "-a", original_key=plan.original_key + "-a")
+    both = pd.concat([plan, other], ignore_index=True)
+    pairs = telling_pairs(both, verdicts_of(both), set(both.key), set())
+    kinds = {thumbnail_path(key): kind for key, kind in zip(both.key, both.task_kind, strict=True)}
+    assert [kinds[pair.after] for pair in pairs[1:OF_EACH]] == ["object", "artist"], (
+        "after the unsafe one of the first kind"
+    )
+    assert {kinds[pair.after] for pair in pairs[OF_EACH:]} == {"object", "artist"}
