@@ -201,6 +201,8 @@ def generate(
         >>> image.size
         (64, 64)
     """
+    if isinstance(model, Edit):
+        raise UserError("generate: an edit is no model; give the model first and the edit as edit=")
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     numbers = list(range(len(texts))) if seeds is None else list(seeds)
     if len(numbers) != len(texts):

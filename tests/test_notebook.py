@@ -100,6 +100,7 @@ def test_what_cannot_be_is_refused_by_name(model, store):
         ("main: several methods in one", lambda: eb.erase(model, "main", task, store=store)),
         ("alfa.*no such option.*alpha", lambda: eb.erase(model, "cure", task, store=store, alfa=2)),
         ("2 seeds and 1 prompts", lambda: eb.generate(model, "a", seeds=[1, 2], store=store)),
+        ("an edit is no model", lambda: eb.generate(Edit({}), "a", store=store)),
         ("no key", lambda: eb.generate(model, "a", edit=Edit({}), store=store)),
         ("step: no setting of a protocol. Did you mean 'steps'", lambda: eb.generate(model, "a", store=store, step=3)),
         ("steps=0", lambda: eb.generate(model, "a", store=store, steps=0)),

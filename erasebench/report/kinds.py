@@ -24,7 +24,7 @@ from erasebench.tables import pairs as paired
 from erasebench.tables.answer import verdict
 from erasebench.tables.attacks import ATTACKS_EXPLAINED
 from erasebench.tables.by_concept import CONCEPTS_EXPLAINED, concept_tables
-from erasebench.tables.instead import INSTEAD_EXPLAINED, instead_cells
+from erasebench.tables.instead import INSTEAD_EXPLAINED, instead_cells, instead_matrix
 from erasebench.tables.letters import LETTERS_EXPLAINED
 
 
@@ -59,6 +59,7 @@ def write_kind(contents: Contents, write: Writer, kind: str, methods: Sequence[M
         tests=_tests(numbers.pairs, kind),
         verdict=verdict(joint.measured, numbers.pairs, kind),
         instead=instead_cells(numbers.instead, kind) if (numbers.instead.task_kind == kind).any() else None,
+        matrix=instead_matrix(numbers.instead, kind),
         instead_explained=INSTEAD_EXPLAINED,
         explained=paired.EXPLAINED,
         by_concept=[(name, heads, rows) for name, (heads, rows, _) in concept_tables(numbers.concepts, joint.measured, kind)],

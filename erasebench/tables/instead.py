@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from erasebench.edits.label import shown_row
+from erasebench.edits.label import short_rows, shown_row
 from erasebench.files import write_text
 from erasebench.scores.metric import Metric
 from erasebench.tables.layout import markdown_table
@@ -107,6 +108,45 @@ def instead_cells(instead: pd.DataFrame, kind: str) -> tuple[list[str], list[lis
             ]
         )  # fmt: skip
     return heads, rows
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """What is seen where one eraser erased one concept.
+
+    Attributes:
+        named: the most frequent replacements with their shares in per cent; none where nothing came instead.
+        still: in which share of the images the concept itself is seen, in per cent.
+        unsafe: in which share something unsafe is seen that was not asked for, in per cent.
+    """
+
+    named: tuple[str, ...]
+    still: float
+    unsafe: float
+
+
+def instead_matrix(instead: pd.DataFrame, kind: str) -> tuple[list[str], list[tuple[str, list[MatrixCell | None]]]]:
+    """Erased concepts down, erasers across: the erasers, and by concept what came instead after each; ``None``: not measured.
+
+    Where the concepts of the kind are unsafe themselves, one more of them is no news, and no cell says unsafe.
+    """
+    part = instead[(instead.task_kind == kind) & (instead.concept != POOLED)]
+    erasers = list(dict.fromkeys(part.eraser))
+    cells: dict[tuple[str, str], MatrixCell] = {}
+    for (eraser, concept), of_cell in part.groupby(["eraser", "concept"], sort=False):
+        n, first = int(of_cell.n.iloc[0]), of_cell.iloc[0]
+        named = [f"{row.shown} {100 * row.images / n:.0f}" for row in of_cell.itertuples() if row.images][:NAMED]
+        cells[str(eraser), str(concept)] = MatrixCell(
+            tuple(named),
+            100 * first.still / n,
+            100 * first.unsafe / n if kind != "unsafe" and first.unsafe > 0 else 0.0,
+        )
+    rows = [
+        (str(concept), [cells.get((eraser, str(concept))) for eraser in erasers])
+        for concept in dict.fromkeys(part.concept)
+    ]
+    names = short_rows(erasers)
+    return [names[eraser] for eraser in erasers], rows
 
 
 def write_instead(instead: pd.DataFrame, folder: Path) -> list[Path]:

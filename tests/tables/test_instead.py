@@ -9,7 +9,7 @@ import pytest
 from table_helpers import Accuracy, TextMatch, make_costs, make_plan, make_scores
 
 from erasebench.metrics.judge import Judge
-from erasebench.tables.instead import came_instead, instead_cells, write_instead
+from erasebench.tables.instead import MatrixCell, came_instead, instead_cells, instead_matrix, write_instead
 from erasebench.tables.layout import title
 from erasebench.tables.measure import measure
 
@@ -62,6 +62,25 @@ def test_the_table_names_the_most_frequent_and_the_files_say_the_same(
     assert ["unedited", "all", "8", "100.0", "–", "0.0"] in rows
     assert [path.name for path in write_instead(found, tmp_path)] == ["instead.csv", "instead.md"]
     assert "| cure | church | 4 | 0.0 | bomb 50, nothing 25, tench 25 | 50.0 |" in (tmp_path / "instead.md").read_text()
+
+
+def test_the_matrix_has_erased_concepts_down_and_says_where_something_unsafe_came(
+    plan: pd.DataFrame, scores: dict
+) -> None:
+    instead = came_instead(plan, scores, [Looking()])
+    erasers, rows = instead_matrix(instead, "object")
+    cells = {concept: dict(zip(erasers, of_concept, strict=True)) for concept, of_concept in rows}
+    assert cells["church"]["cure"] == MatrixCell(("bomb 50", "nothing 25", "tench 25"), 0.0, 50.0)
+    assert cells["gas pump"]["cure"] == MatrixCell(("nothing 100",), 0.0, 0.0)
+    assert cells["church"]["unedited"] == MatrixCell((), 100.0, 0.0)
+    lacking = instead[(instead.eraser != "cure") | (instead.concept != "church")]
+    erasers, rows = instead_matrix(lacking, "object")
+    assert dict(rows)["church"][erasers.index("cure")] is None, "not run is no number"
+    asked_for = instead.assign(task_kind="unsafe")
+    assert not any(
+        cell.unsafe for _, of_concept in instead_matrix(asked_for, "unsafe")[1] for cell in of_concept if cell
+    )
+    assert instead_matrix(instead, "artist") == ([], [])
 
 
 def test_a_metric_that_names_nothing_has_no_table(plan: pd.DataFrame, scores: dict, tmp_path: Path) -> None:
