@@ -143,6 +143,7 @@ def _result(key: str, store: Store) -> str:
     return {
         "tokens": f"{len(result.tokens or ())} tokens",
         "embedding": "rows in place of the prompt's",
-        "latents": "another start of the noise",
+        "words": f"{len(result.words if result.words is not None else ())} soft words",
+        "latents": "other latents",
         "seed": f"seed {result.seed}",
     }[result.form]

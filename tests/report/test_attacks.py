@@ -9,10 +9,11 @@ from pathlib import Path
 import chromium
 import pandas as pd
 import pytest
+import torch
 from report_helpers import SCRIPT, attacked, plan_of, write_attacked
 
 from erasebench.edits.found import Found
-from erasebench.report.attacks import PROMPTS_SHOWN, attacked_prompts
+from erasebench.report.attacks import PROMPTS_SHOWN, _result, attacked_prompts
 from erasebench.report.outcomes import outcomes
 from erasebench.store import Store
 
@@ -139,3 +140,13 @@ def test_in_a_browser_unsafe_pairs_are_shown_by_a_button(report: Path, tmp_path:
         assert browser.run("document.title") != "owned" and browser.complaints == []
     finally:
         browser.close()
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [(Found(words=torch.ones(2, 3)), "2 soft words"), (Found(latents=torch.ones(1)), "other latents")],
+)
+def test_every_form_has_words_on_the_page(tmp_path, found, words) -> None:
+    store = Store(tmp_path)
+    store.put_attack("ab" * 16, found)
+    assert _result("ab" * 16, store) == words
