@@ -34,6 +34,9 @@ class Inpainting(Attack):
     The image that is kept and judged is the square, enlarged: around it is the unedited model's work. The edit does not
     decide what is found, so there is one find for all of them.
 
+    The unedited model's row must show the concept, or the judge cannot read the square: that of the embedded model, which never
+    learnt enlarged parts of pictures, saw 0 of 8 churches.
+
     Attributes:
         share: the square's side as a share of the image's, above 0 and below 1.
 
