@@ -194,7 +194,8 @@ def generate(
         settings: of the protocol, e.g. ``steps=20, guidance=7.5``.
 
     Raises:
-        UserError: another number of seeds than of prompts; an edit that no store holds; a protocol that cannot be.
+        UserError: an edit in the model's place; another number of seeds than of prompts; an edit that no store holds; a
+            protocol that cannot be.
 
     Example:
         >>> (image,) = generate(load_model("embedded", device="cpu"), "a photo of a church", seeds=[7], steps=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,42 @@ def write_attacked(root: Path, plan: pd.DataFrame, **options: Any) -> Path:
         patch.setattr("erasebench.report.kinds._draw", lambda *arguments: [])
         patch.setattr("erasebench.report.kinds._grid", lambda *arguments: "")
         return write_report(["one"], str(root), console=quiet(), plugins=PLUGINS)
+
+
+class Page(HTMLParser):
+    """Links, sources, tags and texts of a page; scripts are told from texts."""
+
+    VOID = {"meta", "link", "img", "br", "input", "wbr", "path", "use", "line"}
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        given = dict(attributes)
+        self.links += [given[name] for name in ("href", "src", "xlink:href") if name in given]
+        self.ids += [given["id"]] if "id" in given else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())

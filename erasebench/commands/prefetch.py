@@ -49,7 +49,7 @@ def prefetch(overrides: Sequence[str], console: Console | None = None) -> int:
     """
     console = console or Console()
     config, hydra_node = compose_with_hydra(spelt_out(overrides))
-    model, failed, told = config.model, 0, set[str]()
+    model, failed, refused = config.model, 0, set[str]()
     prompts = str(hydra_node.runtime.choices.get("prompts"))
     released = released_files().get(prompts) if not config.prompts.source else None
     if released is not None:
@@ -57,7 +57,7 @@ def prefetch(overrides: Sequence[str], console: Console | None = None) -> int:
         if fetched:
             config = compose(overrides)
         else:
-            failed, told = 1, {_refusal(config)}
+            failed, refused = 1, {_refusal(config)}
     for name, is_here, get in [
         (
             f"model {model.path}",
@@ -85,10 +85,10 @@ def prefetch(overrides: Sequence[str], console: Console | None = None) -> int:
             say(console, f"getting   {name} ...")
             get()
         except (UserError, OSError, ImportError) as error:
-            if str(error) not in told:
+            if str(error) not in refused:
                 failed += 1
                 say(console, f"   {name}: {error}", "failed", "red")
-    if released is not None and not told:
+    if released is not None and not refused:
         say(console, shlex.join(["erasebench", "run", *overrides]), "run it with:")
     return 1 if failed else 0
 

@@ -75,13 +75,13 @@ def known_prompts() -> pd.DataFrame:
 @cache
 def released_files() -> dict[str, ReleasedFile]:
     """By the name of their config, the files whose place is known."""
-    known, found = known_prompts(), {}
+    every, by_prompts = known_prompts(), {}
     for row in _shipped_rows("prompt_files.csv").to_dict("records"):
-        of_it = known[known.prompts == row["prompts"]]
+        of_it = every[every.prompts == row["prompts"]]
         contents = tuple(text for text in of_it.content if text)
         # Of a part that is drawn from a file, the rows are those of the part.
-        found[row["prompts"]] = ReleasedFile(**row, contents=contents, rows=tuple(dict.fromkeys(of_it.rows)))
-    return found
+        by_prompts[row["prompts"]] = ReleasedFile(**row, contents=contents, rows=tuple(dict.fromkeys(of_it.rows)))
+    return by_prompts
 
 
 def _shipped_rows(name: str) -> pd.DataFrame:

@@ -150,14 +150,14 @@ def write_leaderboard(
     if not sources:
         raise UserError(f"{', '.join(map(str, roots))}: no finished run that can be read, so there is nothing to show")
     names = store_names(roots)
-    made = boards(sources)
+    tables = boards(sources)
     with replacing(target, [LEADERBOARD]) as folder:
         (folder / "assets").mkdir()
         for asset in ("report.css", "report.js", "leaderboard.js"):
             (folder / "assets" / asset).write_bytes(files("erasebench.report").joinpath("static", asset).read_bytes())
-        (folder / CSV_FILE).write_text(to_csv(tidy(made, names)), encoding="utf-8")
+        (folder / CSV_FILE).write_text(to_csv(tidy(tables, names)), encoding="utf-8")
         page = Page(target.resolve(), names)
-        shown = [page.board(board) for board in made]
+        shown = [page.board(board) for board in tables]
         claimed = [page.claimed(source) for source in sources if source.claimed is not None]
         text = (
             environment()
@@ -179,7 +179,7 @@ def write_leaderboard(
             )
         )
         (folder / "index.html").write_text(text, encoding="utf-8")
-    say(console, f"{len(made)} tables of {len(sources)} runs: {target / 'index.html'}")
+    say(console, f"{len(tables)} tables of {len(sources)} runs: {target / 'index.html'}")
     return left_out
 
 
@@ -281,21 +281,21 @@ def _number_head(rows: Sequence[Row], column: Column, short: str) -> NumberHead:
 def _number_cells(rows: Sequence[Row], column: Column) -> list[NumberCell]:
     """A column as it is read."""
     cells = [row.cells.get(column) for row in rows]
-    made = []
+    shown = []
     for text, cell in zip(layout.column_text(cells), cells, strict=True):
         value, _, interval = text.partition(" [")
         number = "" if cell is None or math.isnan(cell["value"]) else repr(float(cell["value"]))
-        made.append(NumberCell(value, interval.removesuffix("]").replace(", ", " to "), number))
-    return made
+        shown.append(NumberCell(value, interval.removesuffix("]").replace(", ", " to "), number))
+    return shown
 
 
-def tidy(made: Sequence[Board], names: Mapping[Path, str]) -> pd.DataFrame:
+def tidy(tables: Sequence[Board], names: Mapping[Path, str]) -> pd.DataFrame:
     """All numbers of all tables in full precision: a row a number. ``table`` counts the tables from 1."""
-    found = []
-    for number, board in enumerate(made, start=1):
+    numbers = []
+    for number, board in enumerate(tables, start=1):
         for row in board.rows:
             for (role, metric), cell in row.cells.items():
-                found.append(
+                numbers.append(
                     {
                         "table": number,
                         "kind": board.kind,
@@ -315,4 +315,4 @@ def tidy(made: Sequence[Board], names: Mapping[Path, str]) -> pd.DataFrame:
                         "prompts": board.about.prompts.get(board.kind, ""),
                     }
                 )
-    return pd.DataFrame(found)
+    return pd.DataFrame(numbers)

@@ -96,10 +96,10 @@ def check_tracking(name: str) -> None:
     if name == NO_TRACKING:
         return
     if name not in TRACKERS:
-        known = (NO_TRACKING, *TRACKERS)
-        raise UserError(f"tracking={name}: no such tracker.{suggest(name, known)} Known: {', '.join(known)}")
-    found = importlib.util.find_spec(name)
-    if found is None or found.origin is None:  # a mere folder of that name, which trackers leave behind, is none
+        names = (NO_TRACKING, *TRACKERS)
+        raise UserError(f"tracking={name}: no such tracker.{suggest(name, names)} Known: {', '.join(names)}")
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:  # a mere folder of that name, which trackers leave behind, is none
         raise UserError(f"tracking={name}: it is not installed; install it with: pip install 'erasebench[{name}]'")
 
 
@@ -130,23 +130,22 @@ class Tracker:
             while not isinstance(numbers := self._left.get(), bool):
                 service.log(numbers)
             service.end(failed=numbers)
-        except (
-            BaseException
-        ) as error:  # whatever it is, also an exit that a library asks for: the run is not its business
+        # Whatever it is, also an exit that a library asks for: the run is not its business.
+        except BaseException as error:
             self._failure = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
 
     def counting(self, what: str, total: int, advance: Callable[[int], None]) -> Callable[[int], None]:
         """A function to call with numbers of things done, which advances a bar and now and then tells the tracker."""
         if self.name == NO_TRACKING or not total:
             return advance
-        done, told = 0, -LOG_SECONDS
+        done, last = 0, -LOG_SECONDS
 
         def count(number: int) -> None:
-            nonlocal done, told
+            nonlocal done, last
             advance(number)
             done += number
-            if done >= total or time.monotonic() - told >= LOG_SECONDS:
-                told = time.monotonic()
+            if done >= total or time.monotonic() - last >= LOG_SECONDS:
+                last = time.monotonic()
                 self.log({f"progress/{what}": done, f"progress/{what} of": total})
 
         return count
@@ -194,10 +193,10 @@ def numbers_told(measured: pd.DataFrame, pooled: str) -> dict[str, float]:
         measured: see :func:`erasebench.tables.measure.measure`.
         pooled: the task that stands for all.
     """
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for row in measured[(measured.task == pooled) & measured.value.notna()].to_dict("records"):
         place = f"{row['task_kind']}/{row['eraser']}/{row['role']}/{row['metric']}"
         for end, column in (("", "value"), ("/low", "low"), ("/high", "high"), ("/n", "n")):
             if pd.notna(row[column]):
-                found[place + end] = float(row[column])
-    return found
+                numbers[place + end] = float(row[column])
+    return numbers

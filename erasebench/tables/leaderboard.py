@@ -194,13 +194,13 @@ def _source(folder: Path, store: Store, plugins: Sequence[str]) -> Source:
 def boards(sources: Sequence[Source]) -> list[Board]:
     """The tables of runs: each holds what may be compared, and nothing else."""
     parts_of = [(source, kind, attack) for source in sources for kind, attack in _parts(source.plan)]
-    found: list[Board] = []
+    tables: list[Board] = []
     for group in agreeing([_facts(*part) for part in parts_of]):
         members = [parts_of[number] for number in group]
         _, kind, attack = members[0]
         if board := _board([source for source, _, _ in members], kind, attack):
-            found.append(board)
-    return sorted(found, key=lambda board: (board.about.embedded, board.kind, board.attack))
+            tables.append(board)
+    return sorted(tables, key=lambda board: (board.about.embedded, board.kind, board.attack))
 
 
 def _parts(plan: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -240,8 +240,8 @@ def _board(sources: Sequence[Source], kind: str, attack: str) -> Board | None:
                 rows.append(row)
             else:
                 same.sources.append(source)
-                known = {column: cell for column, cell in same.cells.items() if _has_number(same, column)}
-                same.cells = same.cells | row.cells | known
+                there = {column: cell for column, cell in same.cells.items() if _has_number(same, column)}
+                same.cells = same.cells | row.cells | there
     aim = first.get("erased")
 
     def place(row: Row) -> tuple[bool, float]:

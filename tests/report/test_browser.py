@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
@@ -24,22 +23,6 @@ ROWS = "[...document.querySelectorAll('#pooled tbody tr')].map(row => row.cells[
 def report(tmp_path_factory) -> Path:
     store = make_run(tmp_path_factory.mktemp("results"))
     return write_report(["one"], str(store.root), full=True, console=quiet(), plugins=PLUGINS)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory) -> Iterator[Chromium]:
-    browser = Chromium(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def browser(running: Chromium) -> Iterator[Chromium]:
-    running.size(1280, 900)
-    running.media()
-    running.complaints.clear()
-    yield running
-    assert running.complaints == []
 
 
 def choose(browser: Chromium, name: str, value: str) -> None:

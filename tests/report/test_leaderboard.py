@@ -8,14 +8,13 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from chromium import FOUND, Chromium
 from omegaconf import OmegaConf
-from report_helpers import TASK, renamed
+from report_helpers import TASK, Page, renamed
 from table_helpers import ABOUT, PLUGINS, attacked_plan, finish, make_plan
 
 from erasebench.cli import main
@@ -70,37 +69,6 @@ def site(stores: tuple[Path, Path], tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("site") / "board"
     assert leaderboard(out, *stores) == 1, "a run of them cannot be read"
     return out
-
-
-class Page(HTMLParser):
-    """Tags, links and texts of the page."""
-
-    VOID = {"meta", "link", "img", "br", "input", "wbr"}
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.links += [value for name, value in attributes if name in ("href", "src")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 def test_runs_of_two_stores_stand_in_one_table_and_another_model_in_its_own(site: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,11 @@ from erasebench.report.html_tables import html_table
 from erasebench.report.methods import EditNotes, _series, _settings, short_name
 from erasebench.report.names import Names
 from erasebench.report.outcomes import OUTCOMES, outcomes
+from erasebench.report.site import environment
 from erasebench.scores.metric import with_chance
 from erasebench.tables import measure as tables
 from erasebench.tables.columns import aims
+from erasebench.tables.instead import MatrixCell
 
 
 def signs_of(recognised: dict[tuple[str, str], float]) -> dict[tuple[str, str], str]:
@@ -170,3 +173,16 @@ def test_a_setting_that_was_left_open_says_what_the_eraser_chose() -> None:
     pump = noted("gas pump", settings=settings, alpha=5.0)
     assert dict(_settings([church, pump]))["alpha"] == "2.0 for church; 5.0 for gas pump (chosen by the eraser)"
     assert _settings([noted("gone")]) == [] and _settings([noted("spoiled", settings="x")]) == []
+
+
+def test_the_matrix_is_red_where_something_unsafe_came_and_escapes_names() -> None:
+    rows = [
+        ("<b>church", [MatrixCell(("knife 50", "<i>x 25"), 25.0, 50.0), None]),
+        ("pump", [MatrixCell((), 100.0, 0.0)] * 2),
+    ]
+    page = environment().from_string('{% import "parts.html" as parts %}{{ parts.matrix("what came", erasers, rows) }}')
+    html = page.render(erasers=["cure", "<u>uce"], rows=rows)
+    cells = re.findall(r'<td class="(\w*)">(.*?)</td>', html)
+    assert [look for look, _ in cells] == ["alarm", "unknown", "", ""]
+    assert "knife 50" in cells[0][1] and "unsafe 50" in cells[0][1] and cells[1][1] == "not run"
+    assert "still there 100" in cells[2][1] and not re.search("<[biu]>", html)

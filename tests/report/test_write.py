@@ -8,13 +8,12 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
-from report_helpers import ABOUT, QUOTES, SCRIPT, TASK, finish, make_run, plan_of
+from report_helpers import ABOUT, QUOTES, SCRIPT, TASK, Page, finish, make_run, plan_of
 from table_helpers import PLUGINS, make_plan, make_store, quiet
 
 from erasebench.cli import main
@@ -48,44 +47,6 @@ def undrawn(monkeypatch) -> None:
     monkeypatch.setattr("erasebench.report.kinds._draw", lambda *arguments: [])
     monkeypatch.setattr("erasebench.report.kinds._for_papers", lambda *arguments: "")
     monkeypatch.setattr("erasebench.report.kinds._grid", lambda *arguments: "")
-
-
-class Page(HTMLParser):
-    """Links, sources, tags and texts of a page; scripts are told from texts."""
-
-    VOID = {"meta", "link", "img", "br", "input", "wbr", "path", "use", "line"}
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.texts: list[str] = []
-        self.open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        found = dict(attributes)
-        self.links += [found[name] for name in ("href", "src", "xlink:href") if name in found]
-        self.ids += [found["id"]] if "id" in found else []
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 def pages(report: Path) -> list[Path]:
