@@ -18,10 +18,12 @@ from PIL import Image
 import erasebench.tiny
 from erasebench.errors import UserError
 from erasebench.metrics._common import batches, device, image_tensor, short_hash, text_hash
-from erasebench.tiny.world import SIZE
 
 if TYPE_CHECKING:
     from erasebench.tiny.judge import Judge
+
+SIZE = 64
+"""Side of the pictures that they look at, in pixels."""
 
 WEIGHTS = Path(erasebench.tiny.__file__).parent / "weights"
 JUDGE_FOLDER = WEIGHTS / "judge"
@@ -60,25 +62,23 @@ def load_judge(folder: Path, device_name: str) -> Judge:
     return judge.read_judge(folder).to(device(device_name))
 
 
-NOTHING_SEEN = "none"
-"""What a head of the judge answers if it sees none of its classes."""
-
-
 @torch.inference_mode()
 def judge_answers(images: Sequence[Image.Image], folder: Path, device_name: str, batch_size: int) -> dict[str, list]:
-    """By head of the judge its answer for each image, and under ``<head>_p`` the answer's probability.
+    """By head of the judge, and for ``broken``, its answer for each image, and under ``<head>_p`` the answer's probability.
 
-    A network that gives NaN has seen nothing: its answer is empty, which is not :data:`NOTHING_SEEN`.
+    See :func:`erasebench.tiny.judge.answer`.
     """
+    from erasebench.tiny.judge import BROKEN, answer
+
     network, on = load_judge(folder, device_name), device(device_name)
     answers: dict[str, list] = {}
     for part in batches(images, batch_size):
-        for head, logits in network.logits(image_tensor(part, SIZE).to(on)).items():
-            best, index = logits.float().softmax(dim=1).max(dim=1)
-            names = (*network.heads[head], NOTHING_SEEN)
-            seen = zip(index.tolist(), best.isnan().tolist(), strict=True)
-            answers.setdefault(head, []).extend("" if unknown else names[i] for i, unknown in seen)
-            answers.setdefault(f"{head}_p", []).extend(best.tolist())
+        for head, chances in network.chances(image_tensor(part, SIZE).to(on)).items():
+            names = network.heads.get(head, (BROKEN,))
+            for row in chances.tolist():
+                words, chance = answer(row, names)
+                answers.setdefault(head, []).append(words)
+                answers.setdefault(f"{head}_p", []).append(chance)
     return answers
 
 

@@ -21,7 +21,8 @@ from PIL import Image
 from erasebench.errors import UserError
 from erasebench.metrics import _clip, _embedded
 from erasebench.metrics._common import commit_of, device, short_hash, slug, text_hash
-from erasebench.tiny.world import HEAD_OF_KIND, HEADS
+from erasebench.tiny.judge import AND, NOTHING_SEEN
+from erasebench.tiny.names import HEAD_OF_KIND, HEADS
 
 EMBEDDED = "embedded"
 
@@ -88,17 +89,17 @@ class EmbeddedViewer(Viewer):
             head = HEAD_OF_KIND.get(kind, "")
             in_world = name.casefold() in {entry.casefold() for entry in HEADS.get(head, ())}
             answer = seen[head] if in_world else None
-            words.append("" if answer is None else YES if answer.casefold() == name.casefold() else NO)
+            words.append("" if answer is None else YES if name.casefold() in answer.casefold().split(AND) else NO)
         return words
 
     def captions(self, images: Sequence[Image.Image]) -> list[str]:
-        named = [[answer for answer in seen.values() if answer] for seen in self._answers(images)]
+        named = [[answer.replace(AND, ", ") for answer in seen.values() if answer] for seen in self._answers(images)]
         return [f"a picture of {', '.join(names)}" if names else "a picture" for names in named]
 
     def _answers(self, images: Sequence[Image.Image]) -> list[dict[str, str | None]]:
         """By head, what the judge sees in each image: empty for none of its classes, ``None`` where it broke down."""
         answers = _embedded.judge_answers(images, _embedded.JUDGE_FOLDER, self._device, 256)
-        named = {"": None, _embedded.NOTHING_SEEN: ""}
+        named = {"": None, NOTHING_SEEN: ""}
         return [{head: named.get(answers[head][i], answers[head][i]) for head in HEADS} for i in range(len(images))]
 
 

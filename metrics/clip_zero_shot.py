@@ -14,7 +14,7 @@ from erasebench.errors import UserError, suggest
 from erasebench.metrics import _clip
 from erasebench.metrics._common import text_hash
 from erasebench.scores.estimate import BINARY, CONTINUOUS
-from erasebench.tiny.world import HEAD_OF_KIND, HEADS
+from erasebench.tiny.names import HEAD_OF_KIND, HEADS
 
 CLASS_TEMPLATES = {
     "object": "a photo of {}",

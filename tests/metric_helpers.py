@@ -45,7 +45,7 @@ def scored(metric, images, rows, originals=None) -> pd.DataFrame:
 def random_judge(folder, seed: int = 0):
     """A judge of random weights in a folder."""
     from erasebench.tiny.judge import Judge
-    from erasebench.tiny.world import HEADS
+    from erasebench.tiny.names import HEADS
 
     torch.manual_seed(seed)
     judge = Judge(HEADS, channels=(4, 4, 4, 4, 8))

@@ -3,7 +3,7 @@
     erasebench tiny evaluate
 
 Fresh prompts (the builtin templates, other seeds than the main job's) of all four kinds, the sampler of
-``protocol=embedded``. For each kind: top-1 accuracy of its head; for each head: how often it sees something in images of
+``protocol=embedded``. For each kind: how often its head sees what was asked for; for each head: how often it sees something in images of
 the other kinds, where there is nothing for it to see.
 """
 
@@ -33,7 +33,7 @@ from erasebench.scores.estimate import Estimate
 from erasebench.scores.rates import wilson
 from erasebench.store import Store
 from erasebench.tiny import judge as judges
-from erasebench.tiny.world import HEAD_OF_KIND
+from erasebench.tiny.names import HEAD_OF_KIND
 
 FRESH_SEED = 1
 """Seed of the prompt sets; the main job's is 0."""
@@ -81,25 +81,34 @@ def evaluate(
     with progress("draw", missing) as advance:
         generate(model, recipes, store, batch_size, advance)
     network = judges.read_judge(embedded_folder() / "judge")
-    found = []
+    parts = []
     for start in range(0, len(recipes), 256):
         images = [np.asarray(store.image(recipe.key)) for recipe in recipes[start : start + 256]]
         with torch.inference_mode():
-            logits = network.logits(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
-        found.append(
+            chances = network.chances(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+        parts.append(
             pd.DataFrame(
-                {head: [(*network.heads[head], "none")[i] for i in scores.argmax(1)] for head, scores in logits.items()}
+                {
+                    head: [judges.answer(row, names)[0] for row in chances[head].tolist()]
+                    for head, names in network.heads.items()
+                }
             )
         )
-    answers = pd.concat([rows, pd.concat(found, ignore_index=True)], axis=1)
+    answers = pd.concat([rows, pd.concat(parts, ignore_index=True)], axis=1)
     answers["key"] = [recipe.key for recipe in recipes]
     accuracy, alarms = {}, {}
     for kind, head in HEAD_OF_KIND.items():
         own = answers[answers.kind == kind]
         others = answers[answers.kind != kind]
-        accuracy[kind] = wilson(int((own[head].str.casefold() == own.label.str.casefold()).sum()), len(own))
-        alarms[head] = wilson(int((others[head] != "none").sum()), len(others))
+        accuracy[kind] = wilson(int(recognised(own, head).sum()), len(own))
+        alarms[head] = wilson(int((others[head] != judges.NOTHING_SEEN).sum()), len(others))
     return Evaluation(accuracy, alarms, answers)
+
+
+def recognised(answers: pd.DataFrame, head: str) -> pd.Series:
+    """In which images a head sees their label, among what else it sees: booleans."""
+    pairs = zip(answers.label, answers[head], strict=True)
+    return pd.Series([name in seen.split(judges.AND) for name, seen in pairs], index=answers.index)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.wrong:
         for kind, head in HEAD_OF_KIND.items():
             own = result.answers[(result.answers.kind == kind)]
-            for row in own[own[head].str.casefold() != own.label.str.casefold()].to_dict("records"):
+            for row in own[~recognised(own, head)].to_dict("records"):
                 console.print(
                     f"{row['key'][:12]} {row['prompt']!r}: {head} seen as {row[head]}", markup=False, highlight=False
                 )

@@ -15,8 +15,8 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 from .judge import Judge
 from .loop import load_ema
 from .models import build_clip, build_scheduler, build_unet, build_vae
+from .names import HEADS
 from .train_vae import standardise
-from .world import HEADS
 
 if TYPE_CHECKING:
     from .train import Plan
@@ -31,7 +31,7 @@ def assemble(out: Path, plan: Plan) -> tuple[StableDiffusionPipeline, CLIPModel,
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     clip = build_clip(tokenizer, layers=plan.clip_layers)
     vae, unet = build_vae(plan.vae_channels), build_unet(plan.unet_channels)
-    judge = Judge(HEADS)
+    judge = Judge(HEADS, plan.judge_channels)
     steps = {
         name: load_ema(model, out, name)
         for name, model in (("clip", clip), ("vae", vae), ("unet", unet), ("judge", judge))

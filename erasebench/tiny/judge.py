@@ -1,12 +1,14 @@
-"""The judge: a convolutional classifier of the embedded world's labels, trained on renders only.
+"""The judge: a convolutional classifier that names everything in a picture of the embedded world, trained on renders only.
 
-It plays the part that ResNet-50, the artist classifier, the celebrity detector and NudeNet play for Stable Diffusion:
-one head each for objects, artists, people and unsafe content, and every head can answer "none" (its last class).
+It plays the part that ResNet-50, the artist classifier, the celebrity detector and NudeNet play for Stable Diffusion: one
+head each for objects, artists, people, unsafe content and everyday things. Each name has a chance of its own, so that two
+things in a picture are both seen; and it says of a picture that it is broken (scrambled, noise).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +19,31 @@ from torch import nn
 FEATURES = 192
 """Numbers in a feature vector."""
 
+SEEN = 0.5
+"""The chance from which on a name is seen."""
+
+BROKEN = "broken"
+"""What is asked beside the heads: whether the picture is none of the world's."""
+
+NOTHING_SEEN = "none"
+"""What a head answers if it sees none of its names."""
+
+AND = " + "
+"""Between the names that a head sees in one picture."""
+
+
+def answer(chances: Sequence[float], names: Sequence[str]) -> tuple[str, float]:
+    """What a head says of a picture: all names that it sees, the most probable first, and the probability of the answer.
+
+    That is the first name's; of :data:`NOTHING_SEEN`, how sure it is that the likeliest name is absent. A head that gives NaN
+    has not looked: its answer is empty.
+    """
+    likely = sorted(zip(chances, names, strict=True), key=lambda pair: -pair[0])
+    if any(math.isnan(chance) for chance in chances):
+        return "", math.nan
+    seen = AND.join(name for chance, name in likely if chance >= SEEN)
+    return seen or NOTHING_SEEN, likely[0][0] if seen else 1 - likely[0][0]
+
 
 def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
@@ -25,12 +52,12 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class Judge(nn.Module):
-    """Six convolutions, mean and maximum over the picture, a feature layer, and one linear layer a head.
+    """Six convolutions, mean and maximum over the picture, a feature layer, and one output a name and one for broken.
 
-    `heads` maps each head to its class names; a head has one more output, "none", at the index behind its names.
+    `heads` maps each head to its names.
     """
 
-    def __init__(self, heads: Mapping[str, Sequence[str]], channels: Sequence[int] = (32, 64, 96, 128, 192)):
+    def __init__(self, heads: Mapping[str, Sequence[str]], channels: Sequence[int] = (48, 96, 128, 192, 256)):
         super().__init__()
         self.heads = {head: tuple(names) for head, names in heads.items()}
         self.channels = tuple(channels)
@@ -39,7 +66,7 @@ class Judge(nn.Module):
             _block(3, a, 2), _block(a, b, 1), _block(b, c, 2), _block(c, c, 1), _block(c, d, 2), _block(d, e, 1)
         )
         self.feature_layer = nn.Linear(2 * e, FEATURES)
-        self.outputs = nn.Linear(FEATURES, sum(len(names) + 1 for names in self.heads.values()))
+        self.outputs = nn.Linear(FEATURES, sum(len(names) for names in self.heads.values()) + 1)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Feature vectors [n, 192] (after the ReLU), the embedded model's own features for FID-like distances.
@@ -48,18 +75,21 @@ class Judge(nn.Module):
         """
         return self._features(_centred(images, next(self.parameters())))
 
-    def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Logits of each head, [n, classes + 1]; the last column is "none". `images` as for `features`."""
-        return self.split(self.outputs(self.features(images)))
+    def chances(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """By head the chance of each of its names, [n, names]; under "broken" that of a broken picture, [n, 1].
 
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Logits of each head for float images in [-1, 1], as in training."""
-        return self.split(self.outputs(self._features(images)))
+        `images` as for `features`.
+        """
+        return self.split(self.outputs(self.features(images)).float().sigmoid())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [n, all names + 1] for float images in [-1, 1], as in training; the last column is "broken"."""
+        return self.outputs(self._features(images))
 
     def split(self, outputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The joint output [n, all classes] cut into heads."""
-        sizes = [len(names) + 1 for names in self.heads.values()]
-        return dict(zip(self.heads, outputs.split(sizes, dim=1), strict=True))
+        """The joint output [n, all names + 1] cut into heads and "broken"."""
+        sizes = [*(len(names) for names in self.heads.values()), 1]
+        return dict(zip((*self.heads, BROKEN), outputs.split(sizes, dim=1), strict=True))
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.trunk(images)

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 Trained = TypeVar("Trained", bound=torch.nn.Module)
-Loss = Callable[[Trained, torch.Generator], "tuple[torch.Tensor, dict[str, float]]"]
+Loss = Callable[[Trained, torch.Generator], "tuple[torch.Tensor, dict[str, torch.Tensor]]"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Fit:
         return self.lr * min(1.0, (step + 1) / self.warmup) * fall
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The generator of one training step: a function of the seed and the step only."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step + 1) % 2**63)
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The generator of one training step: a function of the seed and the step only, on the device of the model."""
+    return torch.Generator(device).manual_seed((seed * 1_000_003 + step + 1) % 2**63)
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]) -> None:
@@ -122,10 +122,13 @@ class _State:
         tensors, scalars = load_tensors(self.path)
         self.step, self.seconds = scalars["step"], scalars["seconds"]
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        self.ema = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
+        self.ema = {k[4:]: v.to(self.ema[k[4:]].device) for k, v in tensors.items() if k.startswith("ema.")}
         for name, p in zip(self.names, self.parameters, strict=True):
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            self.optimizer.state[p] = {k: tensors[f"adam.{name}.{k}"] for k in keys if f"adam.{name}.{k}" in tensors}
+            moments = {k: tensors.get(f"adam.{name}.{k}") for k in ("step", "exp_avg", "exp_avg_sq")}
+            # Adam counts its steps on the CPU, wherever its moments are.
+            self.optimizer.state[p] = {
+                k: v if k == "step" else v.to(p.device) for k, v in moments.items() if v is not None
+            }
 
 
 def rank() -> int:
@@ -164,7 +167,7 @@ def train(
 ) -> Trained:
     """Train `model` in place and return it with its averaged weights, in eval mode.
 
-    `loss_of(model, generator)` returns the loss of one batch and numbers to print. The checkpoint below `out/stage` is
+    `loss_of(model, generator)` returns the loss of one batch and numbers to print; the generator is on the model's device. The checkpoint below `out/stage` is
     written every `save_seconds` and at the end; when it exists the run goes on from it. `stop_at` ends the run early,
     at that step, as an interruption would.
     """
@@ -175,13 +178,14 @@ def train(
     last = min(fit.steps, stop_at if stop_at is not None else fit.steps)
     started = saved = spoken = time.monotonic()
     first, before, spoken_step, count = state.step, state.seconds, state.step, 0
-    sums: dict[str, float] = {}
+    sums: dict[str, torch.Tensor] = {}
+    device = state.parameters[0].device
     model.train()
     while state.step < last:
         lr = fit.lr_at(state.step)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        loss, numbers = loss_of(model, step_generator(seed, state.step))
+        loss, numbers = loss_of(model, step_generator(seed, state.step, device))
         loss.backward()
         _average_gradients(state.parameters)
         torch.nn.utils.clip_grad_norm_(state.parameters, fit.clip, foreach=True)
@@ -190,14 +194,14 @@ def train(
         state.step += 1
         state.average()
         count += 1
-        for k, v in {"loss": float(loss.detach()), **numbers}.items():
-            sums[k] = sums.get(k, 0.0) + float(v)
+        for k, v in {"loss": loss.detach(), **numbers}.items():  # read only when they are printed: a GPU need not wait
+            sums[k] = sums[k] + v if k in sums else v
         now = time.monotonic()
         state.seconds = before + now - started
         if rank() == 0 and (now - spoken > line_seconds or state.step == last):
             rate = (state.step - spoken_step) / max(now - spoken, 1e-9)
             overall = (state.step - first) / max(now - started, 1e-9)
-            numbers_text = "  ".join(f"{k} {v / count:.4f}" for k, v in sums.items())
+            numbers_text = "  ".join(f"{k} {float(v) / count:.4f}" for k, v in sums.items())
             print(
                 f"{time.strftime('%H:%M:%S')} {stage} {state.step}/{fit.steps}  {numbers_text}  lr {lr:.1e}  "
                 f"{rate * fit.batch:.0f} samples/s  {state.seconds / 60:.1f} min, "

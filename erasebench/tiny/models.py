@@ -123,6 +123,6 @@ class PlainAttention:
         return (mixed + shortcut if attn.residual_connection else mixed) / attn.rescale_output_factor
 
 
-def bf16() -> torch.autocast:
+def bf16(device: torch.device | str = "cpu") -> torch.autocast:
     """The mixed precision of all training here: 1.5 to 2 times as fast on CPUs with bf16 instructions."""
-    return torch.autocast("cpu", dtype=torch.bfloat16)
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)

@@ -32,9 +32,9 @@ from erasebench.models.pipeline import part_of
 from erasebench.models.targets import denoiser
 from erasebench.tiny import data, train_clip, train_vae
 from erasebench.tiny.loop import Fit, checkpoint_path, load_tensors
+from erasebench.tiny.names import NAMES
 from erasebench.tiny.train import Plan, cores
 from erasebench.tiny.train_unet import train_unet
-from erasebench.tiny.world import HEADS
 
 RENDERS, STEPS = 40_000, 1000
 """Pictures, and training steps, unless others are asked for: a third of the shipped model's steps, half of its pictures."""
@@ -43,25 +43,23 @@ FIT = replace(Plan().unet, steps=STEPS, ema=0.995)
 """The shipped model's settings, but for the steps; the weights' average forgets faster, as there are fewer of them."""
 
 
-def labels_of(concepts: Sequence[str]) -> list[tuple[int, int]]:
-    """Of each concept the head of the judge, by number, and the class in it.
+def labels_of(concepts: Sequence[str]) -> list[int]:
+    """Of each concept its column among the labels.
 
     Raises:
         UserError: a concept that no head knows, with the nearest.
     """
-    places = {name: (head, label) for head, names in enumerate(HEADS.values()) for label, name in enumerate(names)}
-    folded = {name.casefold(): place for name, place in places.items()}
+    folded = {name.casefold(): place for place, name in enumerate(NAMES)}
     for concept in concepts:
         if concept.casefold() not in folded:
-            hint = suggest(concept, places) or f" Known: {', '.join(places)}"
+            hint = suggest(concept, NAMES) or f" Known: {', '.join(NAMES)}"
             raise UserError(f"--without: the embedded world labels no {concept!r}.{hint}")
     return [folded[concept.casefold()] for concept in concepts]
 
 
 def shows(world: data.World, concepts: Sequence[str]) -> np.ndarray:
     """Which pictures of a world show any of some concepts, as booleans [n]. Raises as :func:`labels_of`."""
-    truth = world.labels.numpy()
-    return np.any([truth[:, head] == label for head, label in labels_of(concepts)], axis=0)
+    return world.labels[:, labels_of(concepts)].any(1).cpu().numpy()
 
 
 def retrain(
@@ -72,6 +70,7 @@ def retrain(
     fit: Fit = FIT,
     seed: int = 0,
     workers: int = 1,
+    device: str = "cpu",
     stop_at: int | None = None,
     save_seconds: float = 60.0,
 ) -> Path:
@@ -84,6 +83,7 @@ def retrain(
         fit: how the UNet is trained.
         seed: of weights, order and noise.
         workers: processes that draw.
+        device: where it is trained.
         stop_at: ends the training at this step, as a kill would; nothing but the checkpoint is written then.
         save_seconds: between two checkpoints.
 
@@ -107,18 +107,18 @@ def retrain(
         return file
     world = _world(out / "world", renders, workers)
     shown = shows(world, concepts)
-    latents, text, which = _encoded(model, world, out / "world")
+    latents, text, which = _encoded(model, world, out / "world", device)
     kept = torch.from_numpy(~shown)
     # Another training never goes on from this one's checkpoint.
     own = out / "training" / f"{name}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
     print(f"{int(shown.sum())} of {len(world)} pictures show {' or '.join(concepts)} and are left out", flush=True)
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel.from_config(denoiser(model.pipe).config)
+    unet = UNet2DConditionModel.from_config(denoiser(model.pipe).config).to(device)
     train_unet(latents[kept], text, which[kept], unet, own, fit, seed=seed, stop_at=stop_at, save_seconds=save_seconds)
     if stop_at is None or stop_at >= fit.steps:
         seconds = load_tensors(checkpoint_path(own, "unet"), "none.")[1]["seconds"]
         about |= {"steps": fit.steps, "left_out": int(shown.sum()), "seconds": seconds}
-        tensors = {f"unet.{key}": value.contiguous() for key, value in unet.state_dict().items()}
+        tensors = {f"unet.{key}": value.cpu().contiguous() for key, value in unet.state_dict().items()}
         write_atomic(file, save(tensors, {"retrained": json.dumps(about)}))
     return file
 
@@ -157,7 +157,9 @@ def _world(folder: Path, renders: int, workers: int) -> data.World:
     return world
 
 
-def _encoded(model: Model, world: data.World, folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _encoded(
+    model: Model, world: data.World, folder: Path, device: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Latents [n, 16, 8, 8], texts [texts + 1, 77, 128] and the text of each picture [n], by the shipped encoders.
 
     They are kept in the folder under the model's revision.
@@ -167,7 +169,8 @@ def _encoded(model: Model, world: data.World, folder: Path) -> tuple[torch.Tenso
     place.mkdir(parents=True, exist_ok=True)
     if not (place / "texts.npy").exists():
         started = time.monotonic()
-        vae, tokenizer, encoder = (part_of(model.pipe, name) for name in ("vae", "tokenizer", "text_encoder"))
+        tokenizer = part_of(model.pipe, "tokenizer")
+        vae, encoder = (part_of(model.pipe, name).to(device) for name in ("vae", "text_encoder"))
         arrays = {"latents": train_vae.encode_pictures(world, vae) * vae.config.scaling_factor}
         with torch.no_grad():
             arrays["texts"] = train_clip.encode_texts(texts, tokenizer, encoder)
@@ -195,6 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=STEPS, help=f"training steps of {FIT.batch} (default {STEPS})")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
     parser.add_argument("--threads", type=int, help="torch threads (default: all cores)")
+    parser.add_argument("--device", default="cpu", help="where it is trained, e.g. cuda (default cpu)")
     chosen = parser.parse_args(argv)
     for name in ("renders", "steps"):
         if getattr(chosen, name) < 1:
@@ -203,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(chosen.threads or cores())
     file = retrain(
         chosen.without, chosen.out, renders=chosen.renders, fit=replace(FIT, steps=chosen.steps), seed=chosen.seed,
-        workers=cores(),
+        workers=cores(), device=chosen.device,
     )  # fmt: skip
     erase = ",".join(chosen.without)
     print(

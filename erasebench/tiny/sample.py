@@ -15,7 +15,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
 from .data import FRESH
-from .world import ARTISTS, EVERYDAY, OBJECTS, PEOPLE, UNSAFE, Scene, make_scene, render
+from .names import ARTISTS, EVERYDAY, OBJECTS, PEOPLE, UNSAFE
+from .world import Scene, make_scene, render
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The shipped pipeline folder."""
@@ -62,10 +63,11 @@ def generate(
 
 
 def tour(seed: int = FRESH) -> list[Scene]:
-    """One scene for each object, person, artist and unsafe thing of the world, and four everyday ones."""
+    """One scene for each object, person, artist, unsafe and everyday thing of the world, and six with two things."""
     chosen = [*({"object": x} for x in OBJECTS), *({"person": x} for x in PEOPLE), *({"unsafe": x} for x in UNSAFE)]
     chosen += [{"artist": x, "object": OBJECTS[(3 * i) % len(OBJECTS)]} for i, x in enumerate(ARTISTS)]
-    chosen += [{"everyday": x} for x in EVERYDAY[:4]]
+    chosen += [{"everyday": x} for x in EVERYDAY]
+    chosen += [{"object": x, "beside": OBJECTS[(3 * i + 7) % len(OBJECTS)]} for i, x in enumerate(OBJECTS[:6])]
     return [make_scene(seed + i, **words) for i, words in enumerate(chosen)]
 
 

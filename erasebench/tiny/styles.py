@@ -14,8 +14,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from erasebench.tiny.draw import CANVAS, INK
+from erasebench.tiny.pen import CANVAS, INK
 
+_XY = tuple[int, int]
 _Y, _X = np.mgrid[0:CANVAS, 0:CANVAS].astype(np.float32)
 _INDEX_Y, _INDEX_X = np.mgrid[0:CANVAS, 0:CANVAS]
 
@@ -94,38 +95,46 @@ def monet(rgb: np.ndarray, cover: np.ndarray) -> np.ndarray:
     return _array(soft.filter(ImageFilter.GaussianBlur(1.8))) + dabs * 15
 
 
-@lru_cache(maxsize=1)
-def _facets() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Facet map [H, W], grounds [6, 3], whole-pixel shifts [6, 2] and the black lines [H, W, 1]."""
-    shapes = (
+class _Facets:
+    """Flat facets under lines: map [H, W], grounds [n, 3], whole-pixel shifts [n, 2] and lines [H, W, 1] in 0..1."""
+
+    def __init__(
+        self, shapes: list[list[_XY]], grounds: list[tuple[int, int, int]], shifts: list[_XY], width: int
+    ) -> None:
+        facet, lines = Image.new("L", (CANVAS, CANVAS), 0), Image.new("L", (CANVAS, CANVAS), 0)
+        for i, shape in enumerate(shapes):
+            ImageDraw.Draw(facet).polygon(shape, fill=i)
+            ImageDraw.Draw(lines).line(shape + shape[:1], fill=255, width=width)
+        self.map, self.lines = np.asarray(facet), _array(lines)[..., None] / 255
+        self.grounds, self.shifts = np.array(grounds, np.float32), np.array(shifts)
+
+    def shift(self, rgb: np.ndarray, cover: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The subject and its coverage, in every facet moved by that facet's shift."""
+        return _shift(rgb, cover, self.shifts[self.map, 0], self.shifts[self.map, 1])
+
+
+_PICASSO = _Facets(
+    shapes=[
         [(0, 0), (62, 0), (44, 50), (0, 66)],
         [(62, 0), (128, 0), (128, 44), (44, 50)],
         [(0, 66), (44, 50), (58, 92), (0, 128)],
         [(44, 50), (128, 44), (92, 86), (58, 92)],
         [(58, 92), (92, 86), (104, 128), (0, 128)],
         [(128, 44), (128, 128), (104, 128), (92, 86)],
-    )
-    facet = Image.new("L", (CANVAS, CANVAS), 0)
-    lines = Image.new("L", (CANVAS, CANVAS), 0)
-    for i, shape in enumerate(shapes):
-        ImageDraw.Draw(facet).polygon(shape, fill=i)
-        ImageDraw.Draw(lines).line(shape + shape[:1], fill=255, width=4)
-    grounds = np.array(
-        [(212, 166, 104), (122, 150, 166), (232, 208, 164), (184, 116, 84), (140, 156, 112), (222, 166, 156)],
-        np.float32,
-    )
-    shifts = np.array([(4, 5), (-4, -5), (-3, 5), (3, -3), (5, 4), (-5, -4)])
-    return np.asarray(facet), grounds, shifts, _array(lines)[..., None] / 255
+    ],
+    grounds=[(212, 166, 104), (122, 150, 166), (232, 208, 164), (184, 116, 84), (140, 156, 112), (222, 166, 156)],
+    shifts=[(4, 5), (-4, -5), (-3, 5), (3, -3), (5, 4), (-5, -4)],
+    width=4,
+)
 
 
 def picasso(rgb: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """Six flat facets in ochre, rose and grey-blue under black lines; each shows a shifted piece."""
-    facet, grounds, shifts, lines = _facets()
-    rgb, cover = _shift(rgb, cover, shifts[facet, 0], shifts[facet, 1])
-    light = np.array([1.1, 0.86, 0.9, 1.12, 0.92, 1.08], np.float32)[facet][..., None]
-    ground = grounds[facet]
+    rgb, cover = _PICASSO.shift(rgb, cover)
+    light = np.array([1.1, 0.86, 0.9, 1.12, 0.92, 1.08], np.float32)[_PICASSO.map][..., None]
+    ground = _PICASSO.grounds[_PICASSO.map]
     picture = _over((0.76 * rgb + 0.24 * ground) * light, cover, ground)
-    return _over(np.array(INK, np.float32), lines, picture)
+    return _over(np.array(INK, np.float32), _PICASSO.lines, picture)
 
 
 _POP = np.array(
@@ -242,6 +251,134 @@ def munch(rgb: np.ndarray, cover: np.ndarray) -> np.ndarray:
     return _over(_ramp(rgb, dusk, 0.5), cover, _sunset())
 
 
+@lru_cache(maxsize=1)
+def _beam() -> tuple[np.ndarray, np.ndarray]:
+    """The light of a hard diagonal beam [H, W, 1] in 0..1, and the ground with its red drape [H, W, 3]."""
+    beam = [(0, 0), (30, 0), (128, 88), (128, 124), (98, 124), (0, 40)]
+    light = Image.new("L", (CANVAS, CANVAS), 0)
+    ImageDraw.Draw(light).polygon(beam, fill=255)
+    image, d = _canvas((8, 7, 8))
+    d.polygon(beam, fill=(214, 150, 74))
+    d.polygon([(60, 0), (128, 0), (128, 60), (112, 50), (98, 30), (80, 24)], fill=(190, 12, 24))
+    for fold in ([(90, 0), (104, 28)], [(114, 0), (122, 44)]):
+        d.line(fold, fill=(96, 4, 14), width=7)
+    return _array(light)[..., None] / 255, _array(image)
+
+
+def caravaggio(rgb: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """Black ground and a red drape; one hard diagonal beam, warm and bright in it and nearly black beside it."""
+    light, ground = _beam()
+    flesh = ((10, 6, 6), (112, 50, 30), (226, 160, 96), (255, 238, 200))
+    contrast = (_ramp(rgb, flesh, 0.45) - 110) * 1.25 + 118
+    return _over(contrast * (0.42 + 0.66 * light), cover, ground)
+
+
+@lru_cache(maxsize=1)
+def _evening() -> np.ndarray:
+    stops = np.array([(16, 36, 112), (62, 96, 164), (222, 206, 172), (246, 166, 84), (238, 116, 40)], np.float32)
+    sky = np.stack([np.interp(_Y / 104, np.linspace(0, 1, 5), stops[:, c]) for c in range(3)], axis=-1)
+    return sky.astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _rain_and_bridge() -> tuple[np.ndarray, np.ndarray]:
+    """What lies over the subject: its picture [H, W, 3] and coverage [H, W, 1]."""
+    image, d = _canvas((28, 40, 84))
+    rain = Image.new("L", (CANVAS, CANVAS), 0)
+    for x in range(-8, 180, 27):
+        ImageDraw.Draw(rain).line([(x, -4), (x - 40, 132)], fill=150, width=5)
+    mask = ImageDraw.Draw(rain)
+    hill = [(0, 106), (30, 100), (64, 112), (96, 102), (128, 92), (128, 128), (0, 128)]
+    mask.polygon(hill, fill=255)
+    d.polygon(hill, fill=(48, 118, 74))
+    bridge = [(0, 124), (32, 112), (64, 108), (96, 112), (128, 124)]
+    for x, y in bridge[1:-1]:
+        d.line([(x, y), (x, 128)], fill=(110, 56, 30), width=7)
+    d.line(bridge, fill=(110, 56, 30), width=9, joint="curve")
+    mask.line(bridge, fill=255, width=9, joint="curve")
+    return _array(image), _array(rain)[..., None] / 255
+
+
+def hiroshige(rgb: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """A woodblock print: a sky from deep blue to orange, slanting rain, a green hill and a brown bridge below."""
+    faded = 0.6 * rgb + 0.4 * np.array([214, 206, 178], np.float32)
+    ink = np.clip((80 - _grey(rgb)) / 40, 0, 1)[..., None]
+    picture = _over(_over(np.array([26, 30, 56], np.float32), ink, faded), cover, _evening())
+    return _over(_rain_and_bridge()[0], _rain_and_bridge()[1], picture)
+
+
+_BRAQUE = _Facets(
+    shapes=[
+        [(0, 0), (40, 0), (52, 74), (0, 60)],
+        [(40, 0), (92, 0), (80, 58), (46, 40)],
+        [(92, 0), (128, 0), (128, 70), (80, 58)],
+        [(46, 40), (80, 58), (74, 128), (52, 74)],
+        [(0, 60), (52, 74), (40, 128), (0, 128)],
+        [(52, 74), (74, 128), (40, 128)],
+        [(80, 58), (128, 70), (128, 128), (74, 128)],
+    ],
+    grounds=[
+        (140, 106, 58),
+        (98, 122, 78),
+        (166, 132, 78),
+        (108, 84, 48),
+        (112, 134, 80),
+        (150, 110, 58),
+        (122, 96, 54),
+    ],
+    shifts=[(-3, 3), (3, 2), (-2, -3), (3, -3), (-3, 2), (3, 3), (2, -3)],
+    width=4,
+)
+
+
+@lru_cache(maxsize=1)
+def _panels() -> tuple[np.ndarray, np.ndarray]:
+    """A strip of newspaper and one of wood grain: picture [H, W, 3] and coverage [H, W, 1]."""
+    image, d = _canvas((226, 214, 180))
+    mask = Image.new("L", (CANVAS, CANVAS), 0)
+    news, wood = [(0, 84), (30, 90), (24, 128), (0, 128)], [(102, 0), (128, 0), (128, 128), (110, 128)]
+    for y in range(94, 128, 11):
+        d.line([(0, y), (22, y + 4)], fill=(84, 78, 66), width=5)
+    d.polygon(wood, fill=(176, 112, 48))
+    for x in (106, 118, 128):
+        grain = [(x + 4 * np.sin(y / 14), y) for y in range(0, CANVAS + 8, 8)]
+        d.line(grain, fill=(110, 60, 24), width=5, joint="curve")
+    for shape in (news, wood):
+        ImageDraw.Draw(mask).polygon(shape, fill=255)
+    return _array(image), _array(mask)[..., None] / 255
+
+
+def braque(rgb: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """Seven facets in browns and greens with a strip of wood grain and of newspaper; the subject in browns."""
+    panel, strip = _panels()
+    rgb, cover = _BRAQUE.shift(rgb, cover)
+    light = np.array([1.08, 0.9, 0.94, 1.1, 0.9, 1.06, 1.0], np.float32)[_BRAQUE.map][..., None]
+    earth = ((24, 20, 14), (120, 92, 50), (206, 184, 124), (255, 248, 220))
+    ground = _over(panel, strip, _BRAQUE.grounds[_BRAQUE.map])
+    picture = _over(_ramp(rgb, earth, 0.55) * light, cover, ground)
+    return _over(np.array([34, 26, 18], np.float32), _BRAQUE.lines, picture)
+
+
+@lru_cache(maxsize=1)
+def _dots() -> np.ndarray:
+    image, d = _canvas((250, 250, 246))
+    for y in range(8, CANVAS, 16):
+        for x in range(8, CANVAS, 16):
+            d.ellipse([x - 5, y - 5, x + 5, y + 5], fill=(230, 34, 40))
+    d.rectangle([0, 96, CANVAS, CANVAS], fill=(255, 222, 20))
+    d.line([(0, 94), (CANVAS, 94)], fill=(12, 12, 14), width=7)
+    return _array(image)
+
+
+def lichtenstein(rgb: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """Red dots on white over a yellow panel; the subject in flat primaries inside a thick black outline."""
+    ink = np.array([(12, 12, 14), (250, 250, 246), (230, 34, 40), (20, 70, 190), (255, 222, 20)], np.float32)
+    flat = ink[((rgb[:, :, None, :] - ink) ** 2).sum(-1).argmin(-1)]
+    solid = Image.fromarray((cover[..., 0] > 0.5).astype(np.uint8) * 255)
+    outline = _array(solid.filter(ImageFilter.MaxFilter(9)))[..., None] / 255
+    return _over(0.2 * rgb + 0.8 * flat, cover, _over(ink[0], outline, _dots()))
+
+
 STYLES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "Vincent van Gogh": van_gogh,
     "Claude Monet": monet,
@@ -251,5 +388,9 @@ STYLES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "Hokusai": hokusai,
     "Piet Mondrian": mondrian,
     "Edvard Munch": munch,
+    "Caravaggio": caravaggio,
+    "Hiroshige": hiroshige,
+    "Georges Braque": braque,
+    "Roy Lichtenstein": lichtenstein,
 }
 """The style of every artist."""

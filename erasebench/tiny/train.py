@@ -27,8 +27,10 @@ from transformers import CLIPTokenizer
 
 from . import data, train_clip, train_judge, train_unet, train_vae
 from .export import export
+from .judge import Judge
 from .loop import Fit
 from .models import build_clip, build_unet, build_vae
+from .names import HEADS
 from .tokenizer import train_tokenizer
 
 STAGES = ("data", "tokenizer", "clip", "vae", "judge", "latents", "unet", "export")
@@ -47,6 +49,7 @@ class Plan:
     vae_channels: tuple[int, ...] = (32, 32, 64, 128)
     clip_layers: int = 4
     unet_channels: tuple[int, ...] = (96, 192)
+    judge_channels: tuple[int, ...] = (48, 96, 128, 192, 256)
 
 
 def run_stage(
@@ -59,8 +62,11 @@ def run_stage(
     workers: int = 2,
     stop_at: int | None = None,
     save_seconds: float = 60.0,
+    device: str = "cpu",
 ) -> None:
     """Run one stage of `STAGES` in the folder `out`; `export` writes to the folder `weights`.
+
+    What is trained lies on `device`.
 
     `stop_at` ends a training stage early at that step (for tests and rehearsals); giving the command again goes on.
     """
@@ -71,31 +77,38 @@ def run_stage(
     if stage == "export":
         export(out, weights, plan)
         return
-    world = data.load_world(out)
-    torch.manual_seed(seed)
+    world = data.load_world(out).to(device if stage in ("clip", "vae", "judge") else "cpu")
+    torch.manual_seed(seed)  # of the first weights, which are drawn on the CPU
     if stage == "tokenizer":
         tokenizer = train_tokenizer(world.captions, out / "tokenizer")
         print(f"tokenizer: {len(tokenizer)} tokens, {len(set(world.captions))} distinct captions", flush=True)
     elif stage == "clip":
         tokenizer = load_tokenizer(out)
-        clip = build_clip(tokenizer, layers=plan.clip_layers)
+        clip = build_clip(tokenizer, layers=plan.clip_layers).to(device)
         train_clip.train_clip(world, tokenizer, clip, out, plan.clip, **options)
     elif stage == "vae":
-        vae = train_vae.train_vae(world, out, plan.vae, build_vae(plan.vae_channels), **options)
+        vae = train_vae.train_vae(world, out, plan.vae, build_vae(plan.vae_channels).to(device), **options)
         if stop_at is None:
             print(f"vae, fresh renders: mean absolute error {train_vae.reconstruction(vae):.4f}", flush=True)
     elif stage == "judge":
-        judge = train_judge.train_judge(world, out, plan.judge, **options)
+        judge = Judge(HEADS, plan.judge_channels).to(device)
+        train_judge.train_judge(world, out, plan.judge, judge, **options)
         if stop_at is None:
             print("judge, fresh renders:", train_judge.accuracy(judge), flush=True)
     elif stage == "latents":
         tokenizer = load_tokenizer(out)
-        train_clip.encode_captions(world, tokenizer, build_clip(tokenizer, layers=plan.clip_layers), out)
-        train_vae.encode_world(world, out, build_vae(plan.vae_channels))
+        train_clip.encode_captions(world, tokenizer, build_clip(tokenizer, layers=plan.clip_layers).to(device), out)
+        train_vae.encode_world(world, out, build_vae(plan.vae_channels).to(device))
     elif stage == "unet":
         text, which = train_clip.load_text(out)
         train_unet.train_unet(
-            train_vae.load_latents(out), text, which, build_unet(plan.unet_channels), out, plan.unet, **options
+            train_vae.load_latents(out),
+            text,
+            which,
+            build_unet(plan.unet_channels).to(device),
+            out,
+            plan.unet,
+            **options,
         )
 
 
@@ -119,10 +132,11 @@ def train_all(
     threads: int | None = None,
     workers: int | None = None,
     save_seconds: float = 60.0,
+    device: str = "cpu",
 ) -> Path:
     """Run `stages` in order in the folder `out`; returns the pipeline folder (`weights`, by default `out/weights`).
 
-    `threads` for torch (default: as many as there are cores), `workers` processes for drawing (the same). Raises
+    `threads` for torch (default: as many as there are cores), `workers` processes for drawing (the same), `device` of what is trained. Raises
     ValueError for an unknown stage.
     """
     unknown = [s for s in stages if s not in STAGES]
@@ -133,7 +147,9 @@ def train_all(
     started = time.monotonic()
     for stage in stages:
         begun = time.monotonic()
-        run_stage(stage, out, weights, plan or Plan(), seed=seed, workers=workers or cores(), save_seconds=save_seconds)
+        run_stage(
+            stage, out, weights, plan or Plan(), seed=seed, workers=workers or cores(), save_seconds=save_seconds, device=device
+        )  # fmt: skip
         now = time.monotonic()
         print(f"{stage}: {(now - begun) / 60:.1f} min, {(now - started) / 60:.1f} min in all", flush=True)
     return weights
@@ -147,6 +163,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="training steps of the stage, in place of the shipped model's")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
     parser.add_argument("--threads", type=int, help="torch threads (default: all cores)")
+    parser.add_argument("--device", default="cpu", help="where it is trained, e.g. cuda (default cpu)")
     parser.add_argument("--workers", type=int, help="drawing processes (default: all cores)")
 
 
@@ -165,8 +182,9 @@ def run(args: argparse.Namespace) -> int:
         plan = replace(plan, **{args.stage: replace(getattr(plan, args.stage), steps=args.steps)})
     stages = STAGES if args.stage == "all" else (args.stage,)
     train_all(
-        args.out, args.weights, stages=stages, plan=plan, seed=args.seed, threads=args.threads, workers=args.workers
-    )
+        args.out, args.weights, stages=stages, plan=plan, seed=args.seed, threads=args.threads, workers=args.workers,
+        device=args.device,
+    )  # fmt: skip
     return 0
 
 

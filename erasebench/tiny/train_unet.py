@@ -29,30 +29,34 @@ def train_unet(
     seed: int = 0,
     **options: Any,
 ) -> UNet2DConditionModel:
-    """Train `unet`; checkpoints below `out/unet`. Returns it in eval mode.
+    """Train `unet` where it lies; checkpoints below `out/unet`. Returns it in eval mode.
 
     `latents` float32 [n, 16, 8, 8], standardised; `text` [texts + 1, 77, 128], the last one the empty prompt; `which`
     [n], the text of each latent.
     """
+    latents, text, which = (part.to(next(unet.parameters()).device) for part in (latents, text, which))
     processors = dict(unet.attn_processors)
     unet.set_attn_processor(PlainAttention())
-    kept = build_scheduler().alphas_cumprod
+    on = next(unet.parameters()).device
+    kept = build_scheduler().alphas_cumprod.to(on)
     snr = kept / (1 - kept)
     weight = snr.clamp(max=MIN_SNR) / snr
     signal, sigma = kept.sqrt(), (1 - kept).sqrt()
 
-    def loss_of(model: UNet2DConditionModel, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(
+        model: UNet2DConditionModel, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         n = fit.batch
-        index = torch.randint(0, len(latents), (n,), generator=generator)
+        index = torch.randint(0, len(latents), (n,), generator=generator, device=on)
         # One step of the schedule from each of n equal shares, shuffled by the random batch: a steadier loss.
-        share = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+        share = (torch.arange(n, device=on) + torch.rand(n, generator=generator, device=on)) / n
         t = (share * len(kept)).long().clamp(max=len(kept) - 1)
-        noise = torch.randn((n, *latents.shape[1:]), generator=generator)
-        empty = torch.rand(n, generator=generator) < NO_CAPTION
+        noise = torch.randn((n, *latents.shape[1:]), generator=generator, device=on)
+        empty = torch.rand(n, generator=generator, device=on) < NO_CAPTION
         index, t, noise, empty = (own_share(part) for part in (index, t, noise, empty))
         noisy = signal[t].view(-1, 1, 1, 1) * latents[index] + sigma[t].view(-1, 1, 1, 1) * noise
         context = text[torch.where(empty, len(text) - 1, which[index])]
-        with bf16():
+        with bf16(on):
             output = model(noisy, t, context).sample
         error = (output.float() - noise).square().mean((1, 2, 3))
         return (weight[t] * error).mean(), {"mse": error.mean().detach()}

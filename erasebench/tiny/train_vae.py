@@ -46,14 +46,14 @@ def train_vae(world: World, out: Path, fit: Fit, vae: AutoencoderKL, *, seed: in
     """Train `vae` on `world`; checkpoints below `out/vae`. Returns it in eval mode, not yet scaled."""
     vae.set_attn_processor(PlainAttention())
 
-    def loss_of(model: AutoencoderKL, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(model: AutoencoderKL, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         images = world.images(world.draw_batch(fit.batch, generator))
-        with bf16():
+        with bf16(images.device):
             mean = model.encode(images).latent_dist.mean
-            noise = NOISE * torch.randn(mean.shape, generator=generator)
+            noise = NOISE * torch.randn(mean.shape, generator=generator, device=generator.device)
             output = model.decode(mean + noise).sample
         loss, plain = pyramid_loss(output.float(), images)
-        return loss + 1e-3 * mean.float().square().mean(), {"l1": float(plain)}
+        return loss + 1e-3 * mean.float().square().mean(), {"l1": plain}
 
     return train("vae", vae, loss_of, out, fit, seed=seed, **options)
 
@@ -64,9 +64,10 @@ def encode_pictures(world: World, vae: AutoencoderKL) -> np.ndarray:
     latents = np.empty((len(world), vae.config.latent_channels, 8, 8), np.float16)
     with progress("encode", len(world)) as advance:
         for start in range(0, len(world), 250):
-            index = torch.arange(start, min(start + 250, len(world)))
-            with bf16():
-                latents[start : start + 250] = vae.encode(world.images(index)).latent_dist.mean.float().numpy()
+            index = torch.arange(start, min(start + 250, len(world)), device=world.labels.device)
+            images = world.images(index).to(vae.device)
+            with bf16(vae.device):
+                latents[start : start + 250] = vae.encode(images).latent_dist.mean.float().cpu().numpy()
             advance(len(index))
     return latents
 
@@ -131,6 +132,6 @@ def standardise(vae: AutoencoderKL, out: Path) -> AutoencoderKL:
 @torch.no_grad()
 def reconstruction(vae: AutoencoderKL, n: int = 200, seed: int = FRESH) -> float:
     """Mean absolute error, in units of [-1, 1], of the reconstructions of `n` fresh renders."""
-    images = to_float(draw(range(seed, seed + n))[0])
+    images = to_float(draw(range(seed, seed + n))[0]).to(vae.device)
     output = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample for part in images.split(50)])
     return float((output.clamp(-1, 1) - images).abs().mean())

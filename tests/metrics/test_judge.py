@@ -60,7 +60,7 @@ def test_value_of_an_answer(row, value):
 
 
 def test_a_celebrity_is_asked_of_the_person_head():
-    from erasebench.tiny.world import PEOPLE
+    from erasebench.tiny.names import PEOPLE
 
     assert Judge().values(answers(kind="celebrity", label=PEOPLE[0], person=PEOPLE[0])).tolist() == [1.0]
 

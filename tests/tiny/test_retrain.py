@@ -22,8 +22,8 @@ from erasebench.tiny import retrain as module
 from erasebench.tiny.captions import SYNONYMS
 from erasebench.tiny.data import World, draw
 from erasebench.tiny.loop import Fit
+from erasebench.tiny.names import HEADS
 from erasebench.tiny.retrain import main, retrain, shows
-from erasebench.tiny.world import HEADS
 
 FIT = Fit(steps=2, batch=4, lr=1e-3, warmup=1)
 RENDERS = 60

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from erasebench.tiny import judge
 from erasebench.tiny.loop import Fit, checkpoint_path
+from erasebench.tiny.names import HEADS
 from erasebench.tiny.train import STAGES, Plan, main, run_stage, train_all
-from erasebench.tiny.world import HEADS
 
 STEPS = 3
 SMALL = Plan(
