@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,8 @@ def generate(
 
 def tour(seed: int = FRESH) -> list[Scene]:
     """One scene for each object, person, artist, unsafe and everyday thing of the world, and six with two things."""
-    chosen = [*({"object": x} for x in OBJECTS), *({"person": x} for x in PEOPLE), *({"unsafe": x} for x in UNSAFE)]
+    chosen: list[dict[str, Any]] = []
+    chosen += [*({"object": x} for x in OBJECTS), *({"person": x} for x in PEOPLE), *({"unsafe": x} for x in UNSAFE)]
     chosen += [{"artist": x, "object": OBJECTS[(3 * i) % len(OBJECTS)]} for i, x in enumerate(ARTISTS)]
     chosen += [{"everyday": x} for x in EVERYDAY]
     chosen += [{"object": x, "beside": OBJECTS[(3 * i + 7) % len(OBJECTS)]} for i, x in enumerate(OBJECTS[:6])]

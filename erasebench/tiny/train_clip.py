@@ -41,11 +41,10 @@ def likeness(labels: torch.Tensor, details: torch.Tensor, kin: torch.Tensor) -> 
 
     `labels` bool [n, names]; `details` int8 [n, 4], each of which counts for half a name; `kin` as :func:`kinship`.
     """
-    features = [labels.to(kin) @ kin, (~labels.any(1, keepdim=True)).to(kin)]
+    parts = [labels.to(kin) @ kin, (~labels.any(1, keepdim=True)).to(kin)]
     for words, values in zip(DETAILS, details.t().long(), strict=True):
-        features.append(0.5 * torch.nn.functional.one_hot(values, len(words) + 1)[:, 1:].to(kin))
-    features = torch.cat(features, dim=1)
-    features = torch.nn.functional.normalize(features, dim=1)
+        parts.append(0.5 * torch.nn.functional.one_hot(values, len(words) + 1)[:, 1:].to(kin))
+    features = torch.nn.functional.normalize(torch.cat(parts, dim=1), dim=1)
     return features @ features.t()
 
 
