@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -22,8 +21,8 @@ from erasebench.tiny import retrain as module
 from erasebench.tiny.captions import SYNONYMS
 from erasebench.tiny.data import World, draw
 from erasebench.tiny.loop import Fit
-from erasebench.tiny.names import HEADS
-from erasebench.tiny.retrain import main, retrain, shows
+from erasebench.tiny.names import NAMES
+from erasebench.tiny.retrain import labels_of, main, retrain, shows
 
 FIT = Fit(steps=2, batch=4, lr=1e-3, warmup=1)
 RENDERS = 60
@@ -48,18 +47,19 @@ def task(*names: str, kind: str = "unsafe") -> ErasureTask:
 
 @pytest.mark.parametrize("concept", ["church", "Vincent van Gogh", "albert einstein"])
 def test_no_picture_is_left_that_is_captioned_with_the_concept(concept: str) -> None:
-    pixels, labels, captions = draw(range(400))
-    shown = shows(World(pixels, torch.from_numpy(labels.astype(np.int64)), captions), [concept])
+    pixels, labels, captions, details = draw(range(400))
+    world = World(*map(torch.from_numpy, (pixels, labels)), captions, torch.from_numpy(details))
+    shown = shows(world, [concept])
     assert 0 < shown.sum() < 200
-    names = next(name for head in HEADS.values() for name in head if name.casefold() == concept.casefold())
-    words = (names, *(word for word in SYNONYMS[names] if word != "building"))
+    name = next(name for name in NAMES if name.casefold() == concept.casefold())
+    words = (name, *SYNONYMS[name])
     left = [caption for caption, is_shown in zip(captions, shown, strict=True) if not is_shown]
     assert not [caption for caption in left if any(word.casefold() in caption.casefold() for word in words)]
 
 
 def test_a_concept_that_the_world_does_not_label_is_refused_with_a_hint() -> None:
     with pytest.raises(UserError, match="labels no 'curch'. Did you mean 'church'"):
-        shows(World(np.zeros((1, 64, 64, 3), np.uint8), torch.zeros(1, len(HEADS)), [""]), ["curch"])
+        labels_of(["curch"])
 
 
 def test_the_file_says_what_was_left_out_and_the_eraser_puts_all_of_it_on(out: Path, model: Model) -> None:

@@ -45,9 +45,10 @@ def test_all_stages_make_a_pipeline_that_loads_and_draws(trained: Path) -> None:
     (image,) = pipe("a photo of a church", num_inference_steps=1, output_type="np").images
     assert image.shape == (64, 64, 3)
     network = judge.read_judge(folder / "judge")
-    logits = network.logits(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
-    assert {head: scores.shape for head, scores in logits.items()} == {
-        head: (2, len(names) + 1) for head, names in HEADS.items()
+    chances = network.chances(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    assert {head: tuple(part.shape) for head, part in chances.items()} == {
+        **{head: (2, len(names)) for head, names in HEADS.items()},
+        judge.BROKEN: (2, 1),
     }
     assert network.features(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape[0] == 2
 
