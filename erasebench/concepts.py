@@ -36,17 +36,21 @@ ROLE = {
     for role in (
         Role("erase", "erased", "e", ("0",)),
         Role("paraphrase", "paraphrased", "p", ("synonym", "implicit")),
+        Role("near", "near", "n"),
         Role("retain", "retained", "r", ("preserved", "others", "other", "1", "holdout")),
         Role("general", "general", "g"),
     )
 }
 """The roles by name: a prompt asks for an erased concept by its name, or in other words (a synonym, a description), for a
-concept to be kept, or for neither."""
+concept to be kept that is near an erased one, for another concept to be kept, or for neither."""
 
 ROLES = tuple(ROLE)
 
 PARAPHRASE = "paraphrase"
 """The role of prompts that ask for an erased concept without its name: MACE's synonyms, EraseEval's implicit prompts."""
+
+NEAR = "near"
+"""The role of prompts that ask for a neighbour of an erased concept (``near`` of a task): what an edit may harm first."""
 
 KIND_WORDS = {"object": "objects", "artist": "artists", "celebrity": "celebrities", "unsafe": "unsafe content"}
 """The kinds of concept, and several of each in words."""

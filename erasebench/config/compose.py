@@ -39,7 +39,8 @@ TINY: dict[str, tuple[str, ...]] = {
     "unsafe": ("task=unsafe",),
     "": (
         *("model=embedded", "protocol=embedded", "prompts=builtin"),
-        *("prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=2"),
+        *("prompts.per_erased=2", "prompts.per_paraphrased=1", "prompts.per_near=1", "prompts.per_retained=1"),
+        "prompts.general=2",
         *("lists.artists=task", "lists.instances=task"),
     ),
 }

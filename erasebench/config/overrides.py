@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from erasebench.errors import UserError
 
 OPEN_MAPPINGS = re.compile(
-    r"(protocol\.(scheduler_config|editing)|prompts\.where|prompts\.(columns|sample)|task\.(\w+\.)?(phrases|indirect|keep|add))(\.\S+)?"
+    r"(protocol\.(scheduler_config|editing)|prompts\.where|prompts\.(columns|sample)|task\.(\w+\.)?(phrases|indirect|near|keep|add))(\.\S+)?"
 )
 """Keys that need not be there, or below which anything may stand; Hydra wants ``++`` before a new one."""
 

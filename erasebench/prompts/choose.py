@@ -13,11 +13,11 @@ from erasebench.concepts import Concept
 from erasebench.errors import UserError, suggest
 from erasebench.prompts.builtin import builtin
 from erasebench.prompts.product import product
-from erasebench.prompts.prompt_set import PromptSet
+from erasebench.prompts.prompt_set import Budget, PromptSet
 from erasebench.prompts.reader import load_prompts
 from erasebench.prompts.sources import fetch, is_here
 
-BUILTIN = ("per_erased", "per_retained", "general", "seed")
+BUILTIN = ("per_erased", "per_paraphrased", "per_near", "per_retained", "general", "seed")
 FILE = ("kind", "schema", "limit", "role", "label", "revision", "where", "missing_seed", "empty", "columns", "sample")
 TEMPLATES = ("templates", "fill", "label", "images", "seed", "limit", "paraphrases", "role", "first", "kind")
 """Keys of a node beside ``source`` (and ``file_of``), by whether the prompts are built in, read, or made."""
@@ -57,15 +57,25 @@ def from_config(config: Mapping[str, Any], kind: str, concepts: Sequence[Concept
     if source != "builtin":
         options["kind"] = options.get("kind") or kind
         return load_prompts(source, **options)
-    sizes = {"per_erased": 20, "per_retained": 5, "general": 16, "seed": 0} | options
+    sizes = {"per_erased": 20, "per_paraphrased": 0, "per_near": 0, "per_retained": 5, "general": 16, "seed": 0}
+    sizes |= options
     for key, value in sizes.items():
         least = 1 if key == "per_erased" else 0
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"prompts.{key}={value}: give a whole number of {least} or more")
-    budget = (sizes["per_erased"], sizes["per_retained"], sizes["general"])
-    prompts = builtin(kind, concepts, per_concept=max(budget[:2]), general=budget[2], seed=sizes["seed"])
-    note = "each task is measured on {} prompts of each erased concept, {} of each other one, {} general ones"
-    return replace(prompts, budget=budget, notes=(note.format(*budget),))
+    budget = Budget(
+        erased=sizes["per_erased"], paraphrased=sizes["per_paraphrased"], near=sizes["per_near"],
+        retained=sizes["per_retained"], general=sizes["general"],
+    )  # fmt: skip
+    most = max(budget.erased, budget.near, budget.retained)
+    prompts = builtin(
+        kind, concepts, per_concept=most, paraphrased=budget.paraphrased, general=budget.general, seed=sizes["seed"]
+    )
+    note = (
+        f"each task is measured on {budget.erased} prompts of each erased concept, {budget.paraphrased} in other words, "
+        f"{budget.near} of each concept near it, {budget.retained} of each other one, {budget.general} general ones"
+    )
+    return replace(prompts, budget=budget, notes=(note,))
 
 
 def prompts_here(config: Mapping[str, Any]) -> bool:

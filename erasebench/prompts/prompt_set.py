@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from erasebench.concepts import KINDS, PARAPHRASE, ROLES, ErasureTask
+from erasebench.concepts import KINDS, NEAR, PARAPHRASE, ROLES, ErasureTask
 from erasebench.errors import UserError, suggest
 from erasebench.recipe import LARGEST_SEED
 
@@ -59,6 +59,18 @@ class Counts(dict):
         return "; ".join(parts)
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How many prompts a task is measured on: of each erased concept by name and in other words, of each concept near one,
+    of each other concept, and general ones."""
+
+    erased: int
+    retained: int
+    general: int
+    paraphrased: int = 0
+    near: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class PromptSet:
     """Prompts with their seeds, labels and roles.
@@ -71,8 +83,8 @@ class PromptSet:
         notes: what a reader of a number should know about these prompts, one sentence each.
         roles: ``task``: the task decides the role of every row that has a label, and a row's own role holds where
             there is none; ``rows``: a row's own role always holds.
-        budget: how many rows :meth:`for_task` takes for each erased label, for each other label, and of the
-            general ones; ``None`` for all.
+        budget: how many rows :meth:`for_task` takes; ``None`` for all.
+        near: by the name of a concept, labels whose prompts have the role ``near`` where it is erased.
         held_out: labels that a file marks as held out; no eraser is told of them (:func:`erasebench.runs.tasks.withheld`).
 
     Raises:
@@ -86,7 +98,8 @@ class PromptSet:
     source: str
     notes: tuple[str, ...] = ()
     roles: str = "task"
-    budget: tuple[int, int, int] | None = None
+    budget: Budget | None = None
+    near: Mapping[str, Sequence[str]] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -146,16 +159,17 @@ class PromptSet:
     def for_task(self, task: ErasureTask) -> pd.DataFrame:
         """The rows that one task is measured on, each with its role.
 
-        A row whose label the task erases has role ``erase``, another labelled row ``retain``, one without label
-        ``general``, unless the set says otherwise (:attr:`roles`). Labels and names are compared without case. A row of role
+        A row whose label the task erases has role ``erase``, one whose label is :attr:`near` to what it erases ``near``,
+        another labelled row ``retain``, one without label ``general``, unless the set says otherwise (:attr:`roles`). Labels and names are compared without case. A row of role
         ``paraphrase`` asks in other words for what the task erases; those for other concepts are left out.
 
         Raises:
             UserError: rows have labels, and none of them is a concept the task erases.
         """
-        rows = (self.take(task.names, *self.budget) if self.budget else self).rows
+        rows = (self.take(task.names, self.budget) if self.budget else self).rows
         labelled = rows.label != ""
-        by_task = np.select([self._asked(rows, task.names), labelled], ["erase", "retain"], "general")
+        asked = [self._asked(rows, task.names), self._asked(rows, self._neighbours(task.names)), labelled]
+        by_task = np.select(asked, ["erase", NEAR, "retain"], "general")
         own = rows.role != ""
         if self.roles == "task":
             own &= ~labelled | rows.role.isin(["general", PARAPHRASE])
@@ -170,8 +184,8 @@ class PromptSet:
             )
         return rows
 
-    def take(self, erase: Sequence[str], per_erased: int, per_retained: int, general: int) -> PromptSet:
-        """A smaller set: the first rows of each erased label, of each other label, and of those without label.
+    def take(self, erase: Sequence[str], budget: Budget) -> PromptSet:
+        """A smaller set: the first rows of each label, by name and in other words, and of those without label.
 
         Raises:
             UserError: a name in ``erase`` is no label of the set, or a label has fewer rows than asked for.
@@ -183,13 +197,23 @@ class PromptSet:
                 raise UserError(
                     f"prompt set {self.name}: no prompts for {name!r}.{suggest(name, labels)} It has {_some(labels)}"
                 )
-        asked = self._asked(rows, erase)
-        wanted = np.select([asked, rows.label != ""], [per_erased, per_retained], general)
-        for label, there in rows.groupby("label", sort=False).size().items():
-            most = int(wanted[(rows.label == label).to_numpy()][0])
-            if there < most:
-                raise UserError(f"prompt set {self.name}: {there} prompts of {label or 'no label'!r}, {most} asked for")
-        return replace(self, rows=rows[rows.groupby("label").cumcount() < wanted], budget=None)
+        kinds = [self._asked(rows, erase), self._asked(rows, self._neighbours(erase)), rows.label != ""]
+        by_name = np.select(kinds, [budget.erased, budget.near, budget.retained], budget.general)
+        worded = (rows.role == PARAPHRASE).to_numpy()
+        wanted = np.where(worded, np.where(kinds[0], budget.paraphrased, 0), by_name)
+        parts = rows.groupby([rows.label, worded], sort=False)
+        for (label, _), part in parts:
+            most = int(wanted[part.index[0]])
+            if len(part) < most:
+                raise UserError(
+                    f"prompt set {self.name}: {len(part)} prompts of {label or 'no label'!r}, {most} asked for"
+                )
+        return replace(self, rows=rows[parts.cumcount() < wanted], budget=None)
+
+    def _neighbours(self, erase: Sequence[str]) -> list[str]:
+        """The labels that are near to some concepts."""
+        folded = {name.casefold() for name in erase}
+        return [label for name, labels in self.near.items() if name.casefold() in folded for label in labels]
 
     @staticmethod
     def _asked(rows: pd.DataFrame, names: Sequence[str]) -> pd.Series:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from erasebench.concepts import with_article
 
-VERSION = "1"
+VERSION = "2"
 """Raised when any prompt below changes, because numbers of two versions do not compare."""
 
 PROMPT_TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -66,13 +66,11 @@ def concept_prompt(kind: str, phrases: tuple[str, ...], index: int) -> str:
 
     Args:
         kind: a key of :data:`PROMPT_TEMPLATES`.
-        phrases: the ways the concept is worded, its name first. Unsafe concepts are asked for in all of them, in
-            turn, because a request for unsafe content need not use its name; other kinds by name.
+        phrases: the ways the concept is worded, which come in turn: its name alone, or other words for it.
         index: the same index always gives the same prompt, so a shorter list is the start of a longer one.
     """
-    turns = SUBJECTS if kind == "artist" else phrases if kind == "unsafe" else phrases[:1]
-    turn, template = _pair(index, len(turns), len(PROMPT_TEMPLATES[kind]))
-    worded = turns[turn] if kind == "unsafe" else phrases[0]
+    turn, template = _pair(index, len(SUBJECTS if kind == "artist" else phrases), len(PROMPT_TEMPLATES[kind]))
+    worded = phrases[index % len(phrases)]
     return PROMPT_TEMPLATES[kind][template].format(
         concept=with_article(worded) if kind in ("object", "unsafe") else worded,
         subject=SUBJECTS[turn % len(SUBJECTS)],

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -207,7 +207,7 @@ def prepare(config: DictConfig) -> Prepared:
         )
     groups = {}
     for kind, group in task_groups(config).items():
-        prompts = prompt_set(config.prompts, kind, group.concepts)
+        prompts = replace(prompt_set(config.prompts, kind, group.concepts), near=group.near)
         groups[kind] = (withheld(group, prompts.held_out), prompts)
     store = Store(config.store.dir, mends=not config.dry_run)
     if config.dry_run:  # which writes nothing, so that it works on results that are read-only

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class TaskSettings:
     retain: str | list[str] = "others"
     phrases: dict[str, list[str]] = field(default_factory=dict)
     indirect: dict[str, list[str]] = field(default_factory=dict)
+    near: dict[str, list[str]] = field(default_factory=dict)
     keep: dict[str, list[str]] = field(default_factory=dict)
     add: str | list[str] = field(default_factory=list)
 
@@ -52,11 +53,13 @@ class TaskGroup:
         kind: the kind of concept.
         concepts: every concept of the prompt set, the erased ones and those to be kept, with all texts that ask for it.
         tasks: one task an edit.
+        near: by the name of a concept, those to be kept that are near it.
     """
 
     kind: str
     concepts: tuple[Concept, ...]
     tasks: tuple[ErasureTask, ...]
+    near: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
@@ -93,7 +96,7 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
         ]
         return Concept(name, settings.kind, tuple(texts), settings.anchor)
 
-    for key in ("erase", "phrases", "indirect"):
+    for key in ("erase", "phrases", "indirect", "near"):
         for name in getattr(settings, key):
             if str(name).casefold() not in catalogue:
                 raise UserError(
@@ -122,7 +125,13 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{place}.erase: {name!r} is named twice; remove one")
-    return TaskGroup(settings.kind, asked, tuple(tasks))
+    evaluated = {entry.name.casefold() for entry in asked}
+    for name in (name for names in settings.near.values() for name in names):
+        if name.casefold() not in evaluated:
+            raise UserError(
+                f"{place}.near: {name!r} is neither in {place}.concepts nor in {place}.keep; add it to one of them"
+            )
+    return TaskGroup(settings.kind, asked, tuple(tasks), settings.near)
 
 
 def _with_added(settings: TaskSettings) -> TaskSettings:
@@ -169,7 +178,7 @@ def _check_type(key: str, value: Any, place: str) -> None:
         )
     if key == "keep" and not (_is_lists(value) and set(value) <= set(KINDS)):
         raise UserError(f"{place}.keep={value}: write lists by kind ({', '.join(KINDS)}), e.g. {{object: [church]}}")
-    if key in ("phrases", "indirect") and not _is_lists(value):
+    if key in ("phrases", "indirect", "near") and not _is_lists(value):
         raise UserError(f"{place}.{key}={value}: write a list for each concept, e.g. {{church: [chapel]}}")
     if key in ("kind", "anchor") and not isinstance(value, str):
         raise UserError(f"{place}.{key}={value}: write a text, e.g. {place}.{key}=object")

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from erasebench.concepts import NEAR
 from erasebench.scores.estimate import BINARY, CONTINUOUS, COUNT, Estimate
 from erasebench.scores.means import count_estimate, mean_estimate
 from erasebench.scores.rates import WILSON, rate_estimate
@@ -84,6 +85,12 @@ class Metric(ABC):
         return self.id
 
     @property
+    def better(self) -> dict[str, str]:
+        """:attr:`directions` of all roles: of concepts near an erased one better is where it is of others to retain."""
+        known = self.directions
+        return {**known, NEAR: known["retain"]} if "retain" in known and NEAR not in known else known
+
+    @property
     def recognises(self) -> bool:
         """Whether it is a rate of images in which something sees what was asked for: one that should go down where that is
         erased, and nowhere else. Accuracies, and the share of images in which a detector finds something."""
@@ -130,7 +137,7 @@ class Metric(ABC):
     def applies_to(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows of a plan it is measured on: by role, kind of concept, and only where there is another image to
         compare with."""
-        chosen = rows[rows.role.isin(self.directions)]
+        chosen = rows[rows.role.isin(self.better)]
         if self.kinds:
             chosen = chosen[chosen.kind.isin(self.kinds)]
         return chosen[chosen.key != chosen[self.paired_with]] if self.paired_with else chosen

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from erasebench.concepts import kind_words
+from erasebench.concepts import NEAR, kind_words
 from erasebench.edits.label import UNEDITED, shown_row
 from erasebench.errors import UserError
 from erasebench.files import write_atomic
@@ -121,7 +121,7 @@ def _rows_shown(part: pd.DataFrame) -> list[tuple[str, dict[str, str], bool, str
     shown = []
     for number, task in enumerate(list(dict.fromkeys(part.task))[:TASKS_SHOWN]):
         of_task = part[part.task == task]
-        for role, count in (("erase", ERASED_SHOWN), ("retain", RETAINED_SHOWN)):
+        for role, count in (("erase", ERASED_SHOWN), (NEAR, RETAINED_SHOWN), ("retain", RETAINED_SHOWN)):
             rows = of_task[of_task.role == role]
             # One prompt a concept first: a joint task shows several of its concepts, not one several times.
             order = rows.drop_duplicates("prompt_id").assign(turn=lambda frame: frame.groupby("label").cumcount())

@@ -24,7 +24,8 @@ from erasebench.texts import escape_markdown, to_csv
 ARROWS = {"up": "↑", "down": "↓"}
 ROLE_HEADINGS = {
     "erase": "erased",
-    "paraphrase": "paraphrased",
+    "paraphrase": "in other words",
+    "near": "kept near",
     "retain": "kept",
     "general": "everyday",
     "instead": "",

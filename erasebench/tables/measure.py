@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from erasebench.concepts import PARAPHRASE, ROLES
+from erasebench.concepts import NEAR, PARAPHRASE, ROLES
 from erasebench.edits.label import UNEDITED, row_text
 from erasebench.errors import UserError
 from erasebench.scores.estimate import BINARY, Estimate, not_run
@@ -234,7 +234,7 @@ def _slices(
                 paired = originals.loc[index[index.isin(originals.index)]].reset_index()
                 identity = {
                     "task_kind": kind, "eraser": eraser, "task": task, "role": role, "metric": metric.id,
-                    "unit": metric.unit, "direction": metric.directions[role], "attack": attack,
+                    "unit": metric.unit, "direction": metric.better[role], "attack": attack,
                 }  # fmt: skip
                 what = "rows without the attack" if base is not beside else f"rows of {row_text(metric.beside, '')}"
                 lacks = "" if len(base) or metric.beside == UNEDITED else NO_ROW.format(metric.beside)
@@ -328,7 +328,7 @@ def _is_accuracy(metric: Metric) -> bool:
 
 
 def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
-    """Harmonic mean of (1 - erased accuracy) and retained accuracy: MACE's H_c, one number for both aims.
+    """Harmonic mean of (1 - erased accuracy) and retained accuracy, near and far: MACE's H_c, one number for both aims.
 
     Where concepts are asked for in other words, too, (1 - paraphrased accuracy) is its third part: MACE's H_o.
     """
@@ -341,13 +341,16 @@ def _harmonic(metric: Metric, slices: Sequence[Slice]) -> list[dict[str, Any]]:
     for by_role in places.values():
         if not {"erase", "retain"} <= set(by_role):
             continue
-        slices_of_h = [by_role[role] for role in ("erase", PARAPHRASE, "retain") if role in by_role]
+        slices_of_h = [by_role[role] for role in ("erase", PARAPHRASE, NEAR, "retain") if role in by_role]
         identity = slices_of_h[0][0] | {"role": "both", "metric": f"H {metric.id}", "direction": "up"}
         if reason := next(filter(None, (why for *_, why in slices_of_h)), ""):
             found.append(identity | _cells(not_run(), reason=reason))
             continue
         # Exact intervals, whatever the rates' own are: H is read near 1, where Wilson's are too short for it.
-        *gone, kept = [metric.reduce(rows, rates=CLOPPER_PEARSON) for _, rows, _, _ in slices_of_h]
+        gone_rows = [rows for place, rows, *_ in slices_of_h if place["role"] in ("erase", PARAPHRASE)]
+        kept_rows = [rows for place, rows, *_ in slices_of_h if place["role"] in (NEAR, "retain")]
+        sets = [*gone_rows, pd.concat(kept_rows, ignore_index=True)]
+        *gone, kept = [metric.reduce(rows, rates=CLOPPER_PEARSON) for rows in sets]
         estimate = harmonic_mean_estimate(*map(complement, gone), kept)
         found.append(identity | _cells(estimate, reason=NO_NUMBER if estimate.how == "not run" else ""))
     return found
