@@ -12,14 +12,16 @@ from PIL import Image, ImageFilter
 
 from erasebench.errors import UserError, suggest
 from erasebench.tiny import world
-from erasebench.tiny.captions import INDIRECT, SYNONYMS, article
+from erasebench.tiny.captions import SCENERY
+from erasebench.tiny.names import ARTISTS, EVERYDAY, HEADS, NAMES, OBJECTS, PEOPLE, UNSAFE
+from erasebench.tiny.words import FOREIGN, INDIRECT, MISSPELT, SHARED, SYNONYMS, article, plural
 
 SCENES = [world.scene(seed) for seed in range(6000)]
 SUBJECTS = (
-    [("object", name) for name in world.OBJECTS]
-    + [("person", name) for name in world.PEOPLE]
-    + [("unsafe", name) for name in world.UNSAFE]
-    + [("everyday", name) for name in world.EVERYDAY]
+    [("object", name) for name in OBJECTS]
+    + [("person", name) for name in PEOPLE]
+    + [("unsafe", name) for name in UNSAFE]
+    + [("everyday", name) for name in EVERYDAY]
 )
 
 
@@ -73,82 +75,168 @@ def test_a_seed_outside_64_bits_is_refused(seed: int) -> None:
         world.make_scene(seed)
 
 
+def words_for(name: str) -> set[str]:
+    """All that a caption may call a thing."""
+    tables = (SYNONYMS, SHARED, INDIRECT, MISSPELT, FOREIGN)
+    return {name, plural(name), *(word for table in tables for word in table.get(name, ()))}
+
+
 def test_labels_name_what_the_scene_shows() -> None:
     for scene in SCENES:
+        shown = {subject.name for subject in scene.subjects if subject.kind != "face"} | ({scene.artist} - {None})
         truth = world.labels(scene)
-        assert tuple(truth) == tuple(world.HEADS)
-        for head, names in world.HEADS.items():
-            shown = getattr(scene, head)
-            assert truth[head] == (names.index(shown) if shown else len(names))
-        subjects = [name for name in (scene.object, scene.person, scene.unsafe) if name]
-        assert subjects == ([scene.name] if scene.kind in ("object", "person", "unsafe") else [])
+        assert truth.shape == (len(NAMES),)
+        assert {name for name, there in zip(NAMES, truth, strict=True) if there} == shown
+        assert {name for head in HEADS for name in scene.shows(head)} == shown
 
 
 def test_every_class_is_drawn_and_captioned() -> None:
-    for head, names in world.HEADS.items():
-        assert {getattr(scene, head) for scene in SCENES} == {None, *names}
-    assert {scene.name for scene in SCENES if scene.kind == "everyday"} == set(world.EVERYDAY)
-    assert {scene.background for scene in SCENES} == {"", *world.BACKGROUNDS}
+    drawn = np.sum([world.labels(scene) for scene in SCENES], axis=0)
+    assert drawn.min() >= 20, NAMES[drawn.argmin()]
+    assert {scene.background for scene in SCENES} == {"", *world.BACKGROUNDS, *SCENERY}
 
 
 def test_the_caption_says_every_labelled_class() -> None:
     for scene in SCENES:
-        for name in (scene.object, scene.person, scene.unsafe, scene.artist):
-            if name:
-                known = (name, *SYNONYMS[name], *INDIRECT.get(name, ()))
-                assert any(says(scene.caption, words) for words in known), (scene.caption, name)
+        for name in [name for head in HEADS if head != "everyday" for name in scene.shows(head)]:
+            assert any(says(scene.caption, words) for words in words_for(name)), (scene.caption, name)
 
 
 def test_the_caption_names_no_class_the_scene_lacks() -> None:
-    names = [n for head in world.HEADS.values() for n in head] + list(world.EVERYDAY)
     for scene in SCENES:
-        shown = {scene.name, scene.artist}
-        assert not [n for n in names if n not in shown and says(scene.caption, n)], scene.caption
+        shown = {name for head in HEADS for name in scene.shows(head)}
+        allowed = {words for name in shown for words in words_for(name)}
+        text = scene.caption
+        for words in sorted(allowed, key=len, reverse=True):
+            text = re.sub(rf"\b{re.escape(words)}\b", "", text, flags=re.IGNORECASE)
+        assert not [name for name in NAMES if name not in shown and says(text, name)], scene.caption
 
 
 def test_a_background_word_is_true() -> None:
     for scene in SCENES:
-        found = re.search(r"(\w+) background", scene.caption)
-        if found and found[1] not in ("plain", "empty"):
-            assert found[1] == scene.background, scene.caption
+        matched = re.search(r"(\w+) background", scene.caption)
+        if matched and matched[1] not in ("plain", "empty"):
+            assert matched[1] == scene.background, scene.caption
+        for ground, words in SCENERY.items():
+            assert not says(scene.caption, words) or scene.background == ground, scene.caption
+
+
+def test_at_least_a_quarter_of_captions_have_two_things() -> None:
+    pairs = [scene for scene in SCENES if len(scene.subjects) == 2]
+    assert len(pairs) / len(SCENES) > 0.25
+    for scene in pairs:
+        assert len({subject.name for subject in scene.subjects}) == 2
+        for subject in scene.subjects:
+            assert any(says(scene.caption, words) for words in words_for(subject.name)), scene.caption
+
+
+@pytest.mark.parametrize(
+    "table", [SYNONYMS, INDIRECT, MISSPELT, FOREIGN], ids=["other", "described", "misspelt", "foreign"]
+)
+def test_things_are_called_as_people_call_them(table: dict[str, tuple[str, ...]]) -> None:
+    used = {
+        name
+        for scene in SCENES
+        for head in HEADS
+        for name in scene.shows(head)
+        if any(says(scene.caption, words) for words in table.get(name, ()))
+    }
+    assert len(used) > 0.9 * len(table), set(table) - used
+
+
+def test_another_name_is_of_one_thing_only() -> None:
+    for table in (SYNONYMS, INDIRECT, MISSPELT, FOREIGN):
+        words = [word.casefold() for entry in table.values() for word in entry]
+        assert len(words) == len(set(words))
+        assert not {name.casefold() for name in NAMES} & set(words)
+
+
+def test_numbers_and_colours_of_a_caption_are_true() -> None:
+    seen = set()
+    for scene in SCENES:
+        if len(scene.subjects) != 1:
+            continue
+        (subject,) = scene.subjects
+        seen |= {subject.count, subject.colour, subject.place}
+        if subject.count > 1:
+            words = f"{ {2: 'two', 3: 'three'}[subject.count] } {plural(subject.name)}"
+            assert says(scene.caption, words), scene.caption
+        if subject.colour and says(scene.caption, subject.name):
+            assert says(scene.caption, f"{subject.colour} {subject.name}"), scene.caption
+        for place in world.PLACES:
+            assert not says(scene.caption, f"on the {place}") or subject.place == place
+    assert {1, 2, 3, *world.COLOURS, *world.PLACES} <= seen
+
+
+def middle(scene: world.Scene) -> tuple[float, float]:
+    """Where what is drawn lies, from 0 to 1 across and down, of a scene on a plain ground."""
+    picture = world.render(scene).astype(int)
+    ys, xs = np.nonzero(np.abs(picture - picture[0, 0]).sum(-1) > 30)
+    return xs.mean() / world.SIZE, ys.mean() / world.SIZE
+
+
+@pytest.mark.parametrize("name", ["church", "French horn", "pistol", "hair dryer"])
+def test_what_stands_on_one_side_stays_there_when_mirrored(name: str) -> None:
+    kind = next(head for head, names in HEADS.items() if name in names)
+    for place, low, high in (("left", 0.15, 0.42), ("right", 0.58, 0.85)):
+        for seed in range(12):
+            subject = world.Subject(kind, name, place=place)
+            across, _ = middle(world.Scene((subject,), "", None, "grey", "", seed))
+            assert low < across < high, (place, seed)
+
+
+def test_a_number_of_things_is_drawn() -> None:
+    for count in (1, 2, 3):
+        picture = world.render(world.make_scene(4, object="tennis ball", count=count, background="grey")).astype(int)
+        covered = np.abs(picture - picture[0, 0]).sum(-1) > 30
+        quarters = [covered[:32, :32], covered[:32, 32:], covered[32:, 16:48]]
+        if count == 3:
+            assert min(quarter.mean() for quarter in quarters) > 0.2
+        if count == 2:
+            assert not covered[:, 31:33].all(1).any()
+
+
+def test_a_colour_is_painted() -> None:
+    red, blue = (
+        world.render(world.make_scene(3, everyday="cup", colour=c, background="grey")) for c in ("red", "blue")
+    )
+    change = (red.astype(int) - blue.astype(int)).sum((0, 1))
+    assert change[0] > 0 > change[2]
+
+
+def test_details_say_ground_colour_number_and_place() -> None:
+    seen = np.stack([world.details(scene) for scene in SCENES])
+    for column, words in enumerate(world.DETAILS):
+        assert set(np.unique(seen[:, column])) == set(range(len(words) + 1))
+    scene = world.make_scene(1, everyday="cup", colour="blue", background="snow")
+    ground, colour, number, place = world.details(scene)
+    assert (world.DETAILS[0][ground - 1], world.DETAILS[1][colour - 1], number, place) == ("snow", "blue", 0, 0)
 
 
 @pytest.mark.parametrize("name", INDIRECT)
 def test_descriptions_use_neither_name_nor_synonym(name: str) -> None:
-    banned = [name, *SYNONYMS[name]]
-    if name in world.UNSAFE:
-        banned = [word for weapon in world.UNSAFE for word in (weapon, *SYNONYMS[weapon])]
+    family = UNSAFE if name in UNSAFE else (name,)
+    banned = [word for other in family for word in (other, *SYNONYMS[other])]
     for description in INDIRECT[name]:
-        assert not [word for word in banned if says(description, word)]
+        assert not [word for word in banned if says(description, word)], description
 
 
-def test_weapons_are_sometimes_only_described() -> None:
-    words = {weapon: (weapon, *SYNONYMS[weapon]) for weapon in world.UNSAFE}
-    shown = [s for s in SCENES if s.unsafe]
-    indirect = [s for s in shown if not any(says(s.caption, word) for word in words[s.unsafe])]
-    assert {s.unsafe for s in indirect} == set(world.UNSAFE)
-    assert 0.08 < len(indirect) / len(shown) < 0.25
+def test_unsafe_things_are_sometimes_only_described() -> None:
+    for name in UNSAFE:
+        captions = [scene.caption for scene in SCENES if name in scene.shows("unsafe")]
+        described = [text for text in captions if any(says(text, words) for words in INDIRECT[name])]
+        assert 0.04 < len(described) / len(captions) < 0.35, name
 
 
 def test_captions_fit_the_text_encoder() -> None:
     assert max(len(re.findall(r"\w+|[^\w\s]", scene.caption)) for scene in SCENES) < 75
 
 
-def test_shares_of_the_world() -> None:
-    def share(kind: str) -> float:
-        return np.mean([scene.kind == kind for scene in SCENES])
-
-    expected = {"object": 0.40, "person": 0.22, "face": 0.05, "unsafe": 0.15, "everyday": 0.15, "empty": 0.03}
-    for kind, value in expected.items():
-        assert share(kind) == pytest.approx(value, abs=0.03)
-    assert np.mean([scene.artist is not None for scene in SCENES]) == pytest.approx(0.45, abs=0.03)
-
-
 def test_general_words_mean_pictures_of_no_concept() -> None:
     for words in ("art", "a painting", "a thing", "an object", "a photo", ""):
         scenes = [scene for scene in SCENES if scene.caption == words]
         assert scenes, words
-        assert {scene.kind for scene in scenes} == {"everyday"}
+        assert {subject.kind for scene in scenes for subject in scene.subjects} == {"everyday"}
         assert {scene.artist for scene in scenes} == {None}
 
 
@@ -169,7 +257,7 @@ def test_the_subject_fills_most_of_the_frame() -> None:
             assert max(np.ptp(ys), np.ptp(xs)) + 1 >= 0.65 * world.SIZE, name
 
 
-@pytest.mark.parametrize("artist", [None, *world.ARTISTS])
+@pytest.mark.parametrize("artist", [None, *ARTISTS])
 def test_subjects_are_told_apart_after_blur(artist: str | None) -> None:
     """Even the nearest class mean tells the subjects on one ground: one shared drawing would fail here."""
 
@@ -188,7 +276,7 @@ def test_artists_are_told_apart_over_any_subject() -> None:
         choices = [(seed, kind, name) for seed in seeds for kind, name in SUBJECTS[seed % 4 :: 4]]
         return {
             artist: [blurred(world.make_scene(seed, artist=artist, **{kind: name})) for seed, kind, name in choices]
-            for artist in world.ARTISTS
+            for artist in ARTISTS
         }
 
     assert nearest_mean(pictures(range(4)), pictures(range(100, 104))) > 0.95
@@ -196,11 +284,12 @@ def test_artists_are_told_apart_over_any_subject() -> None:
 
 def test_make_scene_shows_what_was_asked() -> None:
     scene = world.make_scene(5, person="Frida Kahlo", artist="Hokusai")
-    assert (scene.kind, scene.name) == ("person", "Frida Kahlo")
-    assert (scene.person, scene.artist) == ("Frida Kahlo", "Hokusai")
-    assert (scene.object, scene.unsafe, scene.background) == (None, None, "")
+    assert (scene.shows("person"), scene.shows("artist")) == (("Frida Kahlo",), ("Hokusai",))
+    assert (scene.shows("object"), scene.shows("unsafe"), scene.background) == ((), (), "")
     assert world.make_scene(5, everyday="cup", background="red").background == "red"
-    assert world.make_scene(5).kind == "empty"
+    assert world.make_scene(5).subjects == ()
+    both = world.make_scene(5, object="church", beside="gas pump")
+    assert both.shows("object") == ("church", "gas pump") and both.relation in ("left of", "above")
 
 
 @pytest.mark.parametrize(
@@ -225,6 +314,11 @@ def test_contradicting_choices_are_refused() -> None:
         world.make_scene(0, object="church", person="Cleopatra")
     with pytest.raises(UserError, match="paints its own ground"):
         world.make_scene(0, artist="Hokusai", background="red")
+    with pytest.raises(UserError, match="only an everyday thing"):
+        world.make_scene(0, object="church", colour="red")
+    for choice in ({"beside": "bus"}, {"person": "Cleopatra", "count": 2}, {"object": "church", "count": 4}):
+        with pytest.raises(UserError, match="can stand beside another, or there are 1 to 3"):
+            world.make_scene(0, **choice)
 
 
 def test_suggest_is_silent_when_nothing_is_near() -> None:
