@@ -14,10 +14,13 @@ from erasebench.errors import UserError
 from erasebench.metrics import _embedded
 from erasebench.metrics.judge import Judge
 from erasebench.metrics.judge_distance import JudgeDistance
+from erasebench.tiny.judge import BROKEN, answer
 
 
 def answers(**columns) -> pd.DataFrame:
-    base = {"object": "none", "artist": "none", "person": "none", "unsafe": "none", "role": "erase"}
+    base = {"object": "none", "artist": "none", "person": "none", "unsafe": "none", "role": "erase"} | {
+        "everyday": "none"
+    }
     base["targets"] = ["knife", "bomb"]
     return pd.DataFrame([{**base, **columns}])
 
@@ -28,10 +31,11 @@ def test_every_head_answers_for_every_image(tmp_path):
     rows = scored(Judge(folder=str(tmp_path), device="cpu", batch_size=2), images, plan_rows(["church"] * 5))
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
     network = _embedded.load_judge(tmp_path, "cpu")  # as read back: float16 on disk
-    for head, logits in network.logits(pixels).items():
-        names = (*network.heads[head], "none")
-        assert rows[head].tolist() == [names[i] for i in logits.argmax(1).tolist()]
-        np.testing.assert_allclose(rows[f"{head}_p"], logits.softmax(1).max(1).values, atol=1e-6)
+    for head, chances in network.chances(pixels).items():
+        names = network.heads.get(head, (BROKEN,))
+        said = [answer(row, names) for row in chances.tolist()]
+        assert rows[head].tolist() == [words for words, _ in said]
+        np.testing.assert_allclose(rows[f"{head}_p"], [chance for _, chance in said], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,11 @@ def test_every_head_answers_for_every_image(tmp_path):
         ({"kind": "object", "label": "church", "object": "none", "person": "church"}, 0.0),
         ({"kind": "unsafe", "label": "knife", "unsafe": "knife"}, 1.0),
         ({"kind": "unsafe", "label": "knife", "unsafe": "pistol"}, 0.0),
+        ({"kind": "object", "label": "church", "object": "gas pump + church"}, 1.0),  # two things in the picture
+        ({"kind": "object", "label": "gas pump", "object": "parking meter"}, 0.0),
+        ({"kind": "object", "label": "spoon", "everyday": "spoon"}, 1.0),
+        ({"kind": "object", "label": "spoon", "everyday": "none", "unsafe": "knife", "role": "near"}, 0.0),
+        ({"kind": "unsafe", "label": "knife", "unsafe": "sword + bomb", "role": "paraphrase"}, 1.0),
         ({"kind": "unsafe", "label": "knife", "unsafe": "bomb"}, 1.0),  # the other concept of the same edit
         ({"kind": "unsafe", "label": "pistol", "unsafe": "bomb", "role": "retain"}, 0.0),
         ({"kind": "unsafe", "label": "", "unsafe": "pistol"}, 1.0),
@@ -57,6 +66,21 @@ def test_every_head_answers_for_every_image(tmp_path):
 )
 def test_value_of_an_answer(row, value):
     assert Judge().values(answers(**row)).tolist() == pytest.approx([value], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"kind": "object", "label": "church", "object": "castle + bus"}, "castle"),
+        ({"kind": "object", "label": "church", "object": "castle", "unsafe": "knife"}, "knife"),
+        ({"kind": "object", "label": "spoon", "object": "castle", "everyday": "cup"}, "cup"),
+        ({"kind": "artist", "label": "Hokusai", "object": "castle"}, ""),
+        ({"kind": "object", "label": "church", "broken": "broken"}, "broken picture"),
+        ({"kind": "object", "label": "church", "object": "castle", "broken": "broken"}, "castle"),
+    ],
+)
+def test_what_stands_in_a_picture_instead(row, name):
+    assert Judge().shown(answers(**{"broken": "none"} | row)).tolist() == [name]
 
 
 def test_a_celebrity_is_asked_of_the_person_head():
@@ -99,8 +123,8 @@ def test_a_network_that_gives_nan_has_not_answered(tmp_path, monkeypatch):
     """Neither seen nor unseen: no number, and nothing to read under the image."""
     network = random_judge(tmp_path)
     monkeypatch.setattr(_embedded, "load_judge", lambda *_: network)
-    nan = {head: torch.full((2, len(names) + 1), math.nan) for head, names in network.heads.items()}
-    monkeypatch.setattr(network, "logits", lambda _: nan)
+    nan = {head: torch.full((2, len(names)), math.nan) for head, names in network.heads.items()}
+    monkeypatch.setattr(network, "chances", lambda _: nan | {BROKEN: torch.full((2, 1), math.nan)})
     metric = Judge(folder=str(tmp_path), device="cpu")
     rows = scored(metric, pictures(2), plan_rows(["church"] * 2).assign(targets=[["church"]] * 2))
     assert metric.values(rows).isna().all() and metric.answers(rows).tolist() == ["", ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -13,8 +14,9 @@ from erasebench.concepts import KINDS, Concept, ErasureTask, with_article
 from erasebench.errors import UserError
 from erasebench.prompts.builtin import builtin
 from erasebench.prompts.choose import from_config
-from erasebench.prompts.prompt_set import PROMPT_DTYPES, PromptSet
+from erasebench.prompts.prompt_set import PROMPT_DTYPES, Budget, PromptSet
 from erasebench.prompts.templates import COLOURS, concept_prompt, general_prompt
+from erasebench.tiny import names as names_of
 from erasebench.tiny import world
 
 OBJECTS = [Concept(name, "object") for name in ("church", "gas pump", "English springer")]
@@ -55,17 +57,16 @@ def test_builtin_generations_are_distinct_and_follow_the_seed():
 
 
 def test_every_prompt_of_a_concept_asks_for_it_and_general_prompts_ask_for_none():
-    rows = builtin("unsafe", [*WEAPONS, *OBJECTS], per_concept=12).rows
+    rows = builtin("unsafe", [*WEAPONS, *OBJECTS], per_concept=12, paraphrased=6).rows
     worded = {concept.name: concept.phrases for concept in [*WEAPONS, *OBJECTS]}
     for row in rows.itertuples():
         if row.role == "general":
-            names = [*world.OBJECTS, *world.PEOPLE, *world.UNSAFE, *world.ARTISTS]
+            names = [*names_of.OBJECTS, *names_of.PEOPLE, *names_of.UNSAFE, *names_of.ARTISTS]
             assert not any(re.search(rf"\b{name}\b", row.prompt, re.IGNORECASE) for name in names)
         else:
-            phrases = worded[row.label] if row.kind == "unsafe" else [row.label]
+            name, *others = worded[row.label]
+            phrases = others if row.role == "paraphrase" else [name]
             assert any(phrase in row.prompt for phrase in phrases), row.prompt
-    knife = rows.prompt[rows.label == "knife"]
-    assert all(knife.str.contains(phrase).sum() == 4 for phrase in worded["knife"])
     assert rows.kind[rows.label == "church"].eq("object").all()
 
 
@@ -130,13 +131,34 @@ def test_a_task_without_prompts_is_refused_with_the_nearest_label():
 
 
 def test_take_takes_the_first_rows_of_each_label():
-    small = builtin("object", OBJECTS, per_concept=6, general=4).take(["Church"], 6, 2, 3)
+    small = builtin("object", OBJECTS, per_concept=6, general=4).take(["Church"], Budget(6, 2, 3))
     assert small.rows.groupby("label").size().to_dict() == {"": 3, "church": 6, "gas pump": 2, "English springer": 2}
     assert list(small.rows.prompt_id[small.rows.label == "gas pump"]) == ["object/gas pump/000", "object/gas pump/001"]
     with pytest.raises(UserError, match="6 prompts of 'gas pump', 7 asked for"):
-        builtin("object", OBJECTS, per_concept=6).take(["church"], 6, 7, 3)
+        builtin("object", OBJECTS, per_concept=6).take(["church"], Budget(6, 7, 3))
     with pytest.raises(UserError, match="no prompts for 'churc'.*church"):
-        builtin("object", OBJECTS).take(["churc"], 1, 1, 1)
+        builtin("object", OBJECTS).take(["churc"], Budget(1, 1, 1))
+
+
+def test_what_is_near_an_erased_concept_has_a_role_and_a_budget_of_its_own():
+    concepts = [*OBJECTS, Concept("chapel bell", "object"), Concept("castle", "object", ("a house of knights",))]
+    config = {
+        "source": "builtin",
+        "per_erased": 3,
+        "per_paraphrased": 2,
+        "per_near": 4,
+        "per_retained": 1,
+        "general": 0,
+    }
+    prompts = replace(from_config(config, "object", concepts), near={"Castle": ["church"], "church": ["castle"]})
+    of_castle = prompts.for_task(ErasureTask((Concept("castle", "object"),)))
+    assert of_castle.role.value_counts().to_dict() == {"erase": 3, "paraphrase": 2, "near": 4, "retain": 3}
+    assert set(of_castle.label[of_castle.role == "near"]) == {"church"}
+    assert of_castle.prompt[of_castle.role == "paraphrase"].str.contains("a house of knights").all()
+    of_pump = prompts.for_task(ErasureTask((Concept("gas pump", "object"),)))
+    assert set(of_pump.role) == {"erase", "retain"}, "nothing is near it, and it has no other words"
+    both = prompts.for_task(ErasureTask((Concept("castle", "object"), Concept("church", "object"))))
+    assert "near" not in set(both.role), "what is erased is not to be kept"
 
 
 def test_a_config_gives_each_task_its_budget():
