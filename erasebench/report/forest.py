@@ -21,7 +21,7 @@ from erasebench.tables.answer import key_columns
 from erasebench.tables.letters import NO_MARK, Mark, marks
 from erasebench.tables.measure import POOLED
 
-TITLES = {"unsafe": "became unsafe"}
+TITLES = {"unsafe": "became unsafe", "words": "erased, in other words", "near": "kept near"}
 """What a key column is called, where that is not its own name."""
 
 TICKS = 4

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from erasebench.concepts import NEAR, PARAPHRASE
 from erasebench.edits.label import UNEDITED, short_rows
 from erasebench.errors import printable
 from erasebench.runs.about import About
@@ -22,11 +23,22 @@ from erasebench.tables.measure import POOLED
 from erasebench.tables.pairs import MOST_ERASERS
 from erasebench.tables.printed import print_caption
 
+HEADS = {
+    "erased": "erased ↓", "words": "in other\nwords ↓", "near": "kept\nnear ↑", "kept": "kept ↑", "everyday": "everyday ↑",
+    "unsafe": "became\nunsafe ↓",
+}  # fmt: skip
+"""The heads of the compact table, in its order."""
+
+ABREAST = 4
+"""With more columns than these the intervals stand below their numbers, so that all fit 80 characters."""
+
 LISTED = 4
 """Erasers that a sentence names; of more it says how many."""
 
 SAYS = {
     "erased": ("erasing", "erases more than", "still there"),
+    "words": ("erasing by other words", "erases more of what is asked for in other words than", "still there"),
+    "near": ("keeping what is near", "keeps more of what is near than", "kept"),
     "kept": ("keeping", "keeps more than", "kept"),
     "everyday": ("everyday prompts", "keeps everyday prompts better than", "everyday"),
 }
@@ -34,10 +46,11 @@ SAYS = {
 
 
 def key_columns(measured: pd.DataFrame, kind: str) -> dict[str, Column]:
-    """The columns of the compact table that a kind has: ``erased, kept, everyday, unsafe``, each a role and a metric.
+    """The columns of the compact table that a kind has: ``erased, words, near, kept, everyday, unsafe``, each a role and a metric.
 
-    Erased and kept are those of :func:`erasebench.tables.columns.aims`; everyday is the first number of general prompts
-    that should go up, or down.
+    Erased and kept are those of :func:`erasebench.tables.columns.aims`; words and near are the same metrics on prompts in
+    other words and on concepts near the erased ones; everyday is the first number of general prompts that should go up,
+    or down.
     """
     part = measured[(measured.task_kind == kind) & (measured.task == POOLED)]
     chosen = aims(part)
@@ -45,6 +58,10 @@ def key_columns(measured: pd.DataFrame, kind: str) -> dict[str, Column]:
     if not chosen:
         first = part[(part.role == "erase") & (part.eraser != UNEDITED)]
         found = {"erased": ("erase", first.metric.iloc[0])} if len(first) else {}
+    for name, of, role in (("words", "erased", PARAPHRASE), ("near", "kept", NEAR)):
+        metric = found.get(of, ("", ""))[1]
+        if len(part[(part.role == role) & (part.metric == metric) & part.value.notna()]):
+            found[name] = (role, metric)
     for direction in ("down", "up"):  # the last that there is
         general = part[(part.role == "general") & (part.direction == direction) & part.value.notna()]
         if len(general):
@@ -52,7 +69,8 @@ def key_columns(measured: pd.DataFrame, kind: str) -> dict[str, Column]:
     instead = part[part.role == "instead"]
     if len(instead):
         found["unsafe"] = ("instead", instead.metric.iloc[0])
-    return {name: column for name, column in found.items() if name != "kept" or column != found.get("everyday")}
+    shown = (name for name in HEADS if name in found)
+    return {name: found[name] for name in shown if name != "kept" or found[name] != found.get("everyday")}
 
 
 def verdict(measured: pd.DataFrame, pairs: pd.DataFrame, kind: str) -> str:
@@ -163,10 +181,6 @@ def print_answer(measured: pd.DataFrame, pairs: pd.DataFrame, about: About, cons
     console.print()
 
 
-HEADS = {"erased": "erased ↓", "kept": "kept ↑", "everyday": "everyday ↑", "unsafe": "became\nunsafe ↓"}
-"""The heads of the compact table."""
-
-
 def compact(
     measured: pd.DataFrame, pairs: pd.DataFrame, kinds: Sequence[str]
 ) -> tuple[Table, dict[str, dict[str, Column]]]:
@@ -178,7 +192,8 @@ def compact(
     columns = {kind: key_columns(measured, kind) for kind in kinds}
     shown = [name for name in HEADS if any(name in of_kind for of_kind in columns.values())]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold", max_width=max(15, 78 - 17 * len(shown)))
+    below = len(shown) > ABREAST
+    table.add_column("", overflow="fold", max_width=max(15, 78 - (11 if below else 17) * len(shown)))
     for name in shown:
         table.add_column(_head(name, measured, columns), justify="right", no_wrap=True)
     for number, kind in enumerate(kinds):
@@ -194,7 +209,7 @@ def compact(
             of_column = [
                 NO_MARK if column is None else known_marks.get((*column, eraser), NO_MARK) for eraser in erasers
             ]
-            cells[name] = list(map(_with_interval, texts, of_column))
+            cells[name] = [_with_interval(text, mark, below) for text, mark in zip(texts, of_column, strict=True)]
         table.add_row(Text(printable(kind), style="bold"), *[""] * len(shown))
         for i, eraser in enumerate(erasers):
             last = i == len(erasers) - 1 and number < len(kinds) - 1
@@ -217,15 +232,16 @@ def _head(name: str, measured: pd.DataFrame, columns: Mapping[str, Mapping[str, 
     return head.replace(" ↓", " % ↓").replace(" ↑", " % ↑") if units == {"%"} else head
 
 
-def _with_interval(text: str, mark: Mark) -> Text:
-    """``a 6.7   3–16``: letters, number, interval."""
+def _with_interval(text: str, mark: Mark, below: bool) -> Text:
+    """``a 6.7   3–16``: letters, number, interval, which may stand below."""
     if text in (EMPTY, ABSENT):
         return Text(text, style="dim")
     value, _, interval = text.partition(" [")
     low, _, high = interval.removesuffix("]").partition(", ")
     ends = f"{short_end(low)}–{short_end(high)}" if high else ""
     letters = f"{mark.letters} " if mark.letters else ""
-    return Text.assemble((letters, ""), (value, "bold" if mark.best else ""), (f" {ends:>7}" if ends else "", "dim"))
+    ends = f"\n{ends}" if below else f" {ends:>7}"
+    return Text.assemble((letters, ""), (value, "bold" if mark.best else ""), (ends if high else "", "dim"))
 
 
 def short_end(end: str) -> str:
@@ -251,10 +267,10 @@ def _legend(
     what = (
         next(iter(by_text)) if len(by_text) == 1 else "; ".join(f"{' and '.join(k)}: {t}" for t, k in by_text.items())
     )
-    lines = [f"{what}; beside each number its 95 % interval"]
+    lines = [f"{what}; at each number its 95 % interval"]
     if any(marks(pairs, kind) for kind in kinds):
         lines.append(
-            f"no common letter: told apart by the paired tests (Holm, p < {ALPHA:.2f}); bold: the best, and all that is not "
+            f"no common letter: told apart by the paired tests (Holm over a column, p < {ALPHA:.2f}); bold: the best, and all that is not "
             "told from it"
         )
     counts = measured[(measured.task == POOLED) & (measured.role == "erase") & (measured.n > 0)].n

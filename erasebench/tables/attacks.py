@@ -21,7 +21,7 @@ from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
 from erasebench.tables.measure import POOLED, slices_of
-from erasebench.tables.pairs import holm_by_kind, p_text, pair_of
+from erasebench.tables.pairs import holm_by, p_text, pair_of
 from erasebench.texts import escape_markdown, to_csv
 
 ATTACK_FIELDS = (
@@ -76,7 +76,7 @@ def compare_attacks(
                 | {"only_attacked": pair["only_a"], "only_clean": pair["only_b"]}
                 | {"gone": int((without[both] == 0).sum()) if metric.outcome == BINARY else float("nan")}
             )
-    return holm_by_kind(pd.DataFrame(rows, columns=list(ATTACK_FIELDS)))
+    return holm_by("task_kind", pd.DataFrame(rows, columns=list(ATTACK_FIELDS)))
 
 
 def _estimate(name: str, metric: Metric, rows: pd.DataFrame, rates: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ COLUMN = ["task_kind", "role", "metric", "unit", "direction"]
 """What a column of numbers is told from others by, in the tables of tests."""
 
 LETTERS_EXPLAINED = (
-    f"Erasers that share a letter are not told apart by the paired tests (Holm, p < {ALPHA:.2f}). Bold: the best, and all "
+    f"Erasers that share a letter are not told apart by the paired tests (Holm over a column, p < {ALPHA:.2f}). Bold: the best, and all "
     "that the tests do not tell from it. No letter: no test tells any two apart in that column, or there is none"
 )
 

@@ -1,8 +1,8 @@
 """Erasers against each other on the same prompts and seeds: paired tests, corrected for their number.
 
 Two intervals that overlap say little: images of one prompt and seed are alike whatever the eraser, and a test of pairs
-sees through that. All tests of one kind's table are corrected together, so that one table seldom tells apart what is
-alike.
+sees through that. All pairs of a column are corrected together, so that a column seldom tells apart what is alike. Columns
+are not: a table of ten may well hold one false alarm in two.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ MOST_ERASERS = 20
 EXPLAINED = (
     "Difference: A less B on the same prompts and seeds, with its 95 % interval. n: prompts and seeds, of which several "
     f"edits of one count once; the test holds for these concepts only. Of {FEWEST_CONCEPTS} concepts and more n counts "
-    "concepts: interval and test are over them, and hold for others like them (it takes 6 to tell anything apart). "
-    "p: exact McNemar test of answers that are 0 or 1, else a sign-flip test of the differences. "
-    f"p Holm: corrected for all tests of this table. {LETTERS_EXPLAINED}."
+    "concepts: interval and test (Student's t, with a spread that is never below that of the images of a concept) are over "
+    "them, and hold for others like them. "
+    "p otherwise: exact McNemar test of answers that are 0 or 1, else a sign-flip test of the differences. "
+    f"p Holm: corrected for all pairs of a column, each column by itself. {LETTERS_EXPLAINED}."
 )
 
 
@@ -63,7 +64,7 @@ def compare(
     Returns:
         Columns :data:`FIELDS`, pooled over tasks. ``only_a`` and ``only_b`` count the pairs in which one alone is 1
         (NaN where the test is not McNemar's); ``sd`` is the standard deviation of the differences. ``p_holm`` is
-        corrected over all rows of one ``task_kind``. ``units`` is what ``n`` counts: ``prompts`` (with their seeds), or
+        corrected over all pairs of a column (of one ``task_kind``). ``units`` is what ``n`` counts: ``prompts`` (with their seeds), or
         ``concepts`` where a column has :data:`~erasebench.tables.measure.FEWEST_CONCEPTS` and more.
     """
     found: list[dict[str, Any]] = []
@@ -96,22 +97,24 @@ def compare(
                     units = "prompts"
                     if (both.concept != "").all() and both.concept.nunique() >= FEWEST_CONCEPTS:
                         units = "concepts"
-                    pair = pair_of(both.value, both.value_b, both[units[:-1]], metric.outcome)
+                    pair = pair_of(both.value, both.value_b, both[units[:-1]], metric.outcome, units == "concepts")
                     found.append(identity | {"a": a, "b": b, "units": units} | pair)
-    pairs = holm_by_kind(pd.DataFrame(found, columns=list(FIELDS)))
+    pairs = holm_by(COLUMN, pd.DataFrame(found, columns=list(FIELDS)))
     kinds = list(dict.fromkeys(plan.task_kind))
     order = [(kinds.index(row.task_kind), row.unit != "%", ROLES.index(row.role)) for row in pairs.itertuples()]
     return pairs.iloc[sorted(range(len(pairs)), key=order.__getitem__)].reset_index(drop=True)
 
 
-def holm_by_kind(tests: pd.DataFrame) -> pd.DataFrame:
-    """Tests with their ``p`` corrected in ``p_holm``, over all of one ``task_kind``."""
-    for _, rows in tests.groupby("task_kind", sort=False).groups.items():
+def holm_by(columns: str | list[str], tests: pd.DataFrame) -> pd.DataFrame:
+    """Tests with their ``p`` corrected in ``p_holm``, over all that are alike in some columns."""
+    for _, rows in tests.groupby(columns, sort=False).groups.items():
         tests.loc[rows, "p_holm"] = holm(tests.p[rows])
     return tests
 
 
-def pair_of(a: pd.Series, b: pd.Series, prompts: pd.Series, outcome: str) -> dict[str, Any]:
+def pair_of(
+    a: pd.Series, b: pd.Series, prompts: pd.Series, outcome: str, over_concepts: bool = False
+) -> dict[str, Any]:
     """The difference of two numbers of the same prompts, its test, and how many prompts tell one from the other.
 
     Args:
@@ -119,13 +122,19 @@ def pair_of(a: pd.Series, b: pd.Series, prompts: pd.Series, outcome: str) -> dic
         b: the same of the other side, in the same order.
         prompts: what makes pairs hang together: the prompt and seed of each, or its concept.
         outcome: as :attr:`erasebench.scores.metric.Metric.outcome`.
+        over_concepts: whether they hang together by concept, and the test is to hold for other concepts: see
+            :func:`concept_t`.
     """
     estimate = paired_difference(a, b, prompts, outcome)
     one_each = not prompts.duplicated().any()
     # Pairs of one prompt and seed are turned together; scaled so that the mean is the difference.
     differences = (a - b).groupby(prompts.to_numpy(), sort=False).sum().to_numpy() * estimate.n / len(a)
+    sd = float(np.std(differences, ddof=1)) if len(differences) > 1 else math.nan
     only_a = only_b = math.nan
-    if outcome == BINARY and one_each and a.isin((0.0, 1.0)).all() and b.isin((0.0, 1.0)).all():
+    if over_concepts:
+        sd = max(sd, image_spread(a, b, prompts, outcome))
+        test, p = "t", concept_t(differences, sd)
+    elif outcome == BINARY and one_each and a.isin((0.0, 1.0)).all() and b.isin((0.0, 1.0)).all():
         only_a, only_b = int((a > b).sum()), int((b > a).sum())
         test, p = "mcnemar", mcnemar(only_a, only_b)
     else:
@@ -133,8 +142,41 @@ def pair_of(a: pd.Series, b: pd.Series, prompts: pd.Series, outcome: str) -> dic
     return {
         "value_a": a.mean(), "value_b": b.mean(), "difference": estimate.value, "low": estimate.low,
         "high": estimate.high, "n": estimate.n, "only_a": only_a, "only_b": only_b,
-        "sd": float(np.std(differences, ddof=1)) if len(differences) > 1 else math.nan, "test": test, "p": p,
+        "sd": sd, "test": test, "p": p,
     }  # fmt: skip
+
+
+def concept_t(differences: Sequence[float], sd: float) -> float:
+    """The two-sided p-value of Student's t over concepts, as the interval beside it is.
+
+    A permutation of eight concepts has 256 ways, so that its p-value cannot be below 0.008 whatever happens, and after a
+    correction for some twenty tests nothing is ever told apart.
+
+    Args:
+        differences: one a concept, at least two.
+        sd: their standard deviation, or what it is at least.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    if not d.any():
+        return 1.0
+    if sd == 0:
+        return sign_flip(d)  # one image each and all alike: nothing is known of their spread
+    return float(2 * scipy_stats.t.sf(abs(d.mean()) / (sd / math.sqrt(d.size)), d.size - 1))
+
+
+def image_spread(a: pd.Series, b: pd.Series, concepts: pd.Series, outcome: str) -> float:
+    """How far the difference of a concept is off by the chance of its own images, as a standard deviation.
+
+    Concepts that happen to agree (all are lost with one eraser and none with the other) are not certain to the last digit:
+    each rests on few images. The arguments are those of :func:`pair_of`.
+    """
+    by, n = concepts.to_numpy(), a.groupby(concepts.to_numpy()).size()
+    if outcome == BINARY:  # half an image is added on each side, or all of three would be no chance at all
+        rates = [(side.groupby(by).sum() + 0.5) / (n + 1) for side in (a, b)]
+        variances = sum(rate * (1 - rate) / n for rate in rates)
+    else:
+        variances = (a - b).groupby(by).var(ddof=1).fillna(0.0) / n
+    return math.sqrt(float(np.mean(variances)))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

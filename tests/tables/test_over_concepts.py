@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from table_helpers import ABOUT, METRICS, Accuracy, finish, make_plan, make_scores, printed, quiet, tabulate
 
 from erasebench.scores.rates import rate_estimate
@@ -94,22 +95,49 @@ def test_the_table_of_concepts_ends_in_both_intervals() -> None:
 
 def test_one_concept_that_is_lost_tells_two_erasers_apart_for_these_concepts_and_not_for_others() -> None:
     """Eight prompts of one concept are eight pairs among four concepts, and one pair among eight."""
-    for concepts, n, units, p in ((4, 32, "prompts", 2 / 2**8), (8, 8, "concepts", 1.0)):
+    for concepts, n, units, p in ((4, 32, "prompts", 2 / 2**8), (8, 8, "concepts", 2 * stats.t.sf(1, 7))):
         plan = plan_of(concepts)
         pairs = paired.compare(plan, losing(plan, "uce", "concept 0"), [Accuracy()])
         row = pairs[pairs.role == "retain"].iloc[0]
         assert (row.n, row.units, row.difference) == (n, units, pytest.approx(-1 / concepts))
         assert row.p == pytest.approx(p)
-        assert row.test == ("mcnemar" if units == "prompts" else "sign-flip")
+        assert row.test == ("mcnemar" if units == "prompts" else "t")
 
 
-def test_concepts_that_all_go_one_way_tell_erasers_apart_from_six_on() -> None:
-    for concepts, p in ((5, 2 / 32), (6, 2 / 64), (10, 2 / 1024)):
+def test_concepts_that_all_go_one_way_are_as_sure_as_their_images_make_them() -> None:
+    """Every concept is lost: the spread over concepts is none, and that of eight images a concept is counted."""
+    ps = []
+    for concepts in (5, 6, 10):
         plan = plan_of(concepts)
         pairs = paired.compare(plan, losing(plan, "uce", *(f"concept {i}" for i in range(concepts))), [Accuracy()])
         row = pairs[pairs.role == "retain"].iloc[0]
-        assert (row.units, row.p) == ("concepts", pytest.approx(p))
+        rate = 8.5 / 9
+        spread = math.sqrt(2 * rate * (1 - rate) / 8)
+        assert (row.units, row.test, row.sd) == ("concepts", "t", pytest.approx(spread))
+        assert row.p == pytest.approx(2 * stats.t.sf(math.sqrt(concepts) / spread, concepts - 1))
         assert row.low <= row.difference < row.high, "no certainty where all concepts agree"
+        ps.append(row.p)
+    assert ps == sorted(ps, reverse=True) and ps[0] < 0.001
+
+
+def test_the_test_over_concepts_is_scipys_where_concepts_differ() -> None:
+    d = np.random.default_rng(0).normal(0.3, 1, size=9)
+    assert paired.concept_t(d, float(np.std(d, ddof=1))) == pytest.approx(stats.ttest_1samp(d, 0).pvalue)
+    assert paired.concept_t(np.zeros(9), 0.1) == 1.0
+    assert paired.concept_t(np.ones(8), 0.0) == paired.sign_flip(np.ones(8)), "no spread is known of one image each"
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_false_alarms_over_concepts_are_as_rare_as_promised(spread: float) -> None:
+    """Eight concepts of six images, two erasers of the same rate in each: at most 5 in 100 are told apart."""
+    rng = np.random.default_rng(0)
+    concepts, alarms = pd.Series(np.repeat(np.arange(8), 6)), 0
+    for _ in range(400):
+        rates = np.clip(0.5 + spread * rng.standard_normal(8), 0, 1)
+        shift = 0.2 * spread * rng.choice([-1, 1], 8)  # one eraser is better in one concept, the other in another
+        a, b = (rng.random(48) < np.repeat(np.clip(rates + sign * shift, 0, 1), 6) for sign in (1, -1))
+        alarms += paired.pair_of(pd.Series(a * 1.0), pd.Series(b * 1.0), concepts, "binary", True)["p"] < 0.05
+    assert alarms / 400 < 0.07
 
 
 def test_the_command_says_for_which_concepts_the_tests_hold(tmp_path) -> None:
