@@ -42,6 +42,12 @@ def main(arguments: list[str]) -> int:
         help="print the rates of each concept alone, those furthest from the aim first (always written: by_concept.csv)",
     )
     parser.add_argument(
+        "--reliability",
+        action="store_true",
+        help="what the order of erasers is worth: pairs told apart, halves of the concepts, published orders "
+        "(always written: reliability.csv)",
+    )
+    parser.add_argument(
         "--best",
         metavar="CONDITION",
         help='the setting with the least of "erased" that fulfils it, e.g. "retained>=0.9", and the command that runs it; '
@@ -61,6 +67,8 @@ def main(arguments: list[str]) -> int:
     from erasebench.tables.tabulate import tabulate
     from erasebench.tables.view import View
 
-    view = View(options.sort, options.power, options.best, options.rates, options.by_concept, options.full)
+    view = View(
+        options.sort, options.power, options.best, options.rates, options.by_concept, options.reliability, options.full
+    )
     tabulate(options.runs, options.store, options.out, None, options.allow_mixed, view, options.plugins)
     return 0

@@ -11,7 +11,7 @@ import pandas as pd
 from erasebench.runs.about import About
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
-from erasebench.tables import attack_map, attacks, by_concept, comparable, instead, overall, pairs
+from erasebench.tables import attack_map, attacks, by_concept, comparable, instead, overall, pairs, reliability
 from erasebench.tables.layout import write_tables
 from erasebench.tables.measure import measure_concepts
 
@@ -47,6 +47,7 @@ class Numbers:
         by_concept.write_concepts(self.concepts, self.measured, folder)
         instead.write_instead(self.instead, folder)
         overall.write_overall(self.measured, folder)
+        reliability.write_reliability(reliability.reliability(self.measured, self.pairs, self.concepts), folder)
         return written
 
 

@@ -19,6 +19,7 @@ from erasebench.tables import attacks, by_concept, columns, frontier, power
 from erasebench.tables.answer import print_answer
 from erasebench.tables.numbers import Numbers
 from erasebench.tables.printed import print_tables
+from erasebench.tables.reliability import print_reliability, reliability
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class View:
         best: conditions, e.g. ``retained>=0.9``: also say which setting to take.
         rates: the interval of rates, one of :data:`erasebench.scores.rates.RATE_INTERVALS`.
         by_concept: also print the rates of each concept alone.
+        reliability: also say what the order of erasers is worth, see :mod:`erasebench.tables.reliability`.
         full: also print every column, a table a kind, with all that decides the numbers.
     """
 
@@ -39,6 +41,7 @@ class View:
     best: str | None = None
     rates: str = WILSON
     by_concept: bool = False
+    reliability: bool = False
     full: bool = False
 
     def check(self, measured: pd.DataFrame) -> None:
@@ -62,6 +65,8 @@ class View:
         attacks.print_attacks(numbers.attacked, console)
         if self.by_concept:
             by_concept.print_concepts(numbers.concepts, measured, console)
+        if self.reliability:
+            print_reliability(reliability(measured, numbers.pairs, numbers.concepts), console)
         if self.power:
             power.print_power(numbers.pairs, console)
 

@@ -5,7 +5,11 @@
 
 No picture that shows a concept named is in the training; all else is as in the training of the shipped model, with its
 text encoder, its autoencoder and other pictures of the same world. What is written is the UNet, in OUT/church.safetensors,
-which ``method=retrained`` reads. A training that is cut off goes on when the same command is given again.
+which ``method=retrained`` reads. A training that is cut off goes on when the same command is given again. Models of one
+concept each may share the most of it: train one without all of them, then go on from it with ``--start``:
+
+    erasebench tiny retrain --without church "Albert Einstein" --steps 1300
+    erasebench tiny retrain --without church --start results/retrained/church-albert_einstein.safetensors --steps 200
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from erasebench.errors import UserError, suggest
 from erasebench.files import write_atomic
@@ -71,6 +75,7 @@ def retrain(
     seed: int = 0,
     workers: int = 1,
     device: str = "cpu",
+    start: Path | None = None,
     stop_at: int | None = None,
     save_seconds: float = 60.0,
 ) -> Path:
@@ -84,6 +89,8 @@ def retrain(
         seed: of weights, order and noise.
         workers: processes that draw.
         device: where it is trained.
+        start: a retrained UNet to go on from, which never saw these concepts either: several models of one concept each
+            share the training of one that saw none of them.
         stop_at: ends the training at this step, as a kill would; nothing but the checkpoint is written then.
         save_seconds: between two checkpoints.
 
@@ -92,7 +99,7 @@ def retrain(
 
     Raises:
         UserError: before any work: a concept that the world does not label, a model of other settings under the same
-            name, or drawings of another number in the folder.
+            name, drawings of another number in the folder, or a start that saw one of the concepts.
     """
     labels_of(concepts)
     model = load_model("embedded", name="embedded")
@@ -102,6 +109,8 @@ def retrain(
         "without": list(concepts), "model": model.revision, "renders": renders, "seed": seed,
         "fit": json.loads(json.dumps(asdict(fit))),
     }  # fmt: skip
+    if start is not None:
+        about["start"] = _seen_by(start, concepts)
     if _is_there(file, about):
         print(f"{file} is there already", flush=True)
         return file
@@ -113,7 +122,10 @@ def retrain(
     own = out / "training" / f"{name}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
     print(f"{int(shown.sum())} of {len(world)} pictures show {' or '.join(concepts)} and are left out", flush=True)
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel.from_config(denoiser(model.pipe).config).to(device)
+    unet = UNet2DConditionModel.from_config(denoiser(model.pipe).config)
+    if start is not None:
+        unet.load_state_dict({key.removeprefix("unet."): value for key, value in load_file(start).items()})
+    unet = unet.to(device)
     train_unet(latents[kept], text, which[kept], unet, own, fit, seed=seed, stop_at=stop_at, save_seconds=save_seconds)
     if stop_at is None or stop_at >= fit.steps:
         seconds = load_tensors(checkpoint_path(own, "unet"), "none.")[1]["seconds"]
@@ -142,6 +154,25 @@ def _is_there(file: Path, about: Mapping[str, Any]) -> bool:
                 f"{file}: made with {name} {there.get(name)}, not {value}; move it away, or give another --out"
             )
     return True
+
+
+def _seen_by(start: Path, concepts: Sequence[str]) -> dict[str, Any]:
+    """What is known of a retrained UNet that another training goes on from.
+
+    Raises:
+        UserError: it cannot be read, is none, or has seen one of the concepts.
+    """
+    try:
+        with safe_open(start, framework="pt") as opened:
+            about = json.loads((opened.metadata() or {}).get("retrained", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"--start {start}: cannot be read ({error!s:.120})") from error
+    without = {name.casefold() for name in about.get("without", ())}
+    if seen := [concept for concept in concepts if concept.casefold() not in without]:
+        raise UserError(
+            f"--start {start}: this model has seen {' and '.join(seen)}; give one that was trained without, or none"
+        )
+    return about
 
 
 def _world(folder: Path, renders: int, workers: int) -> data.World:
@@ -196,6 +227,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--renders", type=int, default=RENDERS, help=f"pictures of the world (default {RENDERS})")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"training steps of {FIT.batch} (default {STEPS})")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="FILE",
+        help="a retrained UNet that saw none of the concepts either, to go on from",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
     parser.add_argument("--threads", type=int, help="torch threads (default: all cores)")
     parser.add_argument("--device", default="cpu", help="where it is trained, e.g. cuda (default cpu)")
@@ -205,9 +242,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--{name} is {getattr(chosen, name)}; it must be at least 1")
     quiet_libraries()
     torch.set_num_threads(chosen.threads or cores())
+    fit = replace(FIT, steps=chosen.steps, warmup=min(FIT.warmup, max(1, chosen.steps // 4)))
     file = retrain(
-        chosen.without, chosen.out, renders=chosen.renders, fit=replace(FIT, steps=chosen.steps), seed=chosen.seed,
-        workers=cores(), device=chosen.device,
+        chosen.without, chosen.out, renders=chosen.renders, fit=fit, seed=chosen.seed, workers=cores(),
+        device=chosen.device, start=chosen.start,
     )  # fmt: skip
     erase = ",".join(chosen.without)
     print(

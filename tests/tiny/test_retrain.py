@@ -81,6 +81,25 @@ def test_the_file_says_what_was_left_out_and_the_eraser_puts_all_of_it_on(out: P
     assert edit.info["training"]["steps"] == FIT.steps
 
 
+def test_a_training_may_go_on_from_one_that_saw_none_of_its_concepts_and_from_no_other(
+    out: Path, tmp_path: Path
+) -> None:
+    (start,) = out.glob("*.safetensors")
+    with pytest.raises(UserError, match="this model has seen church"):
+        retrain(["bomb", "church"], tmp_path, renders=RENDERS, fit=FIT, start=start)
+    still = replace(FIT, lr=0.0)
+    file = retrain(["bomb"], tmp_path, renders=RENDERS, fit=still, start=start)
+    trained, before = load_file(file), load_file(start)
+    assert all(torch.allclose(trained[name], weight, atol=1e-6) for name, weight in before.items())
+    with safe_open(file, framework="pt") as opened:
+        about = json.loads(opened.metadata()["retrained"])
+    assert about["without"] == ["bomb"] and about["start"]["without"] == list(WITHOUT), (
+        "the file says how it came to be"
+    )
+    with pytest.raises(UserError, match="move it away"):
+        retrain(["bomb"], tmp_path, renders=RENDERS, fit=still)
+
+
 def test_its_row_is_called_by_its_name_wherever_its_files_lie(out: Path) -> None:
     """Distances to it are taken to the row of that name."""
     assert (
