@@ -94,7 +94,7 @@ class _PlainLines:
         self.last = now
         taken = now - self.start
         if self.done >= self.total:
-            left = f"took {duration(taken)}"
+            left = f"took {duration(taken)}, {self.done / max(taken, 1e-3):.2g} a second"
         else:
             left = f"about {duration(taken / max(self.done, 1) * (self.total - self.done))} left"
         share = 100 * self.done / self.total

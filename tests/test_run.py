@@ -164,7 +164,7 @@ def test_a_name_is_not_given_to_two_configs(model_folder: Path, tmp_path: Path) 
     ("override", "message"),
     [
         ("protocol.steps=0", "protocol.steps=0: must be 1 or more"),
-        ("batch_size=-1", "batch_size=-1: must be 1 or more"),
+        ("batch_size=-1", "batch_size=-1: must be 1 or more, or auto"),
         ("protocol.guidance=-1", "guidance"),
         ("protocol.size=13", "multiple of 8"),
         ("protocol.scheduler=DDIMSheduler", "DDIMScheduler"),

@@ -83,7 +83,7 @@ class Settings:
     name: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    batch_size: int = 16
+    batch_size: Any = "auto"
     dry_run: bool = False
     part: str | None = None
     tracking: str = "none"

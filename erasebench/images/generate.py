@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ from PIL import Image
 
 from erasebench.edits.hook import Hook, all_installed, hooks_on
 from erasebench.errors import UserError
+from erasebench.images.batch_size import BatchSize, is_out_of_memory
 from erasebench.images.edit_image import edit_images
 from erasebench.images.encoded import Texts
 from erasebench.models.marks import key_on, keys_on
@@ -35,20 +34,12 @@ from erasebench.store import Store, library_versions
 if TYPE_CHECKING:
     from erasebench.models.load import Model
 
-log = logging.getLogger(__name__)
-
-
-OUT_OF_MEMORY = (
-    "out of memory", "not enough memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed",
-)  # fmt: skip
-"""How errors say that memory ran out, in lower case."""
-
 
 def generate(
     model: Model,
     recipes: Iterable[Recipe],
     store: Store,
-    batch_size: int = 8,
+    batch_size: int | BatchSize = 8,
     on_progress: Callable[[int], None] | None = None,
     about: Mapping[str, Any] | None = None,
     hooks: Sequence[Hook] = (),
@@ -64,7 +55,7 @@ def generate(
         model: as loaded; its pipe runs in its own dtype, without autocast.
         recipes: any number, in any order, equal ones once; all of this model.
         store: where the images go.
-        batch_size: images made at a time.
+        batch_size: images made at a time, or what finds it, which several calls may share.
         on_progress: called with the number of images just saved.
         about: more columns for the records of the images made now, e.g. the protocol they were made for.
         hooks: what acts while sampling besides the hooks of the edit, e.g. that of an attack. They come before those
@@ -80,8 +71,7 @@ def generate(
             what the attack found; a batch size below 1.
         KeyError: an image that is to be edited is not there.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    sizes = _sizes(batch_size, model.pipe)
     unique = {recipe.key: recipe for recipe in recipes}
     for attack in {recipe.attack for recipe in unique.values()} - {""}:
         if not any(hook.holds(attack) for hook in hooks):
@@ -101,7 +91,7 @@ def generate(
                 model.pipe.scheduler = _scheduler(group[0])
                 start, share = 0, _share_of_hooks(group[0], acting, model.pipe)
                 while start < len(group):
-                    taken = group[start : start + max(1, int(batch_size * share))]
+                    taken = group[start : start + max(1, int(sizes.now * share))]
                     batch = [recipe for recipe in taken if not store.has_image(recipe.key)]  # another process's?
                     if not batch:
                         start += len(taken)
@@ -114,9 +104,11 @@ def generate(
                         if not is_out_of_memory(error):
                             raise
                     if images is None:  # outside the except, where the traceback would keep the tensors alive
-                        batch_size = math.ceil(_halved(len(batch), batch[0], model.pipe) / share)
+                        sizes.halve(len(batch), batch[0], model.pipe, float(share))
                         continue
                     seconds = (time.perf_counter() - began) / len(batch)
+                    if share == 1 and not batch[0].editing:
+                        sizes.took(len(batch), seconds)
                     _save(store, batch, images, {"seconds": seconds, **meta})
                     start += len(taken)
                     done += len(batch)
@@ -128,7 +120,7 @@ def generate(
 
 
 def draw_tries(
-    model: Model, recipes: Sequence[Recipe], batch_size: int = 8, hooks: Sequence[Hook] = ()
+    model: Model, recipes: Sequence[Recipe], batch_size: int | BatchSize = 8, hooks: Sequence[Hook] = ()
 ) -> list[Image.Image]:
     """Images as :func:`generate` makes them, kept nowhere: what a search tries.
 
@@ -139,11 +131,12 @@ def draw_tries(
     """
     acting, texts = (*hooks, *hooks_on(model.pipe)), Texts(model.pipe)
     images: list[Image.Image] = []
+    sizes = _sizes(batch_size, model.pipe)
     _check(model, recipes, acting)
     share = _share_of_hooks(recipes[0], acting, model.pipe) if recipes else Fraction(1)
     with _quiet(model.pipe), all_installed(hooks, model.pipe):
         while len(images) < len(recipes):
-            batch = recipes[len(images) : len(images) + max(1, int(batch_size * share))]
+            batch = recipes[len(images) : len(images) + max(1, int(sizes.now * share))]
             model.pipe.scheduler = _scheduler(batch[0])
             pixels = None
             try:
@@ -152,12 +145,20 @@ def draw_tries(
                 if not is_out_of_memory(error):
                     raise
             if pixels is None:  # outside the except, where the traceback would keep the tensors alive
-                batch_size = math.ceil(_halved(len(batch), batch[0], model.pipe) / share)
+                sizes.halve(len(batch), batch[0], model.pipe, float(share))
                 continue
             if not _whole(pixels).all():
                 raise UserError(f"an image of {batch[0].prompt!r} is not numbers from 0 to 1; use dtype=float32")
             images += [Image.fromarray(one) for one in (pixels * 255).round().astype(np.uint8)]
     return images
+
+
+def _sizes(batch_size: int | BatchSize, pipe: Pipeline) -> BatchSize:
+    if isinstance(batch_size, BatchSize):
+        return batch_size
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    return BatchSize(batch_size, denoiser(pipe).device.type)
 
 
 def device_name(pipe: Pipeline) -> str:
@@ -166,15 +167,6 @@ def device_name(pipe: Pipeline) -> str:
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
     return f"{device.type} {platform.machine()}"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # Metal, the CPU allocator and the libraries of CUDA raise a plain RuntimeError.
-    text = str(error).lower()
-    return any(words in text for words in OUT_OF_MEMORY)
 
 
 def _groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
@@ -399,17 +391,3 @@ def _save(store: Store, batch: Sequence[Recipe], images: np.ndarray, meta: Mappi
             f"seed {first.seed}, {edit}; nothing was saved for them. Look for weights that are too large, "
             f"or use dtype=float32 (now {first.dtype})"
         )
-
-
-def _halved(size: int, recipe: Recipe, pipe: Pipeline) -> int:
-    """How many images to go on with after memory ran out at ``size``."""
-    device = denoiser(pipe).device.type
-    if device in ("cuda", "mps"):
-        getattr(torch, device).empty_cache()
-    if size == 1:
-        raise UserError(
-            f"{device}: out of memory for a single image of {recipe.width} x {recipe.height} pixels; "
-            "close other programs, use dtype=float16, a smaller protocol.size, or device=cpu"
-        )
-    log.warning("%s: out of memory at %d images a batch; going on with %d", device, size, size // 2)
-    return size // 2

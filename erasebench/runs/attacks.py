@@ -15,6 +15,7 @@ from erasebench.edits.found import Found
 from erasebench.edits.hook import Hook
 from erasebench.edits.label import row_text
 from erasebench.errors import UserError
+from erasebench.images.batch_size import BatchSize
 from erasebench.images.generate import draw_tries
 from erasebench.models.load import Model
 from erasebench.recipe import Recipe
@@ -107,7 +108,9 @@ def attack_hooks(recipes: Iterable[Recipe], searches: Mapping[str, Search], stor
     return [attack.hook(of_attack) for attack, of_attack in found.items()]
 
 
-def drawing(search: Search, model: Model, edit: str, batch_size: int) -> Callable[[Sequence[Found]], list[Image.Image]]:
+def drawing(
+    search: Search, model: Model, edit: str, batch_size: int | BatchSize
+) -> Callable[[Sequence[Found]], list[Image.Image]]:
     """What draws the images of a search by finds that it tries (:attr:`erasebench.edits.attack.Tools.draw`).
 
     Args:

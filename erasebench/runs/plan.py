@@ -27,6 +27,7 @@ from erasebench.edits.label import UNEDITED, Label, label_of
 from erasebench.edits.released import check_lists, label_as_released
 from erasebench.errors import UserError
 from erasebench.files import check_place
+from erasebench.images.batch_size import AUTO
 from erasebench.images.recipes import recipe_maker, source_maker
 from erasebench.models.load import Model, find_device, find_dtype
 from erasebench.prompts.choose import from_config as prompt_set
@@ -89,7 +90,7 @@ class Prepared:
         not_run: by the ids of metrics that cannot run here, why.
         device: as :func:`erasebench.models.load.find_device` gives it.
         dtype: the type to load weights in, or ``auto``.
-        batch_size: images a batch.
+        batch_size: images a batch, or ``auto``.
         dry_run: only say what would be done.
         experiment: the node of the experiment, if it is a run of one; it says which published numbers stand beside.
         name: of the run, if it was given one.
@@ -111,7 +112,7 @@ class Prepared:
     not_run: Mapping[str, str]
     device: str
     dtype: str
-    batch_size: int
+    batch_size: int | str
     dry_run: bool
     experiment: Mapping[str, Any]
     name: str | None
@@ -192,8 +193,8 @@ def prepare(config: DictConfig) -> Prepared:
     check_texts(config)
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    if config.batch_size < 1:
-        raise UserError(f"batch_size={config.batch_size}: must be 1 or more")
+    if config.batch_size != AUTO and (type(config.batch_size) is not int or config.batch_size < 1):
+        raise UserError(f"batch_size={config.batch_size}: must be 1 or more, or {AUTO}")
     protocol = Protocol.from_config(config.protocol)
     protocol.check()
     share = Share.parse(config.part)

@@ -11,6 +11,7 @@ from PIL.Image import Image
 from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Eraser, Work
 from erasebench.errors import UserError
+from erasebench.images.batch_size import BatchSize
 from erasebench.images.generate import generate
 from erasebench.images.scheduler import scheduler_identity
 from erasebench.models.load import Model
@@ -22,7 +23,7 @@ from erasebench.store import Store
 
 @contextmanager
 def means_of(
-    eraser: Eraser, key: str, task: ErasureTask, model: Model, store: Store, batch_size: int
+    eraser: Eraser, key: str, task: ErasureTask, model: Model, store: Store, batch_size: int | BatchSize
 ) -> Iterator[Work | None]:
     """The means of one training, ``None`` for an eraser that does not train.
 

@@ -19,6 +19,7 @@ from erasebench.concepts import ErasureTask
 from erasebench.edits.attack import Tools
 from erasebench.edits.eraser import Edit, Eraser, Work
 from erasebench.edits.work import Sample
+from erasebench.images.batch_size import BatchSize
 from erasebench.images.generate import generate
 from erasebench.models.load import Model
 from erasebench.models.targets import named_weight
@@ -59,6 +60,7 @@ class Worker:
         self._makers = {eraser.key(model.identity, task): (eraser, task) for _, eraser, _, task in prepared.edits()}
         self._on_model = ""
         self._applied = ExitStack()
+        self._sizes = BatchSize(prepared.batch_size, torch.device(prepared.device).type)
         self._unedited: dict[str, Module] | None = None  # for attacks that compare
 
     def __enter__(self) -> Worker:
@@ -96,7 +98,7 @@ class Worker:
                 return False
             recipes = [self.plan.recipes[key] for key in self._store.missing(job.keys)]
             hooks = attack_hooks(recipes, self.plan.searches, self._store)
-            generate(self.model, recipes, self._store, self.prepared.batch_size, self.advance, self._about, hooks)
+            generate(self.model, recipes, self._store, self._sizes, self.advance, self._about, hooks)
             return True
         self.advance(score_chunk(self._chunks[job.id], self._store, self.unscored))
         return True
@@ -107,7 +109,7 @@ class Worker:
         sources = [self.plan.recipes[key] for key in self._store.missing([key for key in needed if key])]
         if sources:
             self._put_on("")
-            generate(self.model, sources, self._store, self.prepared.batch_size, about=self._about)
+            generate(self.model, sources, self._store, self._sizes, about=self._about)
 
     @property
     def _about(self) -> dict[str, str]:
@@ -124,7 +126,7 @@ class Worker:
         targets = attack.targets(search.concepts, search.recipe)
         if lacking := [recipe for recipe in targets if not self._store.has_image(recipe.key)]:
             self._put_on("")
-            generate(self.model, lacking, self._store, self.prepared.batch_size, about=self._about)
+            generate(self.model, lacking, self._store, self._sizes, about=self._about)
         if attack.compares and self._unedited is None:
             self._put_on("")
             self._unedited = {
@@ -136,7 +138,7 @@ class Worker:
         tools = Tools(
             advance=self.advance,
             targets=[self._store.image(recipe.key) for recipe in targets],
-            draw=drawing(search, self.model, job.edit, self.prepared.batch_size) if attack.judged else None,
+            draw=drawing(search, self.model, job.edit, self._sizes) if attack.judged else None,
             sees=judging(judge, search) if judge and attack.judged else None,
             unedited=self._unedited if attack.compares else None,
             folder=folder,
@@ -175,7 +177,7 @@ class Worker:
             return stored
         self._put_on("")
         eraser, task = self._makers[key]
-        with means_of(eraser, key, task, self.model, self._store, self.prepared.batch_size) as work:
+        with means_of(eraser, key, task, self.model, self._store, self._sizes) as work:
             edit = new_edit(eraser, task, self.model, work)
             self._store.put_edit(key, edit)
         # The one that is stored: another process may have been first, and a training need not come out the same.

@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from erasebench.errors import Damaged, UserError
-from erasebench.images.generate import is_out_of_memory
+from erasebench.images.batch_size import is_out_of_memory
 from erasebench.progress import progress
 from erasebench.scores.metric import Metric, rows_to_score
 from erasebench.store import Scored, Store

@@ -160,7 +160,7 @@ def concept_t(differences: Sequence[float], sd: float) -> float:
     if not d.any():
         return 1.0
     if sd == 0:
-        return sign_flip(d)  # one image each and all alike: nothing is known of their spread
+        return sign_flip(list(d))  # one image each and all alike: nothing is known of their spread
     return float(2 * scipy_stats.t.sf(abs(d.mean()) / (sd / math.sqrt(d.size)), d.size - 1))
 
 

@@ -107,10 +107,8 @@ def retrain(
     file = out / f"{name}.safetensors"
     about: dict[str, Any] = {
         "without": list(concepts), "model": model.revision, "renders": renders, "seed": seed,
-        "fit": json.loads(json.dumps(asdict(fit))),
+        "fit": json.loads(json.dumps(asdict(fit))), "start": None if start is None else _seen_by(start, concepts),
     }  # fmt: skip
-    if start is not None:
-        about["start"] = _seen_by(start, concepts)
     if _is_there(file, about):
         print(f"{file} is there already", flush=True)
         return file
