@@ -37,7 +37,11 @@ LISTED = 4
 
 SAYS = {
     "erased": ("erasing", "erases more than", "still there"),
-    "words": ("erasing by other words", "erases more of what is asked for in other words than", "still there in other words"),
+    "words": (
+        "erasing by other words",
+        "erases more of what is asked for in other words than",
+        "still there in other words",
+    ),
     "near": ("keeping what is near", "keeps more of what is near than", "kept near"),
     "kept": ("keeping", "keeps more than", "kept"),
     "everyday": ("everyday prompts", "keeps everyday prompts better than", "everyday"),

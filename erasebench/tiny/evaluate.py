@@ -120,6 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-kind", type=int, default=200, help="prompts of each kind, at least (default 200)")
     parser.add_argument("--store", type=Path, default=Path("results"), help="the results folder (default: results)")
     parser.add_argument("--wrong", action="store_true", help="list what was not recognised")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for how far the judge's chances can be trusted, and how near words are to each other",
+    )
     options = parser.parse_args(argv)
     model = load_model("embedded", name="embedded")
     result = evaluate(model, Store(options.store, mends=True), options.per_kind, options.overrides)
@@ -130,6 +135,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for (kind, seen), (head, alarm) in zip(result.accuracy.items(), result.false_alarms.items(), strict=True):
         table.add_row(kind, _percent(seen), str(seen.n), head, _percent(alarm), str(alarm.n))
     console.print(table)
+    if options.out:
+        from erasebench.tiny.calibration import write_calibration  # which draws, and loads what draws
+
+        judge = judges.read_judge(embedded_folder() / "judge")
+        for path in write_calibration(judge, model, options.out):
+            console.print(str(path), highlight=False)
     if options.wrong:
         for kind, head in HEAD_OF_KIND.items():
             own = result.answers[(result.answers.kind == kind)]
