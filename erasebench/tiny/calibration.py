@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from erasebench.files import write_text
 from erasebench.models.load import Model
 from erasebench.models.pipeline import part_of
+from erasebench.scores.rates import wilson
 from erasebench.texts import to_csv
 from erasebench.tiny.data import FRESH, draw, to_float
 from erasebench.tiny.judge import Judge
@@ -71,15 +72,21 @@ def cosines(model: Model, texts: Sequence[str]) -> pd.DataFrame:
 
 
 def draw_calibration(table: pd.DataFrame) -> Figure:
-    """The reliability plot: how often a name is there, over the chance that it was given, a line a head."""
-    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    """The reliability plot over all heads: how often a name is there, over the chance that it was given, with n and Wilson's
+    95 % interval.
+    """
+    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for head, part in table.groupby("head", sort=False):
-        part = part[part.n >= 20]
-        axes.plot(part.chance, part.there, "o-", markersize=3, linewidth=1, label=str(head))
-    axes.set(xlabel="chance that the judge gives", ylabel="share of names that are there", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False, fontsize=8)
+    weighted = table.assign(chance=table.chance * table.n, there=table.there * table.n)
+    for row in weighted.groupby(["low", "high"])[["chance", "there", "n"]].sum().itertuples():
+        estimate, chance = wilson(round(row.there), int(row.n)), row.chance / row.n
+        axes.plot([chance] * 2, [estimate.low, estimate.high], color="C0", linewidth=1)
+        axes.plot(chance, estimate.value, "o", color="C0", markersize=4)
+        axes.annotate(
+            f"{row.n:,.0f}", (chance, estimate.high), fontsize=6, ha="center", va="bottom", annotation_clip=False
+        )
+    axes.set(xlabel="chance that the judge gives", ylabel="share of names that are there (n above)", xlim=(-0.02, 1.02))
     return figure
 
 
