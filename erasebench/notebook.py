@@ -100,8 +100,8 @@ def task(
 
     Example:
         >>> task("church").kind, len(task("church").retain)
-        ('object', 9)
-        >>> task("golden retriever", kind="object", anchor="dog").targets[0].anchor
+        ('object', 19)
+        >>> task("poodle", kind="object", anchor="dog").targets[0].anchor
         'dog'
     """
     if phrases and len(concepts) != 1:
@@ -111,7 +111,7 @@ def task(
         if kind is None:
             raise UserError(
                 f"{', '.join(concepts) or 'no concept'}: not in one of the shipped tasks (erasebench list tasks); say which "
-                f'kind it is of, e.g. task("golden retriever", kind="object"). Kinds: {", ".join(KINDS)}'
+                f'kind it is of, e.g. task("poodle", kind="object"). Kinds: {", ".join(KINDS)}'
             )
         shipped = ErasureTask(tuple(Concept(name, kind) for name in concepts))
     targets = tuple(

@@ -48,18 +48,18 @@ def test_a_shipped_concept_brings_its_task():
     both = eb.task("Claude Monet", "Vincent van Gogh", anchor="art", retain=[""])
     assert both.names == ("Claude Monet", "Vincent van Gogh") and both.retain == ("",)
     assert {target.anchor for target in both.targets} == {"art"}
-    assert "gun" in eb.task("pistol").targets[0].phrases
+    assert "handgun" in eb.task("pistol").targets[0].phrases
 
 
 def test_any_other_concept_needs_a_kind():
-    with pytest.raises(UserError, match=r'golden retriever: .*kind="object"'):
-        eb.task("golden retriever")
+    with pytest.raises(UserError, match=r'poodle: .*kind="object"'):
+        eb.task("poodle")
     with pytest.raises(UserError, match="no concept"):
         eb.task()
     with pytest.raises(UserError, match="church, Claude Monet: not in one"):
         eb.task("church", "Claude Monet")
-    own = eb.task("golden retriever", kind="object", phrases=["yellow dog"], retain=["poodle"])
-    assert own == ErasureTask((Concept("golden retriever", "object", ("yellow dog",)),), ("poodle",))
+    own = eb.task("poodle", kind="object", phrases=["woolly dog"], retain=["beagle"])
+    assert own == ErasureTask((Concept("poodle", "object", ("woolly dog",)),), ("beagle",))
     with pytest.raises(UserError, match="phrases are of one concept"):
         eb.task("a", "b", kind="object", phrases=["c"])
 

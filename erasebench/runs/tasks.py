@@ -65,6 +65,9 @@ class TaskGroup:
 def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
     """Build and check the tasks of one kind.
 
+    ``indirect`` and ``near`` may tell of concepts that are not asked for, so that a task can be given fewer or others:
+    nothing is taken of these.
+
     Raises:
         UserError: an unknown key, kind or concept (with the nearest one), or what :class:`ErasureTask` refuses.
     """
@@ -96,7 +99,7 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
         ]
         return Concept(name, settings.kind, tuple(texts), settings.anchor)
 
-    for key in ("erase", "phrases", "indirect", "near"):
+    for key in ("erase", "phrases"):
         for name in getattr(settings, key):
             if str(name).casefold() not in catalogue:
                 raise UserError(
@@ -126,12 +129,12 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
         if names.count(name) > 1:
             raise UserError(f"{place}.erase: {name!r} is named twice; remove one")
     evaluated = {entry.name.casefold() for entry in asked}
-    for name in (name for names in settings.near.values() for name in names):
-        if name.casefold() not in evaluated:
-            raise UserError(
-                f"{place}.near: {name!r} is neither in {place}.concepts nor in {place}.keep; add it to one of them"
-            )
-    return TaskGroup(settings.kind, asked, tuple(tasks), settings.near)
+    near = {
+        name: tuple(other for other in others if other.casefold() in evaluated)
+        for name, others in settings.near.items()
+        if name.casefold() in catalogue
+    }
+    return TaskGroup(settings.kind, asked, tuple(tasks), near)
 
 
 def _with_added(settings: TaskSettings) -> TaskSettings:
@@ -171,7 +174,7 @@ def _check_type(key: str, value: Any, place: str) -> None:
         names = ",".join(re.findall(r"[^\[\]{}',]+", str(value)))
         raise UserError(f"{place}.{key}={value}: write a list: {place}.{key}=[{names}]")
     if key == "add" and not (isinstance(value, str) or _is_texts(value)):
-        raise UserError(f"{place}.add={value}: write a name or a list of names, e.g. {place}.add=[golden retriever]")
+        raise UserError(f"{place}.add={value}: write a name or a list of names, e.g. {place}.add=[poodle]")
     if key == "retain" and not isinstance(value, str) and not _is_texts(value):
         raise UserError(
             f"{place}.retain={value}: write others, none or a list of texts, e.g. {place}.retain=[sky,road]"

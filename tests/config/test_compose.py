@@ -153,15 +153,29 @@ def test_a_wrong_task_is_refused(changes: dict[str, object], message: str) -> No
         task_group(node(**changes), "task")
 
 
-@pytest.mark.parametrize("added", ["golden retriever", ["golden retriever"], ["Golden Retriever", "church"]])
+def test_a_task_of_fewer_concepts_takes_nothing_of_what_is_told_of_others() -> None:
+    """``near`` and ``indirect`` of a shipped task stay when its concepts are replaced, as they are for HUB's targets."""
+    others = {
+        "near": {"church": ["castle"], "Tench": ["goldfish", "CHURCH"]},
+        "indirect": {"church": ["chapel"], "bus": ["coach"]},
+    }
+    group = task_group(node(**others), "task")
+    assert group.near == {"church": (), "Tench": ("CHURCH",)}
+    assert [concept.phrases for concept in group.concepts] == [("church", "chapel"), ("tench",)]
+    other = task_group(node(**others) | {"concepts": ["Pikachu"], "erase": ["Pikachu"]}, "task")
+    assert not other.near and other.concepts[0].phrases == ("Pikachu",)
+    assert task_group(compose(["task=object", "task.concepts=[church,bus]", "task.erase=[church]"]).task, "task").near
+
+
+@pytest.mark.parametrize("added", ["toy poodle", ["toy poodle"], ["Toy Poodle", "church"]])
 def test_a_concept_of_ones_own_is_asked_for_and_erased_beside_the_others(added: str | list[str]) -> None:
     override = f"task.add={added}" if isinstance(added, str) else f"task.add=[{','.join(added)}]"
     group = task_group(compose(["task=object", "task.erase=[church]", override]).task, "task")
-    assert [task.label.casefold() for task in group.tasks] == ["church", "golden retriever"]
-    assert group.concepts[-1].name.casefold() == "golden retriever" and len(group.concepts) == 11
-    assert "golden retriever" in [text.casefold() for text in group.tasks[0].retain]
+    assert [task.label.casefold() for task in group.tasks] == ["church", "toy poodle"]
+    assert group.concepts[-1].name.casefold() == "toy poodle" and len(group.concepts) == 21
+    assert "toy poodle" in [text.casefold() for text in group.tasks[0].retain]
     alone = task_group(compose(["task=object", "task.erase=[]", override]).task, "task")
-    assert [task.label.casefold() for task in alone.tasks][:1] == ["golden retriever"]
+    assert [task.label.casefold() for task in alone.tasks][:1] == ["toy poodle"]
     several = compose(["task=main", override.replace("task.add", "task.object.add")])
     assert (
         len(task_group(several.task.object, "task.object").tasks) == len(compose(["task=main"]).task.object.erase) + 1

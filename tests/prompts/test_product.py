@@ -180,7 +180,7 @@ def test_they_need_no_file_and_no_network() -> None:
         ({"templates": ["a {think}"]}, "no entries for {think}. Did you mean 'thing'"),
         ({"fill": {"thing": []}}, "fill.thing=.*give a list of texts, a file of names, or concepts"),
         ({"fill": {"thing": "concept"}}, "concept: no such file"),
-        ({"role": "near"}, "prompts.role=near: give one of erase"),
+        ({"role": "far"}, "prompts.role=far: give one of erase"),
         ({"fill": ["cat"]}, "give the entries of each blank"),
         ({"label": "ground"}, "has no blank of that name"),
         ({"images": 0}, "images=0: give a whole number of 1"),
