@@ -86,7 +86,8 @@ def judged(method: str, folder: Path, *more: str) -> pd.Series:
     """By the public command on the embedded model: the share that the judge sees, by ``none`` or ``guard``, and by
     role. Export is refused."""
     done = run(compose([
-        f"method={method}", "metric=[judge]", "prompts.per_erased=4", "prompts.per_retained=2", "prompts.general=0",
+        f"method={method}", "metric=[judge]", "prompts.per_erased=4", "prompts.per_paraphrased=0", "prompts.per_near=0",
+        "prompts.per_retained=2", "prompts.general=0",
         "device=cpu", f"store.dir={folder / 'results'}", *more,
     ]))  # fmt: skip
     assert done is not None

@@ -86,7 +86,15 @@ def test_the_judge_recognises_what_it_draws(results: Path) -> None:
 @pytest.fixture(scope="module")
 def main_job(results: Path):
     """The main job, with fewer prompts."""
-    few = ["prompts.per_erased=8", "prompts.per_retained=1", "prompts.general=4", f"store.dir={results}", "device=cpu"]
+    few = [
+        "prompts.per_erased=8",
+        "prompts.per_paraphrased=0",
+        "prompts.per_near=0",
+        "prompts.per_retained=1",
+        "prompts.general=4",
+        f"store.dir={results}",
+        "device=cpu",
+    ]
     return run(compose(few))
 
 
@@ -165,6 +173,8 @@ def test_somebody_elses_lora_is_measured_under_its_own_name(tmp_path: Path, caps
         "task=object",
         "task.erase=[church]",
         "prompts.per_erased=2",
+        "prompts.per_paraphrased=0",
+        "prompts.per_near=0",
         "prompts.per_retained=1",
         "prompts.general=1",
     ]

@@ -20,7 +20,7 @@ from erasebench.store import Store
 
 COMMON = [
     "task=object", "task.erase=[church]", "method=[noop,uce]", "metric=judge", "protocol.steps=8", "device=cpu",
-    "prompts.per_retained=0", "prompts.general=0",
+    "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=0", "prompts.general=0",
     "batch_size=1",  # what shares a batch may tip a rounding, and these are to agree in every pixel
 ]  # fmt: skip
 

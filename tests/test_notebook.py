@@ -113,7 +113,14 @@ def test_what_cannot_be_is_refused_by_name(model, store):
 
 
 def test_compare_is_the_command(store, tmp_path):
-    settings = ["prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=0", "metric=[judge]"]
+    settings = [
+        "prompts.per_erased=2",
+        "prompts.per_paraphrased=0",
+        "prompts.per_near=0",
+        "prompts.per_retained=1",
+        "prompts.general=0",
+        "metric=[judge]",
+    ]
     table = eb.compare(["uce", "noop"], "object", erase=["church"], store=store, settings=settings)
     assert {"none", "uce", "noop"} == set(table.eraser)
     row = table[(table.eraser == "none") & (table.role == "erase") & (table.metric.str.startswith("judge"))].iloc[0]

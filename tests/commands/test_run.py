@@ -12,7 +12,8 @@ from erasebench import run as run_module
 from erasebench.cli import main
 
 QUICK = [
-    "task=object", "task.erase=[church]", "metric=[judge]", "prompts.per_erased=1", "prompts.per_retained=0",
+    "task=object", "task.erase=[church]", "metric=[judge]", "prompts.per_erased=1", "prompts.per_paraphrased=0",
+    "prompts.per_near=0", "prompts.per_retained=0",
     "prompts.general=0", "protocol.steps=2", "device=cpu",
 ]  # fmt: skip
 

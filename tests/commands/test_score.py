@@ -29,7 +29,14 @@ def a_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]
         "metric=[judge,clip_score_embedded]",
         "device=cpu",
     ]
-    overrides += ["prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=2", "protocol.steps=4"]
+    overrides += [
+        "prompts.per_erased=2",
+        "prompts.per_paraphrased=0",
+        "prompts.per_near=0",
+        "prompts.per_retained=1",
+        "prompts.general=2",
+        "protocol.steps=4",
+    ]
     assert main(["run", *overrides, f"store.dir={folder / 'results'}"]) == 0
     (plan_path,) = folder.glob("results/runs/*/plan.parquet")
     plan = pd.read_parquet(plan_path)

@@ -16,7 +16,8 @@ from erasebench.runs.state import last_error
 ERASEBENCH = [sys.executable, "-m", "erasebench"]
 QUICK = [
     "task=object", "task.erase=[church]", "method=uce", "metric=[judge]", "prompts.per_erased=2",
-    "prompts.per_retained=0", "prompts.general=0", "protocol.steps=2", "device=cpu",
+    "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=0", "prompts.general=0",
+    "protocol.steps=2", "device=cpu",
 ]  # fmt: skip
 
 

@@ -117,7 +117,8 @@ def finished(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             [
                 "model=folder", f"model.path={base}", "model.name=small", "protocol=embedded", "protocol.steps=2",
                 "task=object", "task.erase=[church,gas pump]", "metric=[judge]", "prompts.per_erased=2",
-                "prompts.per_retained=0", "prompts.general=2", "device=cpu", f"store.dir={store}", "name=mine",
+                "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=0", "prompts.general=2",
+                "device=cpu", f"store.dir={store}", "name=mine",
             ]
         ),
         quiet(),

@@ -204,7 +204,8 @@ def edited(tmp_path_factory) -> Store:
     config = compose(
         [
             "name=one", "task=object", "task.erase=[church]", "method=[uce,negative_prompt]", "metric=[judge]", "prompts.per_erased=1",
-            "prompts.per_retained=0", "prompts.general=0", "protocol.steps=1", f"store.dir={root}",
+            "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=0", "prompts.general=0",
+            "protocol.steps=1", f"store.dir={root}",
         ]
     )  # fmt: skip
     assert run(config, quiet()) is not None

@@ -43,7 +43,8 @@ def store(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         compose(
             [
                 "method=trained", *(f"~method.{name}" for name in OTHERS), *options, "model=folder", f"model.path={base}", "model.name=small", "protocol=embedded", "protocol.steps=2",
-                "task=object", "task.erase=[church]", "metric=[judge]", "prompts.per_erased=1", "prompts.per_retained=0",
+                "task=object", "task.erase=[church]", "metric=[judge]", "prompts.per_erased=1",
+                "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=0",
                 "prompts.general=1", "device=cpu", f"store.dir={folder}", "name=mine",
             ]
         ),

@@ -184,7 +184,8 @@ def test_a_run_edits_the_unedited_models_images_with_every_edit(tmp_path) -> Non
     overrides = [
         "task=object", "task.erase=[church]", "task.concepts=[church,tench]", "method=[noop,uce]", "metric=[judge]",
         "protocol=embedded_editing", "protocol.steps=6", "protocol.editing.steps=10", "prompts.per_erased=2",
-        "prompts.per_retained=1", "prompts.general=0", f"store.dir={tmp_path}", "device=cpu",
+        "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=1", "prompts.general=0",
+        f"store.dir={tmp_path}", "device=cpu",
     ]  # fmt: skip
     prepared = prepare(compose(overrides))
     plan = make_plan(prepared, embedded())
@@ -209,7 +210,9 @@ def test_a_run_edits_the_unedited_models_images_with_every_edit(tmp_path) -> Non
 def test_what_cannot_be_edited_is_refused_before_any_work(tmp_path) -> None:
     small = [
         "task=object", "task.erase=[church]", "task.concepts=[church,tench]", "protocol=embedded_editing",
-        "prompts.per_erased=1", "prompts.per_retained=1", "prompts.general=0", f"store.dir={tmp_path}", "device=cpu",
+        "prompts.per_erased=1",
+        "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=1", "prompts.general=0",
+        f"store.dir={tmp_path}", "device=cpu",
     ]  # fmt: skip
     with pytest.raises(
         UserError, match="acts while an image is drawn from noise, which is not done where images are edited"

@@ -72,7 +72,9 @@ def test_by_the_command_a_training_on_images_comes_behind_another_edit(tmp_path)
     done = run(compose([
         "method=compose", "method@method.parts.second=ablation", "method.parts.second.iterations=1",
         "method.parts.second.images=2", "method.parts.second.image_steps=2", "task=object", "task.erase=[church]", "metric=[judge]",
-        "prompts.per_erased=1", "prompts.per_retained=0", "prompts.general=0", "protocol.steps=2", "device=cpu",
+        "prompts.per_erased=1",
+        "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=0", "prompts.general=0",
+        "protocol.steps=2", "device=cpu",
         f"store.dir={tmp_path}",
     ]))  # fmt: skip
     assert done is not None and not done.problems

@@ -219,7 +219,9 @@ def test_killed_by_the_system_the_same_command_ends_in_the_same_edit(small_pipe,
         return [
             sys.executable, "-m", "erasebench", "run", "model=folder", f"model.path={tmp_path / 'model'}", "model.name=small",
             "task=object", "task.erase=[church]", "method=esd", "method.iterations=100", "method.steps=4", "metric=[]",
-            "prompts.per_erased=1", "prompts.per_retained=0", "prompts.general=0", "protocol=embedded", "protocol.steps=2",
+            "prompts.per_erased=1",
+            "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=0", "prompts.general=0",
+            "protocol=embedded", "protocol.steps=2",
             "device=cpu", f"store.dir={store}",
         ]  # fmt: skip
 

@@ -266,7 +266,9 @@ def test_a_run_encodes_its_prompts_with_the_edited_encoder(small_pipe, tmp_path)
             [
                 "model=folder", f"model.path={tmp_path / 'model'}", f"store.dir={tmp_path / 'results'}", "device=cpu",
                 "protocol=embedded", "protocol.steps=2", "task=object", "task.erase=[church]", "metric=[]",
-                "prompts.per_erased=2", "prompts.per_retained=0", "prompts.general=0", "method=quickfix",
+                "prompts.per_erased=2",
+                "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=0", "prompts.general=0",
+                "method=quickfix",
             ]
         )
     )  # fmt: skip

@@ -29,7 +29,8 @@ def folder(small_pipe, tmp_path_factory) -> Path:
 def overrides(model: Path, store: Path, *more: str) -> list[str]:
     return [
         f"model.path={model}", "model=folder", "model.name=small", f"store.dir={store}", "task=object",
-        "task.erase=[church]", "task.concepts=[church,tench]", "metric=[]", "prompts.per_erased=1", "prompts.per_retained=0",
+        "task.erase=[church]", "task.concepts=[church,tench]", "metric=[]", "prompts.per_erased=1",
+        "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=0",
         "prompts.general=0", "protocol.size=16", "protocol.steps=2", "device=cpu", *more,
     ]  # fmt: skip
 

@@ -421,8 +421,10 @@ def test_a_run_erases_and_makes_images_and_is_told_of_a_sampler_that_does_not_fi
     pipe_of(request, family).save_pretrained(tmp_path / "model")
     shared = [
         f"model.path={tmp_path / 'model'}", "model=folder", "model.name=small", f"store.dir={tmp_path / 'results'}",
-        "method=uce2025", "task=object", "task.erase=[church]", "metric=[]", "protocol.size=16", "protocol.steps=1",
-        "protocol.prompt_size=false", "prompts.per_erased=1", "prompts.per_retained=1", "prompts.general=1",
+        "method=uce2025", "task=object", "task.erase=[church]", "task.concepts=[church,tench,castle,gas pump]",
+        "metric=[]", "protocol.size=16", "protocol.steps=1",
+        "protocol.prompt_size=false", "prompts.per_erased=1",
+        "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=1", "prompts.general=1",
         "device=cpu", "batch_size=4",
     ]  # fmt: skip
     with pytest.raises(UserError, match=f"DDIMScheduler does not suit .*use protocol={protocol}"):

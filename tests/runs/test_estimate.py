@@ -19,7 +19,8 @@ from erasebench.runs.estimate import Cost
 from erasebench.store import Store
 
 FEW = [
-    "task=object", "method=uce", "metric=[]", "prompts.per_erased=1", "prompts.per_retained=0", "prompts.general=0",
+    "task=object", "method=uce", "metric=[]", "prompts.per_erased=1", "prompts.per_paraphrased=0", "prompts.per_near=0",
+    "prompts.per_retained=0", "prompts.general=0",
     "protocol.steps=1", "device=cpu",
 ]  # fmt: skip
 

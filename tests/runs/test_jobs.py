@@ -29,7 +29,8 @@ from erasebench.store import Store
 
 SMALL = [
     "task=object", "task.erase=[church]", "method=main", "metric=[judge]", "prompts.per_erased=4", "prompts.general=1",
-    "prompts.per_retained=0", "protocol.steps=1", "device=cpu", "batch_size=2",
+    "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=0", "protocol.steps=1", "device=cpu",
+    "batch_size=2",
 ]  # fmt: skip
 ERASEBENCH = [sys.executable, "-m", "erasebench"]
 

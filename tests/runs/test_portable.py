@@ -49,7 +49,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         compose(
             [
                 "name=mine", "method=uce", "task=main", "~task.artist", "~task.celebrity", "~task.unsafe",
-                "task.object.erase=[church]", "prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=3",
+                "task.object.erase=[church]", "task.object.concepts=[church,tench,castle,gas pump]",
+                "prompts.per_erased=2", "prompts.per_paraphrased=0", "prompts.per_near=0",
+                "prompts.per_retained=1", "prompts.general=3",
                 "metric=[judge,clip_score_embedded,kid_embedded,kid_embedded_real,judge_distance]",
                 f"metric.kid_embedded_real.reference={reference}", "protocol.steps=2", "device=cpu",
                 f"store.dir={root / 'results'}",

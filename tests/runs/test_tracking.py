@@ -37,8 +37,10 @@ def end_run(status): calls.append(("finish", status))
 """
 
 SMALL = (
-    "name=one", "task=object", "task.erase=[church]", "method=uce", "metric=[judge]", "prompts.per_erased=1",
-    "prompts.per_retained=1", "prompts.general=0", "protocol.steps=1",
+    "name=one", "task=object", "task.erase=[church]", "task.concepts=[church,tench,castle,gas pump]", "method=uce",
+    "metric=[judge]", "prompts.per_erased=1",
+    "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=1", "prompts.general=0",
+    "protocol.steps=1",
 )  # fmt: skip
 
 
