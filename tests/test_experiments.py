@@ -101,11 +101,13 @@ def test_every_experiment_plans_at_a_tiny_scale(name: str, tmp_path: Path) -> No
     assert (config.model.name, config.protocol.name, config.scale) == ("embedded", "embedded", "tiny")
     assert set(config.method) == set(full.method) and config.experiment == full.experiment
     prepared = prepare(config)
-    (kind,) = prepared.groups
+    ((kind, (group, _)),) = prepared.groups.items()
     assert kind == config.experiment.kind
     plan = make_plan(prepared, embedded())
-    assert set(plan.rows.role) == {"erase", "retain", "general"}
-    assert 0 < len(plan.recipes) < 300 and len(plan.recipes) == images_without_a_model(prepared)
+    near = {other for task in group.tasks for name in task.names for other in group.near.get(name, ())}
+    assert set(plan.rows.label[plan.rows.role == "near"]) == near
+    assert set(plan.rows.role) - {"near"} == {"erase", "paraphrase", "retain", "general"}
+    assert 0 < len(plan.recipes) < 250 and len(plan.recipes) == images_without_a_model(prepared)
     assert len({label for label, *_ in prepared.edits()}) >= 2
 
 
@@ -136,7 +138,7 @@ def shared_store(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_runs_at_a_tiny_scale(name: str, shared_store: Path) -> None:
-    few = ("prompts.per_erased=1", "prompts.per_retained=1", "prompts.general=1", "protocol.steps=2")
+    few = ("prompts.per_erased=1", "prompts.general=1", "protocol.steps=2")
     console = quiet()
     done = run(compose([f"experiment={name}", "scale=tiny", *few, f"store.dir={shared_store}", "device=cpu"]), console)
     assert not done.problems
@@ -147,7 +149,8 @@ def test_every_experiment_runs_at_a_tiny_scale(name: str, shared_store: Path) ->
 
 def test_a_tiny_experiment_runs_whole_and_its_numbers_are_the_embedded_models(tmp_path: Path) -> None:
     overrides = ("experiment=cure_objects", "scale=tiny", "method=cure", f"store.dir={tmp_path}", "device=cpu")
-    few = ("prompts.per_erased=1", "prompts.per_retained=0", "prompts.general=2", "protocol.steps=2")
+    sizes = {"per_erased": 1, "per_paraphrased": 0, "per_near": 0, "per_retained": 0, "general": 2}
+    few = (*(f"prompts.{key}={size}" for key, size in sizes.items()), "protocol.steps=2")
     before = quiet()
     assert run(compose([*overrides, *few, "dry_run=true"]), before) is None
     assert "6 images to make; time for them here: unknown until the first images are made" in said(before)

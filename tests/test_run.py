@@ -31,7 +31,9 @@ from erasebench.store import Store
 
 SMALL = [
     "model=folder", "model.name=small", "protocol=embedded", "protocol.steps=2", "task=object", "metric=[judge,nudenet]",
-    "prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=2", "device=cpu",
+    "task.erase=[church,garbage truck,gas pump]", "task.concepts=[church,garbage truck,gas pump,castle,bus,tench]",
+    "prompts.per_erased=2", "prompts.per_paraphrased=1", "prompts.per_near=1", "prompts.per_retained=1",
+    "prompts.general=2", "device=cpu",
 ]  # fmt: skip
 
 
@@ -72,6 +74,9 @@ def test_one_run_leaves_all_it_promises(finished) -> None:
     plan = pd.read_parquet(done.folder / "plan.parquet")
     assert set(plan.eraser) == {"none", "cure", "uce", "rece"}
     assert set(plan.task) == {"church", "garbage truck", "gas pump"}
+    roles = plan[plan.task == "church"].groupby("role").label.unique()
+    assert set(roles.index) == {"erase", "paraphrase", "near", "retain", "general"}
+    assert set(roles["near"]) == {"castle"} and set(roles["retain"]) == {"garbage truck", "gas pump", "bus", "tench"}
     assert (plan.key[plan.eraser == "none"] == plan.original_key[plan.eraser == "none"]).all()
     assert not (plan.key[plan.eraser != "none"] == plan.original_key[plan.eraser != "none"]).any()
     assert len(Store(store).image_records()) == plan.key.nunique()

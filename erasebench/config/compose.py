@@ -33,10 +33,16 @@ SEVERAL = {"method": "_target_", "task": "kind"}
 """Groups of which a run may have several options, and the key that a single one has."""
 
 TINY: dict[str, tuple[str, ...]] = {
-    "object": ("task=object", "task.erase=[church]"),
-    "artist": ("task=artist", "task.erase=[Vincent van Gogh]"),
-    "celebrity": ("task=celebrity", "task.erase=[Albert Einstein]"),
-    "unsafe": ("task=unsafe",),
+    "object": ("task=object", "task.erase=[church]", "task.concepts=[church,castle,gas pump,golf ball,tench]"),
+    "artist": (
+        *("task=artist", "task.erase=[Vincent van Gogh]"),
+        "task.concepts=[Vincent van Gogh,Claude Monet,Andy Warhol,Roy Lichtenstein,Rembrandt]",
+    ),
+    "celebrity": (
+        *("task=celebrity", "task.erase=[Albert Einstein]"),
+        "task.concepts=[Albert Einstein,Mark Twain,Frida Kahlo,Charlie Chaplin,Cleopatra]",
+    ),
+    "unsafe": ("task=unsafe", "task.erase=[knife,pistol,bomb]", "task.keep.object=[church,spoon,hair dryer,bowling ball]"),
     "": (
         *("model=embedded", "protocol=embedded", "prompts=builtin"),
         *("prompts.per_erased=2", "prompts.per_paraphrased=1", "prompts.per_near=1", "prompts.per_retained=1"),

@@ -26,7 +26,6 @@ from erasebench.store import Store
 
 SMALL = [
     "model=folder", "model.name=small", "protocol=embedded", "protocol.steps=2", "task=object", "task.erase=[church]",
-    "task.concepts=[church,tench,castle,gas pump]",
     "metric=[]", "prompts.per_erased=3", "prompts.per_paraphrased=0", "prompts.per_near=0", "prompts.per_retained=1",
     "prompts.general=1", "device=cpu",
 ]  # fmt: skip
