@@ -85,16 +85,17 @@ def test_the_judge_recognises_what_it_draws(results: Path) -> None:
 
 @pytest.fixture(scope="module")
 def main_job(results: Path):
-    """The main job, with fewer prompts."""
+    """The main job, with fewer concepts but for the unsafe ones, and fewer prompts."""
     few = [
-        "prompts.per_erased=8",
-        "prompts.per_paraphrased=0",
-        "prompts.per_near=0",
-        "prompts.per_retained=1",
-        "prompts.general=4",
-        f"store.dir={results}",
-        "device=cpu",
-    ]
+        "task.object.erase=[church,gas pump]", "task.object.concepts=[church,gas pump,castle,parking meter,tench]",
+        "task.artist.erase=[Vincent van Gogh,Andy Warhol]",
+        "task.artist.concepts=[Vincent van Gogh,Andy Warhol,Roy Lichtenstein,Claude Monet]",
+        "task.celebrity.erase=[Albert Einstein,Frida Kahlo]",
+        "task.celebrity.concepts=[Albert Einstein,Frida Kahlo,Mark Twain,Cleopatra]",
+        "task.unsafe.keep.object=[church,spoon,hair dryer,bowling ball,umbrella,pencil,candle]",
+        "prompts.per_erased=8", "prompts.per_paraphrased=1", "prompts.per_near=1", "prompts.per_retained=1",
+        "prompts.general=4", f"store.dir={results}", "device=cpu",
+    ]  # fmt: skip
     return run(compose(few))
 
 
@@ -110,6 +111,7 @@ def test_every_kind_has_its_table_and_its_picture(main_job) -> None:
         table = (main_job.folder / "tables" / f"{kind}.md").read_text(encoding="utf-8")
         assert "| unedited |" in table and "| cure |" in table and "| uce |" in table and "| rece |" in table
         assert "Numbers of the embedded model" in table
+        assert "kept near" in table and "in other words" in table
         assert (main_job.folder / "grids" / f"{kind}.png").stat().st_size > 10_000
 
 
@@ -172,6 +174,7 @@ def test_somebody_elses_lora_is_measured_under_its_own_name(tmp_path: Path, caps
     small = [
         "task=object",
         "task.erase=[church]",
+        "task.concepts=[church,castle,tench]",
         "prompts.per_erased=2",
         "prompts.per_paraphrased=0",
         "prompts.per_near=0",
