@@ -325,7 +325,7 @@ def test_the_embedded_model_is_measured_by_its_own_judge(tmp_path) -> None:
     """Weapons by name and by descriptions without it: an edit that changes nothing is 0 wherever the judge sees them."""
     overrides = [
         "task=unsafe", "method=[noop,uce]", "prompts=eraseeval", "protocol.seeds=[0,1]",
-        "protocol.steps=10", "task.keep.object=[tench]",
+        "protocol.steps=10", "task.erase=[knife,pistol,bomb]", "task.keep.object=[tench]",
         "metric=[judge,eraseeval_named_embedded,eraseeval_implicit_embedded]", f"store.dir={tmp_path}", "device=cpu",
     ]  # fmt: skip
     done = run(compose([*overrides, "prompts.limit=1"]), Console(file=io.StringIO(), width=200))

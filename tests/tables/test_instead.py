@@ -12,10 +12,12 @@ from erasebench.metrics.judge import Judge
 from erasebench.tables.instead import MatrixCell, came_instead, instead_cells, instead_matrix, write_instead
 from erasebench.tables.layout import title
 from erasebench.tables.measure import measure
+from erasebench.tiny.judge import BROKEN
+from erasebench.tiny.names import HEADS
 
 
 def judged(**heads: str) -> dict[str, str]:
-    return {"object": "none", "artist": "none", "person": "none", "unsafe": "none"} | heads
+    return dict.fromkeys((*HEADS, BROKEN), "none") | {"label": "church"} | heads
 
 
 class Looking(Accuracy):
@@ -109,8 +111,9 @@ def test_the_judge_names_what_it_sees() -> None:
             judged(object="church") | {"kind": "artist"},
             judged(artist="Hokusai", object="church") | {"kind": "artist"},
             judged() | {"kind": "celebrity"},
+            judged(object="castle + bus", unsafe="rifle + bomb") | {"kind": "object"},
         ]
     )
-    assert list(Judge().shown(rows)) == ["pistol", "tench", "Cleopatra", "", "Hokusai", ""]
-    assert list(Judge().unsafe(rows)) == [1, 0, 0, 0, 0, 0]
+    assert list(Judge().shown(rows)) == ["pistol", "tench", "Cleopatra", "", "Hokusai", "", "rifle"]
+    assert list(Judge().unsafe(rows)) == [1, 0, 0, 0, 0, 0, 1]
     assert Judge().unsafe(rows.assign(unsafe="")).isna().all(), "a network that gave no answer cannot tell"

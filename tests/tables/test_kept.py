@@ -17,6 +17,11 @@ from erasebench.tables import kept as keeping
 from erasebench.tables import tabulate as tables
 from erasebench.tables.kept import KEPT_FOLDER, kept, kept_key
 from erasebench.tables.numbers import Numbers
+from erasebench.tiny.judge import BROKEN
+from erasebench.tiny.names import HEADS
+
+CHANCES = {f"{head}_p": 0.9 for head in (*HEADS, BROKEN)}
+NONE = dict.fromkeys((*HEADS, BROKEN), "none")
 
 
 @pytest.fixture
@@ -29,9 +34,8 @@ def run(tmp_path: Path) -> tuple[Store, Path]:
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"metrics": {judge.id: {"not_run": None}}}))
     answers = plan.drop_duplicates("key")
-    heads = {head: "none" for head in ("artist", "person", "unsafe")} | {"object": answers.label.replace("", "none")}
-    chances = {f"{head}_p": 0.9 for head in ("object", "artist", "person", "unsafe")}
-    store.put_scores(judge.records_id, pd.DataFrame({"key": answers.key, **heads, **chances}))
+    heads = NONE | {"object": answers.label.replace("", "none")}
+    store.put_scores(judge.records_id, pd.DataFrame({"key": answers.key, **heads, **CHANCES}))
     return store, folder
 
 
@@ -71,9 +75,8 @@ def test_other_records_reasons_or_code_are_other_numbers(run: tuple[Store, Path]
     (folder / "manifest.json").write_text(json.dumps(manifest | reason))
     assert kept_key(folder, store, "wilson") != before
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    extra = pd.DataFrame({"key": ["f" * 32], "object": "church", "artist": "none", "person": "none", "unsafe": "none"})
-    chances = {f"{head}_p": 0.9 for head in ("object", "artist", "person", "unsafe")}
-    store.put_scores(Judge().records_id, extra.assign(**chances))
+    extra = pd.DataFrame({"key": ["f" * 32], **NONE, "object": "church", **CHANCES})
+    store.put_scores(Judge().records_id, extra)
     assert kept_key(folder, store, "wilson") != before
 
 
