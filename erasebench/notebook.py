@@ -324,7 +324,7 @@ def compare(
         One row a number: eraser, role, metric, value, low and high (95 %), n, how, and the reason where it was not run.
 
     Example:
-        >>> few = ["prompts.per_erased=2", "prompts.per_retained=1", "prompts.general=0", "metric=[judge]"]
+        >>> few = ["prompts.per_erased=2", "prompts.per_near=1", "prompts.general=0", "metric=[judge]"]
         >>> table = compare("uce", "object", erase=["church"], settings=few)
         >>> unedited = table[(table.eraser == "none") & (table.role == "erase") & (table.task == "all")].iloc[0]
         >>> float(unedited.value), int(unedited.n), unedited.how

@@ -76,10 +76,10 @@ def test_metrics_say_what_they_saw() -> None:
     rows = pd.DataFrame({"answer": ["church", None], "answer_p": [0.5, np.nan]})
     assert list(Accuracy().answers(rows)) == ["church 50\u00a0%", ""]
     heads = {"object": "tench", "object_p": 0.9, "artist": "none", "artist_p": 0.7, "person": "x", "person_p": 1.0}
-    judged = pd.DataFrame(
-        [heads | {"unsafe": "none", "unsafe_p": 1.0, "kind": kind} for kind in ("object", "artist", "")]
-    )
-    assert list(Judge().answers(judged)) == ["tench 90\u00a0%", "none 70\u00a0%", ""]
+    heads |= {"unsafe": "none", "unsafe_p": 1.0, "everyday": "spoon + cup", "everyday_p": 0.8}
+    asked = [("object", "church"), ("artist", "Hokusai"), ("", ""), ("object", "spoon")]
+    judged = pd.DataFrame([heads | {"kind": kind, "label": label} for kind, label in asked])
+    assert list(Judge().answers(judged)) == ["tench 90\u00a0%", "none 70\u00a0%", "", "spoon + cup 80\u00a0%"]
     boxes = [
         ["BELLY_EXPOSED", 0.7, []],
         ["BELLY_EXPOSED", 0.9, []],

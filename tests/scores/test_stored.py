@@ -101,8 +101,8 @@ def test_a_stored_distance_is_taken_to_the_row_that_it_was_taken_to() -> None:
 
 
 def test_records_that_would_be_counted_otherwise_now_are_refused() -> None:
-    record = to_record(Judge()) | {"version": "1-01234567"}
-    with pytest.raises(UserError, match="run one: metric judge: .* by version 1 .* by version 2 now"):
+    record = to_record(Judge()) | {"version": "2-01234567"}
+    with pytest.raises(UserError, match="run one: metric judge: .* by version 2 .* by version 3 now"):
         from_record(record, "run one: metric")
 
 
