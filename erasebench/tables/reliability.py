@@ -82,9 +82,9 @@ def reliability(
                         | {"task_kind": kind, "question": "published", "role": role, "metric": metric, "with": table}
                     )
     answers = pd.DataFrame(rows, columns=list(FIELDS))
-    return answers[~((answers.question == "published") & answers.value.isna())].fillna(
-        {name: "" for name in ("role", "metric", "with", "note")}
-    )
+    texts = ["role", "metric", "with", "note"]  # a run without metrics has none, and its columns would be numbers
+    answers[texts] = answers[texts].astype(object).fillna("")
+    return answers[~((answers.question == "published") & answers.value.isna())]
 
 
 def told_apart(part: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Any]:
