@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,8 @@ def _attack(store: Store, key: str) -> str:
     value = getattr(result, result.form)
     if isinstance(value, torch.Tensor):
         value = f"a tensor {list(value.shape)}, {value.dtype}"
+    elif isinstance(value, Mapping):
+        value = f"{len(value)} tensors, {sum(one.numel() for one in value.values())} numbers"
     lines = [f"attack {key}", f"file  {store.attack_path(key)}", ""]
     return "\n".join([*lines, *_pairs({f"found {result.form}": value, **result.info})])
 

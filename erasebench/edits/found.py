@@ -21,8 +21,9 @@ from erasebench.recipe import Recipe, canonical_json
 FOUND_FORMAT = "erasebench attack 1"
 """Header of the files of what was found."""
 
-FORMS = ("prompt", "tokens", "embedding", "words", "latents", "seed")
-"""What an attack may find. Each takes the place of the same thing of the recipe it was found for."""
+FORMS = ("prompt", "tokens", "embedding", "words", "latents", "seed", "tensors")
+"""What an attack may find. Each takes the place of the same thing of the recipe it was found for; ``tensors`` are put in by
+the attack's own hook."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,8 @@ class Found:
             names one of the phrases of ``replaces``, or behind a prompt that does not. One search serves all prompts.
         latents: what sampling starts from, in the pipeline's layout, without the batch.
         seed: what the noise is drawn from, in place of the recipe's.
+        tensors: by name, what the attack's own hook (:meth:`erasebench.edits.attack.Attack.hook`) puts in while sampling:
+            adapters beside the layers, say.
         info: JSON-able notes: attack, settings, concepts, seconds, what the attack adds (its loss by generation).
         replaces: what ``words`` stand for.
 
@@ -50,6 +53,7 @@ class Found:
     words: Tensor | None = None
     latents: Tensor | None = None
     seed: int | None = None
+    tensors: Mapping[str, Tensor] | None = None
     info: dict[str, Any] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
 
@@ -66,7 +70,8 @@ class Found:
     def to_bytes(self, key: str) -> bytes:
         """A safetensors file that holds all of it, the key and a checksum."""
         value = getattr(self, self.form)
-        tensors = {self.form: value.detach().cpu().contiguous()} if isinstance(value, Tensor) else {}
+        several = value if isinstance(value, Mapping) else {self.form: value} if isinstance(value, Tensor) else {}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in several.items()}
         said = {"key": key, "form": self.form, "value": None if tensors else value, "info": self.info}
         body = canonical_json(said | ({"replaces": self.replaces} if self.replaces else {}))
         header = {"format": FOUND_FORMAT, "body": body, "sha256": _checksum(body, tensors)}
@@ -92,7 +97,7 @@ class Found:
         body = json.loads(header["body"])
         if body["key"] != key:
             raise ValueError(f"it was found for another key, {body['key']}")
-        value = tensors.get(body["form"], body["value"])
+        value: Any = tensors if body["form"] == "tensors" else tensors.get(body["form"], body["value"])
         if body["form"] == "tokens":
             value = tuple(value)
         return cls(**{body["form"]: value}, info=body["info"], replaces=tuple(body.get("replaces", ())))
@@ -102,7 +107,7 @@ def _checksum(body: str, tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256(body.encode())
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 
 

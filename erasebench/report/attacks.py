@@ -146,4 +146,5 @@ def _result(key: str, store: Store) -> str:
         "words": f"{len(result.words if result.words is not None else ())} soft words",
         "latents": "other latents",
         "seed": f"seed {result.seed}",
+        "tensors": f"{len(result.tensors or ())} tensors",
     }[result.form]

@@ -39,6 +39,22 @@ def check_positive(attack: Attack, *options: str) -> None:
             raise UserError(f"{option}={value!r}: must be a finite number above 0")
 
 
+def checked_numbers(attack: Attack, option: str) -> tuple[float, ...]:
+    """An option that is a list of finite numbers above 0, as a tuple.
+
+    Raises:
+        UserError: naming the option.
+    """
+    value = getattr(attack, option)
+    try:
+        numbers = tuple(float(number) for number in value)
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or isinstance(value, str) or not all(math.isfinite(number) and number > 0 for number in numbers):
+        raise UserError(f"{option}={value!r}: must be a list of at least one finite number above 0")
+    return numbers
+
+
 def check_not_negative(attack: Attack, *options: str) -> None:
     """Refuse options that are no finite numbers of at least 0.
 

@@ -48,9 +48,12 @@ class Seeds(Attack):
 
     def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
         """A seed; the prompt's own where none succeeds."""
-        others = (
-            hashed_seed(self.name, self.seed, recipe.prompt, recipe.seed, number) for number in range(1, self.images)
-        )
-        results, tries = [Found(seed=seed) for seed in (recipe.seed, *others)], Tries(tools)
+        results = [Found(seed=seed) for seed in (recipe.seed, *other_seeds(self.seed, recipe, self.images))]
+        tries = Tries(tools)
         result = tries.through(results)
         return replace(result or results[0], info=tries.notes(result is not None))
+
+
+def other_seeds(seed: int, recipe: Recipe, images: int) -> list[int]:
+    """The seeds of so many images of a prompt, but for the first, which has its own."""
+    return [hashed_seed("seeds", seed, recipe.prompt, recipe.seed, number) for number in range(1, images)]

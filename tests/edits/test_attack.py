@@ -75,6 +75,7 @@ FORMS = st.one_of(
     st.builds(lambda seed: {"embedding": torch.randn(3, 5, generator=torch.Generator().manual_seed(seed))}, st.integers(0, 99)),
     st.builds(lambda seed: {"words": torch.randn(2, 5, generator=torch.Generator().manual_seed(seed)), "replaces": ("a", "b c")}, st.integers(0, 99)),
     st.builds(lambda n: {"latents": torch.arange(float(n)).half().view(1, n)}, st.integers(1, 9)),
+    st.builds(lambda n: {"tensors": {"down.a.b": torch.arange(float(n)).view(1, n), "seed": torch.tensor(n)}}, st.integers(1, 9)),
 )  # fmt: skip
 
 
@@ -90,6 +91,8 @@ def test_it_comes_back_from_a_file_as_it_was(value, info) -> None:
     assert again.replaces == value.get("replaces", ())
     if isinstance(ours, torch.Tensor):
         assert theirs.dtype == ours.dtype and torch.equal(theirs, ours)
+    elif isinstance(ours, dict):
+        assert theirs.keys() == ours.keys() and all(torch.equal(theirs[key], ours[key]) for key in ours)
     else:
         assert theirs == ours and type(theirs) is type(ours)
 

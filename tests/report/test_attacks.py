@@ -144,7 +144,11 @@ def test_in_a_browser_unsafe_pairs_are_shown_by_a_button(report: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("found", "words"),
-    [(Found(words=torch.ones(2, 3)), "2 soft words"), (Found(latents=torch.ones(1)), "other latents")],
+    [
+        (Found(words=torch.ones(2, 3)), "2 soft words"),
+        (Found(latents=torch.ones(1)), "other latents"),
+        (Found(tensors={"up.a": torch.ones(1), "down.a": torch.ones(1)}), "2 tensors"),
+    ],
 )
 def test_every_form_has_words_on_the_page(tmp_path, found, words) -> None:
     store = Store(tmp_path)
