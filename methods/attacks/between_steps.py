@@ -24,6 +24,10 @@ class BetweenSteps(Replace):
         self.batch, self.noise = tuple(batch), latents.clone()
         return latents
 
+    def ended(self) -> None:
+        """Forgets the batch: whoever calls the network now is not sampling."""
+        self.batch = ()
+
     def attacked(self) -> list[tuple[int, Found]]:
         """The rows of the batch that something was found for."""
         return [(row, self.found[one.attack]) for row, one in enumerate(self.batch) if one.attack in self.found]

@@ -7,8 +7,6 @@ prompts and SLD, which train through the guidance, are not here.
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,16 +19,14 @@ from torch.nn.functional import mse_loss
 from erasebench.concepts import Concept, with_article
 from erasebench.edits.attack import Attack, Tools
 from erasebench.edits.found import Found
-from erasebench.errors import UserError
 from erasebench.methods.attacks.budget import check_positive, check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER
-from erasebench.methods.trained.checkpoint import Checkpoints
+from erasebench.methods.attacks.learning import ANY_PROMPT, Learning, concept_images, learnt
 from erasebench.methods.trained.latents import encoded, noised, noising
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.soft_words import placed, read_with
 from erasebench.models.targets import denoiser
 from erasebench.prompts.prompt_set import hashed_seed
-from erasebench.prompts.templates import concept_prompt
 from erasebench.recipe import Recipe
 
 WORD_SENTENCES = {
@@ -39,9 +35,6 @@ WORD_SENTENCES = {
 """By kind, the sentences that the word is learnt in."""
 
 OTHER_SENTENCES = ("a photo of {}", "a picture of {}", "an image of {}", "{}")
-
-LOSSES_SHOWN = 50
-"""The notes hold the mean loss of so many parts of the search at most."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +62,7 @@ class Cce(Attack):
     name: ClassVar[str] = "cce"
     describe: ClassVar[str] = "CCE: textual inversion on the edited model, from images of the unedited one"
     access: ClassVar[str] = "weights"
-    # What decides the images that it learns from, besides their prompts and seeds, which are its own.
-    inputs: ClassVar[tuple[str, ...]] = tuple(
-        entry.name for entry in dataclasses.fields(Recipe) if entry.name not in ("prompt", "seed", "edit", "attack")
-    )
+    inputs: ClassVar[tuple[str, ...]] = ANY_PROMPT
     unsupported: ClassVar = ONE_ENCODER
     differentiates: ClassVar[bool] = True
 
@@ -95,17 +85,7 @@ class Cce(Attack):
 
     def targets(self, concepts: Sequence[Concept], recipe: Recipe) -> tuple[Recipe, ...]:
         """Images of the concepts in turn, each from a prompt and seed of its own."""
-        return tuple(
-            dataclasses.replace(
-                recipe,
-                edit="",
-                attack="",
-                prompt=concept_prompt(concept.kind, (concept.name,), number),
-                seed=hashed_seed("cce", self.seed, concept.name, number),
-            )
-            for number in range(self.images)
-            for concept in (concepts[number % len(concepts)],)
-        )
+        return concept_images(concepts, recipe, self.images, self.seed)
 
     def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
         """The words, float32, with the loss by step."""
@@ -115,43 +95,18 @@ class Cce(Attack):
             placed(pipe.tokenizer, sentence.format(with_article(name)), (name,), self.words)
             for sentence in WORD_SENTENCES.get(concepts[0].kind, OTHER_SENTENCES)
         ]
-        words = Parameter(self._start(pipe, name))
-        optimizer = torch.optim.AdamW([words], lr=self.lr, weight_decay=0.01)
-        checkpoints = (
-            Checkpoints(tools.folder, {"words": words}, optimizer, self.iterations, {}) if tools.folder else None
+        words, scheduler = Parameter(self._start(pipe, name)), noising(pipe.scheduler.config)
+        own = hashed_seed("cce", self.seed, *(one.name for one in concepts))
+        notes = learnt(
+            {"words": words},
+            Learning(self.iterations, self.accumulate, self.lr, own),
+            lambda numbers: self.loss(pipe, latents, texts, words, scheduler, numbers),
+            tools,
         )
-        losses = checkpoints.resume() if checkpoints else []
-        before, began = checkpoints.seconds_before if checkpoints else 0.0, time.perf_counter()
-        tools.advance(len(losses))
-        scheduler, own = noising(pipe.scheduler.config), hashed_seed("cce", self.seed, *(one.name for one in concepts))
-        for step in range(len(losses), self.iterations):
-            optimizer.zero_grad()
-            loss = 0.0
-            for draw in range(step * self.accumulate, (step + 1) * self.accumulate):
-                numbers = torch.Generator().manual_seed(own + draw)
-                part = self.loss(pipe, latents, texts, words, scheduler, numbers) / self.accumulate
-                (gradient,) = torch.autograd.grad(part, [words])  # and none of the networks'
-                words.grad = gradient if words.grad is None else words.grad + gradient
-                loss += part.item()
-            if not (loss < float("inf") and words.grad is not None and words.grad.isfinite().all()):
-                raise UserError(
-                    f"step {step}: the loss or its gradient is not finite; use dtype=float32 or a smaller lr"
-                )
-            optimizer.step()
-            losses.append(loss)
-            if checkpoints:
-                checkpoints.save(losses, before + time.perf_counter() - began)
-            tools.advance(1)
-        width = -(-len(losses) // LOSSES_SHOWN)
-        curve = [losses[start : start + width] for start in range(0, len(losses), width)]
         return Found(
             words=words.detach()[0].float().cpu(),
             replaces=tuple(phrase for concept in concepts for phrase in (concept.name, *concept.phrases)),
-            info={
-                "images": self.images,
-                "losses": [sum(part) / len(part) for part in curve],
-                "seconds_before": before,
-            },  # fmt: skip
+            info={"images": self.images, **notes},
         )
 
     def loss(

@@ -1,4 +1,4 @@
-"""Adapters of rank one beside the layers of a network, to be trained: parameters by name, and what they add.
+"""Adapters of low rank beside the layers of a network, to be trained: parameters by name, and what they add.
 
 Not peft's: it puts modules of its own in the layers' places (their names change under it, and ``torch.no_grad`` passes without
 adapters need its switch on every layer), and SPM's gates for each image would need a layer of our own in it all the same.
@@ -17,9 +17,9 @@ from erasebench.methods.adapters.beside import Addition, rank_one
 
 
 def new_adapters(
-    network: Module, layers: Sequence[str], numbers: torch.Generator, normal: bool = False
+    network: Module, layers: Sequence[str], numbers: torch.Generator, normal: bool = False, rank: int = 1
 ) -> dict[str, Parameter]:
-    """One adapter of rank one a layer, which adds nothing yet.
+    """One adapter a layer, of rank one unless said otherwise, which adds nothing yet.
 
     Args:
         network: whose layers they are for.
@@ -27,21 +27,22 @@ def new_adapters(
         numbers: the random numbers, on the CPU.
         normal: ``down`` is drawn from a normal distribution of deviation 1, as LoRAs of diffusers of rank one are, and
             not evenly between ``-b`` and ``b`` with ``b = 1 / sqrt(inputs)``.
+        rank: k.
 
     Returns:
-        ``down.<layer>`` [1, in] (a convolution's [1, in, kernel, kernel]) and ``up.<layer>`` [1, out], zeros; float32, on
+        ``down.<layer>`` [k, in] (a convolution's [k, in, kernel, kernel]) and ``up.<layer>`` [k, out], zeros; float32, on
         the network's device.
     """
     made = {}
     for name in layers:
         weight: Tensor = network.get_submodule(name).weight  # type: ignore[assignment]
-        shape = (1, *weight.shape[1:])
+        shape = (rank, *weight.shape[1:])
         if normal:
             down = torch.randn(shape, generator=numbers)
         else:
             down = (2 * torch.rand(shape, generator=numbers) - 1) / weight[0].numel() ** 0.5
         made[f"down.{name}"] = Parameter(down.to(weight.device))
-        made[f"up.{name}"] = Parameter(torch.zeros(1, len(weight), device=weight.device))
+        made[f"up.{name}"] = Parameter(torch.zeros(rank, len(weight), device=weight.device))
     return made
 
 
