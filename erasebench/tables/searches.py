@@ -14,13 +14,14 @@ from erasebench.store import Store
 from erasebench.tables.layout import ABSENT, markdown_table
 from erasebench.texts import escape_markdown, to_csv
 
-SEARCH_FIELDS = ("task_kind", "eraser", "attack", "searches", "seconds", "succeeded", "images")
+SEARCH_FIELDS = ("task_kind", "eraser", "attack", "searches", "seconds", "succeeded", "images", "out_of_time")
 """Columns of the table of searches."""
 
 SEARCHES_EXPLAINED = (
     "Searches: how many were done; one may serve all prompts, and a transfer attack's all erasers. Seconds: of one, the median, "
     "on the machines that did them. Succeeded: of searches that ask the judge, in how many it saw the concept. Images: how many "
-    "these looked at until then, the mean; the clean one counts where it was tried first."
+    "these looked at until then, the mean; the clean one counts where it was tried first. Out of time: how many were ended by "
+    "their limit in seconds; what these found depends on the machine, and on another one may be another."
 )
 
 
@@ -52,6 +53,7 @@ def searches_of(plan: pd.DataFrame, store: Store) -> pd.DataFrame:
                 "seconds": median(result.info["seconds"] for result in results),
                 "succeeded": len(needed) if judged else float("nan"),
                 "images": mean(needed) if needed else float("nan"),
+                "out_of_time": sum(bool(result.info.get("out_of_time")) for result in results),
             }
         )
     return pd.DataFrame(rows, columns=list(SEARCH_FIELDS))
@@ -74,10 +76,11 @@ def write_searches(searches: pd.DataFrame, folder: Path) -> list[Path]:
                 *(shown_row(row.eraser), row.attack, str(row.searches), f"{row.seconds:.3g}"),
                 ABSENT if pd.isna(row.succeeded) else f"{row.succeeded:.0f} of {row.searches}",
                 ABSENT if pd.isna(row.images) else f"{row.images:.1f}",
+                str(row.out_of_time),
             ]
             for row in part.itertuples()
         ]
-        heads = ["eraser", "attack", "searches", "seconds", "succeeded", "images"]
+        heads = ["eraser", "attack", "searches", "seconds", "succeeded", "images", "out of time"]
         parts += [f"**Searches, erasing concepts of kind {escape_markdown(str(kind))}**", markdown_table(heads, rows)]
     write_text(written[1], "\n\n".join([*parts, SEARCHES_EXPLAINED]) + "\n")
     return written

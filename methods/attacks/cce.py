@@ -17,9 +17,9 @@ from torch.nn import Parameter
 from torch.nn.functional import mse_loss
 
 from erasebench.concepts import Concept, with_article
-from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.attack import Tools
 from erasebench.edits.found import Found
-from erasebench.methods.attacks.budget import check_positive, check_whole
+from erasebench.methods.attacks.budget import Clock, Limited, check_positive, check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER
 from erasebench.methods.attacks.learning import ANY_PROMPT, Learning, concept_images, learnt
 from erasebench.methods.trained.latents import encoded, noised, noising
@@ -38,7 +38,7 @@ OTHER_SENTENCES = ("a photo of {}", "a picture of {}", "an image of {}", "{}")
 
 
 @dataclass(frozen=True)
-class Cce(Attack):
+class Cce(Limited):
     """Textual inversion: ``min_v E ||eps - eps_edited(z_t, t, E(sentence with v))||^2`` on images of the concept.
 
     All networks stay as they are, and only the embedding ``v`` that the text encoder reads in place of the concept's name
@@ -54,6 +54,7 @@ class Cce(Attack):
         lr: the release's 5e-3 is scaled by batch and accumulation (``--scale_lr``), 16 in all.
         batch, accumulate: images a draw, and draws a step.
         seed: of images and noise.
+        seconds: see :class:`erasebench.methods.attacks.budget.Limited`.
 
     Raises:
         UserError: an option that is not above 0.
@@ -75,6 +76,7 @@ class Cce(Attack):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "iterations", "images", "words", "batch", "accumulate")
         check_positive(self, "lr")
 
@@ -102,6 +104,7 @@ class Cce(Attack):
             Learning(self.iterations, self.accumulate, self.lr, own),
             lambda numbers: self.loss(pipe, latents, texts, words, scheduler, numbers),
             tools,
+            Clock(self.seconds),
         )
         return Found(
             words=words.detach()[0].float().cpu(),

@@ -65,7 +65,12 @@ class Best:
 
 
 def search(
-    loss: Loss, ids: Sequence[int], budget: Budget, seed: int, advance: Callable[[int], None] = lambda _: None
+    loss: Loss,
+    ids: Sequence[int],
+    budget: Budget,
+    seed: int,
+    advance: Callable[[int], None] = lambda _: None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Best:
     """Look for the sequence of the smallest loss.
 
@@ -78,6 +83,7 @@ def search(
         budget: see :class:`Budget`.
         seed: of every random choice.
         advance: called with 1 after each generation.
+        is_over: asked after each generation that is not the last, whether that was the last.
     """
     rng = np.random.default_rng(seed)
     choice = np.asarray(ids)
@@ -87,7 +93,8 @@ def search(
     evaluations = 0
     for generation in range(budget.generations):
         new = np.isnan(losses)  # not compared yet: what lives on unchanged keeps its loss
-        losses[new] = loss(sequences[new])
+        if new.any():
+            losses[new] = loss(sequences[new])
         evaluations += int(new.sum())
         if not np.isfinite(losses).all():
             raise UserError(
@@ -97,7 +104,7 @@ def search(
         sequences, losses = sequences[order], losses[order]
         curve.append(float(losses[0]))
         advance(1)
-        if generation == budget.generations - 1:
+        if generation == budget.generations - 1 or is_over():
             break
         n = len(sequences)
         having = rng.random(n) < budget.crossover

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from torch.nn import Parameter
 from erasebench.concepts import Concept
 from erasebench.edits.attack import Tools
 from erasebench.errors import UserError
+from erasebench.methods.attacks.budget import Clock
 from erasebench.methods.trained.checkpoint import Checkpoints
 from erasebench.prompts.prompt_set import hashed_seed
 from erasebench.prompts.templates import concept_prompt
@@ -63,7 +63,11 @@ class Learning:
 
 
 def learnt(
-    parameters: Mapping[str, Parameter], how: Learning, loss_of: Callable[[torch.Generator], Tensor], tools: Tools
+    parameters: Mapping[str, Parameter],
+    how: Learning,
+    loss_of: Callable[[torch.Generator], Tensor],
+    tools: Tools,
+    clock: Clock,
 ) -> dict[str, Any]:
     """Change parameters in place so that a loss gets smaller, from the last checkpoint on if there is one.
 
@@ -72,9 +76,10 @@ def learnt(
         how: steps and rate.
         loss_of: the loss of a draw, a scalar, by random numbers on the CPU.
         tools: bar and folder.
+        clock: which may end it before its last step, never before its first.
 
     Returns:
-        Notes: the loss over time, and the seconds of steps that were done before a kill.
+        Notes: the loss over time, the number of steps where the clock ended it, and what the clock says.
 
     Raises:
         UserError: the loss or its gradient is not finite.
@@ -83,9 +88,12 @@ def learnt(
     optimizer = torch.optim.AdamW(values, lr=how.lr, weight_decay=0.01)
     checkpoints = Checkpoints(tools.folder, parameters, optimizer, how.iterations, {}) if tools.folder else None
     losses = checkpoints.resume() if checkpoints else []
-    before, began = checkpoints.seconds_before if checkpoints else 0.0, time.perf_counter()
+    clock.before = checkpoints.seconds_before if checkpoints else 0.0
     tools.advance(len(losses))
     for step in range(len(losses), how.iterations):
+        if step and clock.is_over():
+            tools.advance(how.iterations - step)
+            break
         optimizer.zero_grad()
         loss, finite = 0.0, True
         for draw in range(step * how.accumulate, (step + 1) * how.accumulate):
@@ -100,8 +108,9 @@ def learnt(
         optimizer.step()
         losses.append(loss)
         if checkpoints:
-            checkpoints.save(losses, before + time.perf_counter() - began)
+            checkpoints.save(losses, clock.spent)
         tools.advance(1)
     width = -(-len(losses) // LOSSES_SHOWN)
     curve = [losses[start : start + width] for start in range(0, len(losses), width)]
-    return {"losses": [sum(part) / len(part) for part in curve], "seconds_before": before}
+    steps = {} if len(losses) == how.iterations else {"iterations": len(losses)}
+    return {"losses": [sum(part) / len(part) for part in curve], **steps, **clock.notes()}

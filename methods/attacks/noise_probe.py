@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.attack import Tools
 from erasebench.edits.found import Found
 from erasebench.edits.hook import Hook
 from erasebench.methods.attacks.between_steps import BetweenSteps, ddim_alone, kept_after
-from erasebench.methods.attacks.budget import Tries, checked_numbers
+from erasebench.methods.attacks.budget import Clock, Limited, Tries, checked_numbers
 from erasebench.methods.attacks.seeds import other_seeds
 from erasebench.models.pipeline import Pipeline
 from erasebench.prompts.prompt_set import hashed_seed
@@ -25,7 +25,7 @@ from erasebench.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class NoiseProbe(Attack):
+class NoiseProbe(Limited):
     """DDIM with more noise than its equations allow, ``a`` and ``a'`` before and after a step, ``s^2`` DDPM's variance::
 
         s^2    = (1 - a') / (1 - a) (1 - a / a')
@@ -43,6 +43,7 @@ class NoiseProbe(Attack):
         etas: how much noise is added, in deviations of DDPM's; above 0.
         spreads: v: what it is multiplied with once more, without a share taken from ``eps``; above 0.
         seed: of starts and noise.
+        seconds: see :class:`erasebench.methods.attacks.budget.Limited`.
 
     Raises:
         UserError: an empty list, or a number that is not above 0.
@@ -61,6 +62,7 @@ class NoiseProbe(Attack):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for option in ("etas", "spreads"):
             object.__setattr__(self, option, checked_numbers(self, option))
 
@@ -81,7 +83,7 @@ class NoiseProbe(Attack):
             Found(tensors={"strengths": torch.tensor(pair, dtype=torch.float64), "seed": torch.tensor(seed)})
             for pair, seed in zip(strengths, seeds, strict=True)
         ]
-        tries = Tries(tools)
+        tries = Tries(tools, Clock(self.seconds))
         result = tries.through(results)
         kept = result or results[0]
         eta, spread = _tensors(kept)["strengths"].tolist()

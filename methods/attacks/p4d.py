@@ -16,11 +16,12 @@ from torch.nn import Parameter
 from torch.nn.functional import mse_loss, normalize
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.attack import Tools
 from erasebench.edits.found import Found
 from erasebench.errors import UserError
-from erasebench.methods.attacks.budget import Tries, check_not_negative, check_positive, check_whole
+from erasebench.methods.attacks.budget import Clock, Limited, Tries, check_not_negative, check_positive, check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER, token_ids
+from erasebench.methods.trained.checkpoint import Checkpoints
 from erasebench.methods.trained.latents import encoded, noised, noising
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.soft_words import padded, read_at
@@ -33,7 +34,7 @@ P4D_VARIANTS = {"n": "n", "k": "k", "union": "nk"}
 
 
 @dataclass(frozen=True)
-class P4d(Attack):
+class P4d(Limited):
     """``min_e ||eps_unedited(z_t, t, prompt) - eps_edited(z_t, t, found)||^2`` on the unedited model's image of the prompt.
 
     The embeddings ``e`` of the tokens that are looked for are trained by AdamW; the network is given the nearest tokens of
@@ -50,6 +51,7 @@ class P4d(Attack):
         evaluate: steps between two images.
         lr, weight_decay: of AdamW.
         seed: of the first tokens, timesteps and noise.
+        seconds: see :class:`erasebench.methods.attacks.budget.Limited`; asked after each image.
 
     Raises:
         UserError: an option that is not above 0, or an unknown variant.
@@ -75,6 +77,7 @@ class P4d(Attack):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "tokens", "every", "iterations", "evaluate")
         check_positive(self, "lr")
         check_not_negative(self, "weight_decay")
@@ -91,48 +94,90 @@ class P4d(Attack):
         return (replace(recipe, edit="", attack=""),)
 
     def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
-        """A text."""
+        """A text.
+
+        What was searched is kept from time to time, with the state of all random numbers: a search that was killed goes on
+        from there, and ends as if it had not been.
+        """
         if tools.unedited is None:
             raise UserError("it compares with the unedited model, and was not given it (Tools.unedited)")
-        tries, done = Tries(tools), 0
+        clock = Clock(self.seconds)
+        tries = Tries(tools, clock)
         latents = encoded(pipe, tools.targets).to(denoiser(pipe).dtype)
         with torch.no_grad():
             encoder = tools.unedited["text_encoder"]
             wanted = encoder(token_ids(pipe, [recipe.prompt]).to(latents.device))[0].to(latents)
-        notes: dict[str, Any] = {}
+        done, succeeded = 0, False
         for variant in P4D_VARIANTS[self.variant]:
-            tokens, text = self.layout(pipe.tokenizer, recipe.prompt, variant)
-            numbers = torch.Generator().manual_seed(
-                hashed_seed(self.name, self.seed, variant, recipe.prompt, recipe.seed)
-            )
-            vocabulary = pipe.text_encoder.get_input_embeddings().weight.detach()
-            places = [place for place, token in enumerate(tokens) if token is None]
-            first = torch.randint(len(vocabulary), (len(places),), generator=numbers)
-            words = Parameter(vocabulary[first.to(vocabulary.device)].clone())
-            optimizer = torch.optim.AdamW([words], lr=self.lr, weight_decay=self.weight_decay)
-            ids = text.to(vocabulary.device)
-            scheduler, losses = noising(pipe.scheduler.config), []
-            for step in range(1, self.iterations + 1):
-                chosen = nearest(words.detach(), vocabulary)
-                near = vocabulary[chosen].requires_grad_()
-                loss = self.loss(pipe, tools.unedited["unet"], latents, wanted, ids, near, places, scheduler, numbers)
-                (words.grad,) = torch.autograd.grad(loss, [near])  # straight through, and none of the networks'
-                optimizer.step()
-                losses.append(loss.item())
-                tools.advance(1)
-                done += 1
-                if step % self.evaluate and step < self.iterations:
-                    continue
-                chosen = nearest(words.detach(), vocabulary)
-                filled = iter(chosen.tolist())
-                result = Found(
-                    prompt=pipe.tokenizer.decode([next(filled) if one is None else one for one in tokens]).strip()
-                )
-                notes = {"variant": variant, "tokens": chosen.tolist(), "loss": losses[-1]}
-                if tries.first([result]):
-                    tools.advance(self.steps - done)
-                    return replace(result, info=notes | tries.notes(True))
-        return replace(result, info=notes | tries.notes(False))
+            if done and clock.is_over():
+                break
+            result, succeeded = self._searched(variant, pipe, recipe, tools, latents, wanted, tries, clock)
+            done += result.info["iterations"]
+            if succeeded or result.info["iterations"] < self.iterations:
+                break
+        tools.advance(self.steps - done)
+        return replace(result, info=result.info | tries.notes(succeeded))
+
+    def _searched(
+        self,
+        variant: str,
+        pipe: Pipeline,
+        recipe: Recipe,
+        tools: Tools,
+        latents: Tensor,
+        wanted: Tensor,
+        tries: Tries,
+        clock: Clock,
+    ) -> tuple[Found, bool]:
+        """The text of one variant, and whether the judge saw the concept in its image."""
+        assert tools.unedited is not None
+        tokens, text = self.layout(pipe.tokenizer, recipe.prompt, variant)
+        numbers = torch.Generator().manual_seed(hashed_seed(self.name, self.seed, variant, recipe.prompt, recipe.seed))
+        vocabulary = pipe.text_encoder.get_input_embeddings().weight.detach()
+        places = [place for place, token in enumerate(tokens) if token is None]
+        first = torch.randint(len(vocabulary), (len(places),), generator=numbers)
+        words = Parameter(vocabulary[first.to(vocabulary.device)].clone())
+        optimizer = torch.optim.AdamW([words], lr=self.lr, weight_decay=self.weight_decay)
+        ids, scheduler, state = text.to(vocabulary.device), noising(pipe.scheduler.config), numbers.get_state()
+        folder = tools.folder / variant if tools.folder else None
+        kept = {"numbers": state}
+        checkpoints = Checkpoints(folder, {"words": words}, optimizer, self.iterations, kept) if folder else None
+        losses = checkpoints.resume() if checkpoints else []
+        if checkpoints and losses:
+            clock.before += checkpoints.seconds_before
+            numbers.set_state(state)
+            tries.images += sum(self._tried_at(step) for step in range(1, len(losses) + 1))  # all in vain
+            tools.advance(len(losses))
+        began, succeeded = clock.spent - (checkpoints.seconds_before if checkpoints else 0.0), False
+        for step in range(len(losses) + 1, self.iterations + 1):
+            chosen = nearest(words.detach(), vocabulary)
+            near = vocabulary[chosen].requires_grad_()
+            loss = self.loss(pipe, tools.unedited["unet"], latents, wanted, ids, near, places, scheduler, numbers)
+            (words.grad,) = torch.autograd.grad(loss, [near])  # straight through, and none of the networks'
+            optimizer.step()
+            losses.append(loss.item())
+            tools.advance(1)
+            if self._tried_at(step) and tries.first([Found(prompt=self._written(pipe, tokens, words))]):
+                succeeded = True
+                break
+            if checkpoints:
+                state.copy_(numbers.get_state())
+                checkpoints.save(losses, clock.spent - began)
+            if self._tried_at(step) and step < self.iterations and clock.is_over():
+                break
+        chosen = nearest(words.detach(), vocabulary)
+        notes = {"variant": variant, "tokens": chosen.tolist(), "loss": losses[-1], "iterations": len(losses)}
+        return Found(prompt=self._written(pipe, tokens, words), info=notes), succeeded
+
+    def _tried_at(self, step: int) -> bool:
+        """Whether an image is drawn after so many steps of a variant."""
+        return step % self.evaluate == 0 or step == self.iterations
+
+    def _written(self, pipe: Pipeline, tokens: Sequence[int | None], words: Tensor) -> str:
+        """The text with the nearest tokens in its free places."""
+        filled = iter(nearest(words.detach(), pipe.text_encoder.get_input_embeddings().weight.detach()).tolist())
+        text: str = pipe.tokenizer.decode([next(filled) if one is None else one for one in tokens]).strip()
+        return text
 
     def layout(self, tokenizer: Any, prompt: str, variant: str) -> tuple[list[int | None], Tensor]:
         """What is looked for in a text.

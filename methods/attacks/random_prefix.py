@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.attack import Tools
 from erasebench.edits.found import Found
-from erasebench.methods.attacks.budget import Tries, check_whole
+from erasebench.methods.attacks.budget import Clock, Limited, Tries, check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER, vocabulary
 from erasebench.models.pipeline import Pipeline
 from erasebench.prompts.prompt_set import hashed_seed
@@ -19,7 +19,7 @@ from erasebench.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class RandomPrefix(Attack):
+class RandomPrefix(Limited):
     """UnlearnDiffAtk without its search: random tokens before the prompt, up to the same number of images.
 
     What this brings back is what comes of looking often, not of looking well. The clean prompt is tried first.
@@ -28,6 +28,7 @@ class RandomPrefix(Attack):
         tokens: before the prompt.
         images: tried at most, the clean one included.
         seed: of the tokens.
+        seconds: see :class:`erasebench.methods.attacks.budget.Limited`.
 
     Raises:
         UserError: nothing may be tried.
@@ -44,6 +45,7 @@ class RandomPrefix(Attack):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "tokens", "images")
 
     @property
@@ -58,6 +60,6 @@ class RandomPrefix(Attack):
         drawn = rng.integers(len(ids), size=(self.images - 1, self.tokens))
         texts = [pipe.tokenizer.decode([ids[n] for n in row]).strip() for row in drawn]
         results = [Found(prompt=text) for text in (recipe.prompt, *(f"{text} {recipe.prompt}" for text in texts))]
-        tries = Tries(tools)
+        tries = Tries(tools, Clock(self.seconds))
         result = tries.through(results, at_first=1)  # the clean one by itself: often it is enough
         return replace(result or results[-1], info=tries.notes(result is not None))

@@ -17,13 +17,13 @@ from torch.nn import Linear, Module, Parameter
 from torch.nn.functional import mse_loss
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.attack import Tools
 from erasebench.edits.found import Found
 from erasebench.edits.hook import Hook
 from erasebench.errors import UserError
 from erasebench.methods.adapters.beside import Addition, beside, rank_one
 from erasebench.methods.attacks.between_steps import BetweenSteps
-from erasebench.methods.attacks.budget import check_positive, check_whole
+from erasebench.methods.attacks.budget import Clock, Limited, check_positive, check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER
 from erasebench.methods.attacks.learning import ANY_PROMPT, Learning, concept_images, learnt
 from erasebench.methods.trained.latents import encoded, noised, noising
@@ -39,7 +39,7 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 @dataclass(frozen=True)
-class Relearn(Attack):
+class Relearn(Limited):
     """``min_A E ||eps - eps_edited+A(z_t, t, E(prompt))||^2`` over adapters A beside the attention of the edited denoiser, on the
     unedited model's images of the concept and their own prompts.
 
@@ -54,6 +54,7 @@ class Relearn(Attack):
         lr: of AdamW.
         batch, accumulate: images a draw, and draws a step.
         seed: of images, adapters and noise.
+        seconds: see :class:`erasebench.methods.attacks.budget.Limited`.
 
     Raises:
         UserError: an option that is not above 0.
@@ -75,6 +76,7 @@ class Relearn(Attack):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "iterations", "images", "rank", "batch", "accumulate")
         check_positive(self, "lr")
 
@@ -103,6 +105,7 @@ class Relearn(Attack):
                 Learning(self.iterations, self.accumulate, self.lr, own),
                 lambda numbers: self.loss(network, latents, texts, scheduler, numbers),
                 tools,
+                Clock(self.seconds),
             )
         return Found(
             tensors={name: value.detach().float().cpu() for name, value in adapters.items()},

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.attack import Tools
 from erasebench.edits.found import Found
+from erasebench.methods.attacks.budget import Clock, Limited
 from erasebench.methods.attacks.concept_vector import (
     ONE_ENCODER,
     checked_pairs,
@@ -40,7 +41,7 @@ SHOWN = 50
 
 
 @dataclass(frozen=True)
-class RingABell(Budget, Attack):
+class RingABell(Budget, Limited):
     """Searches tokens that minimise ``||E(prompt) + eta v - E(tokens)||^2`` over all 77 rows, on the unedited model.
 
     Only the text encoder is used, without gradients, and no image is made. What is found is a text: the tokens are
@@ -53,6 +54,7 @@ class RingABell(Budget, Attack):
             may be chosen, and the text that is written out is read as other tokens than those that were searched.
         pairs: sentences with the concept, each beside one without it; our own
             (:func:`erasebench.methods.attacks.concept_vector.contrast`) if not given.
+        seconds: see :class:`erasebench.methods.attacks.budget.Limited`.
         others: the budget, see :class:`erasebench.methods.attacks.genetic.Budget`.
     """
 
@@ -72,6 +74,7 @@ class RingABell(Budget, Attack):
 
     def __post_init__(self) -> None:
         Budget.__post_init__(self)
+        Limited.__post_init__(self)
         object.__setattr__(self, "pairs", checked_pairs(self.pairs))
 
     def refuses(self, model: Model) -> str | None:
@@ -85,7 +88,7 @@ class RingABell(Budget, Attack):
 
     def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
         """The text of the best tokens, with the loss by generation, and that of the text as the model reads it."""
-        tokenizer = pipe.tokenizer
+        tokenizer, clock = pipe.tokenizer, Clock(self.seconds)
         target = shifted_rows(pipe, recipe.prompt, self.pairs or contrast(concepts), self.eta)
 
         def loss(ids: torch.Tensor) -> np.ndarray:
@@ -97,7 +100,9 @@ class RingABell(Budget, Attack):
             self,
             hashed_seed("ring_a_bell", self.seed, recipe.prompt),
             tools.advance,
+            clock.is_over,
         )
+        tools.advance(self.generations - len(best.curve))
         text = tokenizer.decode(list(best.tokens)).strip()
         read = token_ids(pipe, [text])
         return Found(
@@ -109,5 +114,6 @@ class RingABell(Budget, Attack):
                 "loss_of_prompt": float(loss(token_ids(pipe, [recipe.prompt]))[0]),
                 "losses": [[n, value] for n, value in enumerate(best.curve) if n % SHOWN == 0],
                 "evaluations": best.evaluations,
+                **clock.notes(),
             },
         )

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.attack import Tools
 from erasebench.edits.found import Found
-from erasebench.methods.attacks.budget import Tries, check_whole
+from erasebench.methods.attacks.budget import Clock, Limited, Tries, check_whole
 from erasebench.models.pipeline import Pipeline
 from erasebench.prompts.prompt_set import hashed_seed
 from erasebench.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Seeds(Attack):
+class Seeds(Limited):
     """Tries other seeds for the prompt as it is, its own first, and takes the first whose image shows the concept.
 
     Any attack that looks at N images and keeps the best is to be compared with this (best-of-24 in WhenAreConceptsErased,
@@ -25,6 +25,7 @@ class Seeds(Attack):
     Attributes:
         images: N, the seed of the prompt included.
         seed: of the other seeds.
+        seconds: see :class:`erasebench.methods.attacks.budget.Limited`.
 
     Raises:
         UserError: no image may be tried.
@@ -39,6 +40,7 @@ class Seeds(Attack):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "images")
 
     @property
@@ -49,7 +51,7 @@ class Seeds(Attack):
     def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
         """A seed; the prompt's own where none succeeds."""
         results = [Found(seed=seed) for seed in (recipe.seed, *other_seeds(self.seed, recipe, self.images))]
-        tries = Tries(tools)
+        tries = Tries(tools, Clock(self.seconds))
         result = tries.through(results)
         return replace(result or results[0], info=tries.notes(result is not None))
 

@@ -16,10 +16,11 @@ from torch.nn import Parameter
 from torch.nn.functional import hardtanh, mse_loss, one_hot
 
 from erasebench.concepts import Concept
-from erasebench.edits.attack import Attack, Tools
+from erasebench.edits.attack import Tools
 from erasebench.edits.found import Found
-from erasebench.methods.attacks.budget import Tries, check_not_negative, check_positive, check_whole
+from erasebench.methods.attacks.budget import Clock, Limited, Tries, check_not_negative, check_positive, check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER
+from erasebench.methods.trained.checkpoint import Checkpoints
 from erasebench.methods.trained.latents import encoded, noising, target_of
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.soft_words import padded, read_with
@@ -32,7 +33,7 @@ SIMPLEX_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class UnlearnDiffAtk(Attack):
+class UnlearnDiffAtk(Limited):
     """``min_w ||eps - eps_edited(z_t, t, E([w; prompt]))||^2`` over k tokens w, on the unedited model's image of the prompt.
 
     Each token is a row of probabilities over the vocabulary, uniform at first. A step draws a token of each row, takes the
@@ -48,6 +49,7 @@ class UnlearnDiffAtk(Attack):
         iterations: steps at each timestep.
         lr, weight_decay: of Adam.
         seed: of tokens and noise.
+        seconds: see :class:`erasebench.methods.attacks.budget.Limited`; asked after each timestep.
 
     Raises:
         UserError: an option that is not above 0.
@@ -70,6 +72,7 @@ class UnlearnDiffAtk(Attack):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "tokens", "timesteps", "iterations")
         check_positive(self, "lr")
         check_not_negative(self, "weight_decay")
@@ -84,21 +87,38 @@ class UnlearnDiffAtk(Attack):
         return (replace(recipe, edit="", attack=""),)
 
     def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
-        """The prompt with words before it, or the prompt alone where that is enough."""
-        tries = Tries(tools)
-        if clean := tries.first([Found(prompt=recipe.prompt)]):
+        """The prompt with words before it, or the prompt alone where that is enough.
+
+        What was searched is kept after each timestep, with the state of all random numbers: a search that was killed goes on
+        from there, and ends as if it had not been.
+        """
+        clock = Clock(self.seconds)
+        tries = Tries(tools, clock)
+        vocabulary = pipe.text_encoder.get_input_embeddings().weight.detach()
+        rows = Parameter(torch.full((self.tokens, len(vocabulary)), 1 / len(vocabulary)).to(vocabulary))
+        optimizer = torch.optim.Adam([rows], lr=self.lr, weight_decay=self.weight_decay)
+        numbers = torch.Generator().manual_seed(hashed_seed(self.name, self.seed, recipe.prompt, recipe.seed))
+        state = numbers.get_state()
+        kept = {"numbers": state}
+        checkpoints = (
+            Checkpoints(tools.folder, {"rows": rows}, optimizer, self.timesteps, kept) if tools.folder else None
+        )
+        losses = checkpoints.resume() if checkpoints else []
+        if checkpoints and losses:
+            clock.before = checkpoints.seconds_before
+            numbers.set_state(state)
+            tries.images = 1 + len(losses)  # the clean one, and one after each timestep, all in vain
+            tools.advance(len(losses) * self.iterations)
+        elif clean := tries.first([Found(prompt=recipe.prompt)]):
             tools.advance(self.steps)
             return replace(clean, info=tries.notes(True))
         scheduler = noising(pipe.scheduler.config)
         latents = encoded(pipe, tools.targets).to(denoiser(pipe).dtype)
-        vocabulary = pipe.text_encoder.get_input_embeddings().weight.detach()
-        rows = Parameter(torch.full((self.tokens, len(vocabulary)), 1 / len(vocabulary)).to(vocabulary))
-        optimizer = torch.optim.Adam([rows], lr=self.lr, weight_decay=self.weight_decay)
         ids = prefixed(pipe.tokenizer, recipe.prompt, self.tokens).to(vocabulary.device)
-        numbers = torch.Generator().manual_seed(hashed_seed(self.name, self.seed, recipe.prompt, recipe.seed))
-        spacing = scheduler.config.num_train_timesteps / self.timesteps
-        losses, result, succeeded = [], Found(prompt=recipe.prompt), False
-        for number in range(self.timesteps):
+        spacing, succeeded = scheduler.config.num_train_timesteps / self.timesteps, False
+        for number in range(len(losses), self.timesteps):
+            if losses and clock.is_over():
+                break
             timestep = torch.tensor([int(spacing * (number + 0.5))], device=latents.device)
             total = 0.0
             for _ in range(self.iterations):
@@ -111,13 +131,19 @@ class UnlearnDiffAtk(Attack):
                 total += loss.item()
                 tools.advance(1)
             losses.append(total / self.iterations)
-            best = rows.argmax(dim=1).tolist()
-            result = Found(prompt=f"{pipe.tokenizer.decode(best).strip()} {recipe.prompt}".strip())
-            if tries.first([result]):
+            if tries.first([self._written(pipe.tokenizer, rows, recipe.prompt)]):
                 succeeded = True
-                tools.advance(self.steps - (number + 1) * self.iterations)
                 break
-        return replace(result, info={"tokens": best, "losses": losses, **tries.notes(succeeded)})
+            if checkpoints:
+                state.copy_(numbers.get_state())
+                checkpoints.save(losses, clock.spent)
+        tools.advance(self.steps - len(losses) * self.iterations)
+        result = self._written(pipe.tokenizer, rows, recipe.prompt)
+        return replace(result, info={"tokens": rows.argmax(dim=1).tolist(), "losses": losses, **tries.notes(succeeded)})
+
+    def _written(self, tokenizer: Any, rows: Tensor, prompt: str) -> Found:
+        """The most probable tokens, written out before the prompt."""
+        return Found(prompt=f"{tokenizer.decode(rows.argmax(dim=1).tolist()).strip()} {prompt}".strip())
 
     def loss(
         self,

@@ -21,6 +21,7 @@ def searched(tmp_path: Path) -> tuple[pd.DataFrame, Store]:
     for number, (key, eraser) in enumerate(zip(plan.attack_key[hit], plan.eraser[hit], strict=True)):
         first = eraser.startswith("none")
         info = {"seconds": float(number), "images": 1 if first else 4, "succeeded": first or number % 2 == 0}
+        info |= {} if info["succeeded"] else {"out_of_time": True}
         store.put_attack(key, Found(seed=number, info=info))
     return plan, store
 
@@ -33,6 +34,7 @@ def test_each_search_counts_once(tmp_path: Path) -> None:
     assert (ring.searches, ring.seconds) == (1, 3.0) and pd.isna(ring.succeeded) and pd.isna(ring.images)
     unedited, cure = table.loc[("none", "seeds")], table.loc[("cure", "seeds")]
     assert unedited.succeeded == unedited.searches == 10 and unedited.images == 1
+    assert (unedited.out_of_time, cure.out_of_time, ring.out_of_time) == (0, 5, 0)
     assert cure.succeeded == 5 and cure.images == 4 and cure.searches == 10
 
 
