@@ -36,7 +36,8 @@ ATTACKS_EXPLAINED = (
     "the attack (ASR; the same number is called CRR where attacks find embeddings or latents). Difference: attacked less "
     "clean, with its 95 % interval. n: prompts and seeds. Brought back: of those in which it was not seen without the attack, "
     "how many show it under the attack (post-ASR counts these alone; ASR also those that show it anyway). p: exact McNemar "
-    "test of answers that are 0 or 1, else a sign-flip test of the differences. p Holm: corrected for all tests of this table."
+    "test of answers that are 0 or 1, else a sign-flip test of the differences. p Holm: corrected for all tests of this table. "
+    "What other papers call success is counted in success.md, by their rules."
 )
 
 

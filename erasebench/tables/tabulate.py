@@ -38,6 +38,7 @@ from erasebench.tables.printed import print_caption
 from erasebench.tables.published_match import Ran
 from erasebench.tables.recognised import became_unsafe, by_image, recognised
 from erasebench.tables.searches import searches_of, write_searches
+from erasebench.tables.success import success_by_rule, write_success
 from erasebench.tables.view import View
 
 STRENGTH_FORMATS = ("png", "svg")
@@ -74,6 +75,8 @@ def reduce_and_write(
     numbers = numbers_of(measured, plan, scores, metrics, not_run, view.rates)
     numbers.write(folder / TABLES_FOLDER, about)
     write_searches(searches_of(plan, store), folder / TABLES_FOLDER)
+    by_rule = success_by_rule(plan, scores, metrics, store, not_run, view.rates)
+    write_success(by_rule, folder / TABLES_FOLDER)
     judges, verdicts = recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
     seen = by_image(plan, verdicts)
     for kind in dict.fromkeys(plan.task_kind):
