@@ -2,12 +2,12 @@
 
 M. Pham, K. O. Marshall et al., "Circumventing Concept Erasure Methods For Text-to-Image Generative Models" (ICLR 2024):
 the plain attack of its release on ESD, UCE, concept ablation, Forget-Me-Not and selective amnesia. Those on negative
-prompts and SLD, which train through the guidance, are not here.
+prompts and SLD, which train through the guidance, are :mod:`erasebench.methods.attacks.cce_guarded`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -102,7 +102,7 @@ class Cce(Limited):
         notes = learnt(
             {"words": words},
             Learning(self.iterations, self.accumulate, self.lr, own),
-            lambda numbers: self.loss(pipe, latents, texts, words, scheduler, numbers),
+            self.loss_of(pipe, concepts, recipe, latents, texts, words, scheduler),
             tools,
             Clock(self.seconds),
         )
@@ -111,6 +111,19 @@ class Cce(Limited):
             replaces=tuple(phrase for concept in concepts for phrase in (concept.name, *concept.phrases)),
             info={"images": self.images, **notes},
         )
+
+    def loss_of(
+        self,
+        pipe: Pipeline,
+        concepts: Sequence[Concept],
+        recipe: Recipe,
+        latents: Tensor,
+        texts: Sequence[tuple[Tensor, int]],
+        words: Tensor,
+        scheduler: Any,
+    ) -> Callable[[torch.Generator], Tensor]:
+        """The loss of a draw, by its random numbers; the arguments are those of :meth:`look` and :meth:`loss`."""
+        return lambda numbers: self.loss(pipe, latents, texts, words, scheduler, numbers)
 
     def loss(
         self,

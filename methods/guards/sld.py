@@ -105,11 +105,27 @@ class SafeGuidance(Hook):
                 "this acts on the difference between the two; use a model that makes both"
             )
         empty, prompt, concept = predicted
-        difference, settings = prompt - concept, self.settings
-        share = (difference.abs() * settings["scale"]).clamp(max=1).masked_fill(difference >= settings["threshold"], 0)
-        gamma = share * (concept - empty) + settings["momentum"] * self._velocity
-        self._velocity = settings["decay"] * self._velocity + (1 - settings["decay"]) * gamma
+        gamma, self._velocity = safety(self.settings, empty, prompt, concept, self._velocity)
         return torch.stack([empty, prompt - gamma if self._acts(self._step) else prompt])
+
+
+def safety(
+    settings: Mapping[str, Any], empty: Tensor, prompt: Tensor, concept: Tensor, velocity: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Equations 6, 4 and 7, and 8 of :class:`SafeGuidance`.
+
+    Args:
+        settings: of the hook.
+        empty, prompt, concept: predictions without text, and with either.
+        velocity: nu, 0 at first.
+
+    Returns:
+        gamma, and the next nu.
+    """
+    difference = prompt - concept
+    share = (difference.abs() * settings["scale"]).clamp(max=1).masked_fill(difference >= settings["threshold"], 0)
+    gamma = share * (concept - empty) + settings["momentum"] * velocity
+    return gamma, settings["decay"] * velocity + (1 - settings["decay"]) * gamma
 
 
 @dataclass(frozen=True)
