@@ -32,7 +32,7 @@ from erasebench.tables.published_data import load_published
 from erasebench.tables.published_match import Ran
 from erasebench.tables.tabulate import tabulate
 
-OWN = {"redteam"}
+OWN = {"merasurebench", "redteam"}
 """Experiments of ours, on the embedded model; all others remake a table of a paper."""
 
 NAMES = [name for name in groups()["experiment"] if name not in OWN]
@@ -399,3 +399,15 @@ def test_the_red_team_has_its_controls_and_attacks(tmp_path: Path) -> None:
     plan = make_plan(prepared, embedded())
     for attack, rows in plan.rows.groupby("attack"):
         assert (rows.groupby(["eraser", "task_kind"]).size() >= 20).all(), attack
+
+
+def test_merasurebench_has_its_five_scenarios(tmp_path: Path) -> None:
+    """Text is the rows without an attack; embeddings and latents are found once for all edits, or on each with its weights."""
+    prepared = prepare(config_of("experiment=merasurebench", f"store.dir={tmp_path}", "device=cpu"))
+    attacks = {attack.name: attack for attack in prepared.attacks.values()}
+    assert {name: attack.adaptive for name, attack in attacks.items()} == {
+        "cce": True, "cce_transfer": False, "ddim_inversion": True, "ddim_inversion_transfer": False,
+    }  # fmt: skip
+    assert attacks["cce"].settings == attacks["cce_transfer"].settings, "the same budget in both boxes"
+    assert attacks["ddim_inversion"].settings == attacks["ddim_inversion_transfer"].settings
+    assert attacks["ddim_inversion"].unconditional

@@ -1,13 +1,13 @@
 """Latent inversion: noise from which the edited model draws an image of the concept, found without a text.
 
-After TINA+ and the scenario "inverted latents" of M-ErasureBench (2512.22877), of which no code is public:
-plain DDIM inversion, without TINA+'s correction of each step.
+After the scenarios "inverted latents" of M-ErasureBench (2512.22877), white box and black box, of which no code is public: plain
+DDIM inversion. With a correction of each step it is :mod:`erasebench.methods.attacks.tina_plus`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from erasebench.concepts import Concept
 from erasebench.edits.attack import Attack, Tools
-from erasebench.edits.found import Found
+from erasebench.edits.found import Found, Replace
+from erasebench.edits.hook import Hook
 from erasebench.methods.attacks.budget import check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER
 from erasebench.methods.trained.latents import ddim, encoded
@@ -33,10 +34,11 @@ class DdimInversion(Attack):
 
     ``z' = sqrt(a') (z - sqrt(1 - a) eps(z, t, "")) / sqrt(a) + sqrt(1 - a') eps(z, t, "")``, with ``a`` and ``a'`` of one
     timestep and the next, up to the first timestep of the image's own sampler. The image is then drawn from there with its
-    own prompt, as any other. (M-ErasureBench also draws with the empty text.)
+    own prompt, as any other, or with the empty one, which M-ErasureBench calls the hardest to withstand.
 
     Attributes:
         timesteps: how many steps.
+        unconditional: draw with the empty prompt.
 
     Raises:
         UserError: an option that is not above 0.
@@ -48,6 +50,7 @@ class DdimInversion(Attack):
     unsupported: ClassVar = ONE_ENCODER
 
     timesteps: int = 50
+    unconditional: bool = False
 
     def __post_init__(self) -> None:
         check_whole(self, "timesteps")
@@ -56,6 +59,11 @@ class DdimInversion(Attack):
     def steps(self) -> int:
         """A step of DDIM."""
         return self.timesteps
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As of every attack, without ``unconditional`` where it is not: what was found before there was a choice stays."""
+        return {name: value for name, value in super().settings.items() if (name, value) != ("unconditional", False)}
 
     def targets(self, concepts: Sequence[Concept], recipe: Recipe) -> tuple[Recipe, ...]:
         """The unedited model's image of the same prompt and seed."""
@@ -76,6 +84,30 @@ class DdimInversion(Attack):
         first = int(sampler.timesteps[0])
         latents = inverted(pipe, latents, text, first, self.timesteps, tools)
         return Found(latents=latents[0].float().cpu(), info={"start": first, "deviation": latents.std().item()})
+
+    def hook(self, found: Mapping[str, Found]) -> Hook:
+        """Draws from the latents that were found, with the prompt or without."""
+        return WithoutPrompt(found) if self.unconditional else super().hook(found)
+
+
+class WithoutPrompt(Replace):
+    """Draws from what was found with the empty prompt."""
+
+    def drawn_as(self, recipe: Recipe) -> Recipe:
+        return replace(recipe, prompt="") if self.holds(recipe.attack) else recipe
+
+
+@dataclass(frozen=True)
+class DdimInversionTransfer(DdimInversion):
+    """:class:`DdimInversion` with the unedited network: what leads that one back to its image is tried on every edit (the
+    black-box latents of M-ErasureBench, 2512.22877)."""
+
+    name: ClassVar[str] = "ddim_inversion_transfer"
+    describe: ClassVar[str] = (
+        "latent inversion as a transfer attack: noise found with the unedited model, tried on every edit"
+    )
+    access: ClassVar[str] = "weights of the unedited model, and the noise that sampling starts from"
+    adaptive: ClassVar[bool] = False
 
 
 @torch.no_grad()
