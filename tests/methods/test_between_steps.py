@@ -14,13 +14,14 @@ from erasebench.edits.attack import Attack, Tools
 from erasebench.errors import UserError
 from erasebench.images.generate import draw_tries
 from erasebench.images.scheduler import scheduler_identity
+from erasebench.methods.attacks.diffusion_completion import DiffusionCompletion
 from erasebench.methods.attacks.inpainting import Inpainting
 from erasebench.methods.attacks.partial_diffusion import PartialDiffusion
 from erasebench.methods.trained.latents import encoded
 from erasebench.models.encode import encode_prompts
 from erasebench.prompts.prompt_set import hashed_seed
 
-PROBES = [PartialDiffusion(), Inpainting()]
+PROBES = [PartialDiffusion(), Inpainting(), DiffusionCompletion(base=2)]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,26 @@ def test_inpainting_draws_the_middle_alone(pipe) -> None:
     assert np.abs(drawn(pipe, attack, one)[0] - larger.numpy()).max() <= 1.5
 
 
+@pytest.mark.parametrize("guidance", [4.0, 1.0])
+def test_the_unedited_model_completes_its_own_image_and_another_does_not(pipe, small_pipe, guidance) -> None:
+    """Literally on the other: its own steps from the first two latents of the first model."""
+    one, attack = asked(pipe, guidance=guidance, negative_prompt="blurry"), DiffusionCompletion(base=2)
+    clean = drawn(pipe, attack, others=[one])[0]
+    assert np.abs(drawn(pipe, attack, one)[0] - clean).max() <= 1
+    other = small_pipe()
+    with torch.no_grad():
+        other.unet.conv_out.weight *= -0.5
+    found = {"a0": attack.find(pipe, [CHURCH], one, Tools())}
+    model = SimpleNamespace(name="small", revision="random", pipe=other)
+    completed = np.asarray(draw_tries(model, [replace(one, attack="a0")], 8, [attack.hook(found)])[0], dtype=int)
+    z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(one.seed)).double()
+    text, empty = encode_prompts(pipe, [one.prompt])[0], encode_prompts(pipe, ["blurry"])[0]
+    for number, (now, then) in enumerate(((751, 501), (501, 251), (251, 1), (1, -249))):
+        z = stepped(pipe if number < 2 else other, z, now, then, text, empty, guidance)
+    assert np.abs(completed - decoded(pipe, z)).max() <= 1
+    assert np.abs(completed - clean).max() > 1, "or this could not fail"
+
+
 @pytest.mark.parametrize("attack", PROBES)
 def test_an_image_is_the_same_alone_and_among_others_which_stay_as_they_are(pipe, attack) -> None:
     one, two = asked(pipe), asked(pipe, seed=9, prompt="two dogs")
@@ -99,17 +120,21 @@ def test_an_image_is_the_same_alone_and_among_others_which_stay_as_they_are(pipe
     clean = drawn(pipe, attack, others=[one, asked(pipe, seed=5)])
     assert np.abs(both[0] - drawn(pipe, attack, one)[0]).max() <= 1
     assert np.abs(both[2] - clean[1]).max() <= 1
-    assert np.abs(both[0] - clean[0]).max() > 1, "or this could not fail"
+    if attack.name != "diffusion_completion":  # which on the model that it was found on completes that one's own image
+        assert np.abs(both[0] - clean[0]).max() > 1, "or this could not fail"
 
 
 @pytest.mark.parametrize("attack", PROBES)
 def test_one_find_serves_all_edits_and_other_samplers_and_absent_images_are_refused(pipe, attack) -> None:
     keys = {attack.key("m", edit, [CHURCH], recipe()) for edit in ("", "e1", "e2")}
     assert len(keys) == 1 and attack.key("m", "", [CHURCH], recipe(seed=2)) not in keys
-    assert attack.refuses_images(recipe()) is None
+    assert attack.refuses_images(recipe(steps=3)) is None
     assert "protocol.scheduler=DDIM" in attack.refuses_images(recipe(scheduler="EulerDiscreteScheduler"))
-    with pytest.raises(UserError, match=f"attack {attack.name}: it needs 1 images of the unedited model, and got 0"):
-        attack.find(pipe, [CHURCH], recipe())
+    if attack.targets([CHURCH], recipe()):
+        with pytest.raises(
+            UserError, match=f"attack {attack.name}: it needs 1 images of the unedited model, and got 0"
+        ):
+            attack.find(pipe, [CHURCH], recipe())
 
 
 def test_a_budget_of_nothing_or_all_is_refused() -> None:
@@ -118,5 +143,8 @@ def test_a_budget_of_nothing_or_all_is_refused() -> None:
             PartialDiffusion(strength=value)
         with pytest.raises(UserError, match="share="):
             Inpainting(share=value)
+    with pytest.raises(UserError, match="base=0"):
+        DiffusionCompletion(base=0)
+    assert "base=4 are all of the image's 4 steps" in DiffusionCompletion(base=4).refuses_images(recipe(steps=4))
     assert "a single step has no middle" in PartialDiffusion().refuses_images(recipe(steps=1))
     assert [PartialDiffusion(strength=share).before(4) for share in (0.01, 0.5, 0.99)] == [3, 2, 1]
