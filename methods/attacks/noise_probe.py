@@ -86,23 +86,29 @@ class NoiseProbe(Limited):
         tries = Tries(tools, Clock(self.seconds))
         result = tries.through(results)
         kept = result or results[0]
-        eta, spread = _tensors(kept)["strengths"].tolist()
+        eta, spread = tensors_of(kept)["strengths"].tolist()
         return replace(kept, info={"eta": eta, "spread": spread, **tries.notes(result is not None)})
 
     def hook(self, found: Mapping[str, Found]) -> Hook:
         """Adds the noise."""
-        return _Noisier(found)
+        return Noisier(found)
 
 
-class _Noisier(BetweenSteps):
-    """More noise after every step of DDIM."""
+class Noisier(BetweenSteps):
+    """More noise after every step of DDIM.
+
+    What was found is ``strengths``, eta and the spread, and ``seed``, which the image starts from.
+    """
+
+    before: Tensor
+    """The latents before the step at hand, ``[n, channels, height, width]``."""
 
     def drawn_as(self, recipe: Recipe) -> Recipe:
         one = self.found.get(recipe.attack)
-        return recipe if one is None else replace(recipe, seed=int(_tensors(one)["seed"]))
+        return recipe if one is None else replace(recipe, seed=int(tensors_of(one)["seed"]))
 
     def start(self, pipe: Pipeline, latents: Tensor, batch: Sequence[Recipe]) -> Tensor:
-        self._before = latents
+        self.before = latents
         self._numbers = {
             row: torch.Generator().manual_seed(hashed_seed("noise_probe", recipe.seed))
             for row, recipe in enumerate(batch)
@@ -112,16 +118,20 @@ class _Noisier(BetweenSteps):
 
     def on_step(self, pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         latents = tensors["latents"].clone()
+        for row, one in self.attacked():
+            latents[row] = self.stepped(pipe, row, one, timestep, latents[row])
+        self.before = latents
+        return tensors | {"latents": latents}
+
+    def stepped(self, pipe: Pipeline, row: int, one: Found, timestep: Any, behind: Tensor) -> Tensor:
+        """The latents of an image after a step, ``[channels, height, width]``, from those of DDIM."""
         a, after = (
             kept.double()
             for kept in (pipe.scheduler.alphas_cumprod[int(timestep)], kept_after(pipe.scheduler, timestep))
         )
-        for row, one in self.attacked():
-            eta, spread = _tensors(one)["strengths"].tolist()
-            noise = torch.randn(latents[row].shape, generator=self._numbers[row])
-            latents[row] = noisier(self._before[row], latents[row], a, after, eta, spread, noise)
-        self._before = latents
-        return tensors | {"latents": latents}
+        eta, spread = tensors_of(one)["strengths"].tolist()
+        noise = torch.randn(behind.shape, generator=self._numbers[row])
+        return noisier(self.before[row], behind, a, after, eta, spread, noise)
 
 
 def noisier(
@@ -148,6 +158,7 @@ def noisier(
     return (there + less * eps + spread * sigma * noise.to(z)).to(behind)
 
 
-def _tensors(one: Found) -> Mapping[str, Tensor]:
+def tensors_of(one: Found) -> Mapping[str, Tensor]:
+    """What was found, which is tensors."""
     assert one.tensors is not None
     return one.tensors
