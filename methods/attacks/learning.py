@@ -110,7 +110,12 @@ def learnt(
         if checkpoints:
             checkpoints.save(losses, clock.spent)
         tools.advance(1)
-    width = -(-len(losses) // LOSSES_SHOWN)
-    curve = [losses[start : start + width] for start in range(0, len(losses), width)]
     steps = {} if len(losses) == how.iterations else {"iterations": len(losses)}
-    return {"losses": [sum(part) / len(part) for part in curve], **steps, **clock.notes()}
+    return {"losses": shortened(losses), **steps, **clock.notes()}
+
+
+def shortened(values: Sequence[float]) -> list[float]:
+    """At most :data:`LOSSES_SHOWN` points of a curve, each the mean of an equal part of it."""
+    width = -(-len(values) // LOSSES_SHOWN)
+    parts = [values[start : start + width] for start in range(0, len(values), width)]
+    return [sum(part) / len(part) for part in parts]
