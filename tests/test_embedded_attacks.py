@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -30,7 +31,9 @@ COMMAND = [
 ]  # fmt: skip
 
 SEARCHES = [
-    *COMMON, "attack=[cce_quick,unlearndiffatk_quick,p4d_quick,seeds]", "prompts.per_erased=2",
+    *COMMON, "attack=[cce_quick,unlearndiffatk_quick,p4d_quick,seeds,noise_probe,relearn,tina_plus_quick,diffusion_completion]",
+    "prompts.per_erased=2", "attack.noise_probe.etas=[1.0]", "attack.relearn.iterations=60", "attack.relearn.images=8",
+    "attack.relearn.lr=3e-3", "attack.tina_plus.timesteps=6", "attack.tina_plus.updates=3",
     "attack.cce.iterations=40", "attack.cce.images=8", "attack.unlearndiffatk.timesteps=2",
     "attack.unlearndiffatk.iterations=3", "attack.p4d.iterations=3", "attack.p4d.evaluate=3", "attack.seeds.images=3",
 ]  # fmt: skip
@@ -131,7 +134,7 @@ def part(plan: pd.DataFrame, method: str, attack: str = "") -> pd.DataFrame:
     return plan[(plan.method == method) & (plan.short == attack)].reset_index(drop=True)
 
 
-@pytest.mark.parametrize("attack", ["cce", "unlearndiffatk", "p4d", "seeds"])
+@pytest.mark.parametrize("attack", ["cce", "unlearndiffatk", "p4d", "seeds", "noise_probe", "relearn", "tina_plus"])
 def test_a_search_on_a_model_that_was_never_edited_succeeds_and_a_no_op_is_no_defence(searched, attack: str) -> None:
     store, plan = searched
     none, noop = part(plan, "none", attack), part(plan, "noop", attack)
@@ -152,7 +155,21 @@ def test_textual_inversion_brings_back_what_the_name_does_not(searched) -> None:
     assert sum(losses[-10:]) < sum(losses[:10])
 
 
-@pytest.mark.parametrize("attack", ["unlearndiffatk", "p4d", "seeds"])
+@pytest.mark.parametrize("attack", ["relearn", "tina_plus"])
+def test_what_was_hidden_and_not_removed_comes_back(searched, attack: str) -> None:
+    """UCE turns one name away: a few steps on images, or noise found without a text, are enough."""
+    _, plan = searched
+    assert part(plan, "uce").seen.sum() == 0 and part(plan, "uce", attack).seen.sum() >= 1
+
+
+def test_the_unedited_model_completes_its_own_images(searched) -> None:
+    store, plan = searched
+    clean, completed = part(plan, "none"), part(plan, "none", "diffusion_completion")
+    for ours, theirs in zip(completed.key, clean.key, strict=True):
+        assert np.abs(np.asarray(store.image(ours), int) - np.asarray(store.image(theirs), int)).max() <= 2
+
+
+@pytest.mark.parametrize("attack", ["unlearndiffatk", "p4d", "seeds", "noise_probe"])
 def test_a_judged_search_says_of_each_image_what_the_table_says(searched, attack: str) -> None:
     """What it saw in its last image is what the stored image shows, and one that needed no search is the clean one."""
     store, plan = searched
@@ -160,5 +177,5 @@ def test_a_judged_search_says_of_each_image_what_the_table_says(searched, attack
     for row in part(plan, "uce", attack).itertuples():
         info = store.get_attack(row.attack_key).info
         assert info["succeeded"] == (row.seen == 1) and 1 <= info["images"] <= 4
-        if attack != "p4d" and clean[row.prompt_id]:
+        if attack in ("unlearndiffatk", "seeds") and clean[row.prompt_id]:
             assert info["images"] == 1

@@ -104,17 +104,17 @@ def success_by_rule(
 def _by_image(answers: pd.DataFrame, store: Store) -> dict[str, pd.Series]:
     """By rule that applies, 0 or 1 for each image that it counts."""
     gone = answers.without == 0
-    made = {
+    counted = {
         PRE_ASR: answers.without,
         CRR: answers.under,
         ASR: answers[["under", "without"]].max(axis=1),
         POST_ASR: answers.under[gone],
     }
-    found = {key: store.get_attack(key) for key in dict.fromkeys(answers.attack_key)}
-    succeeded = [one.info.get("succeeded") if (one := found[key]) else None for key in answers.attack_key]
+    results = {key: store.get_attack(key) for key in dict.fromkeys(answers.attack_key)}
+    succeeded = [one.info.get("succeeded") if (one := results[key]) else None for key in answers.attack_key]
     if all(one is not None for one in succeeded):
-        made[ANY_TRY] = np.maximum(pd.Series([float(bool(one)) for one in succeeded], answers.index), answers.under)
-    return {rule: values for rule, values in made.items() if len(values)}
+        counted[ANY_TRY] = np.maximum(pd.Series([float(bool(one)) for one in succeeded], answers.index), answers.under)
+    return {rule: values for rule, values in counted.items() if len(values)}
 
 
 def _by_prompt(answers: pd.DataFrame) -> dict[str, pd.Series]:

@@ -70,8 +70,8 @@ class CceGuarded(Cce):
         """Those with a guard of another kind, or with several."""
         kinds = eraser.acts()
         if len(kinds) > 1 or any(kind not in GUARDS for kind in kinds):
-            known = " or ".join(kind.name for kind in GUARDS)
-            return f"it learns through {known} alone, not through {', '.join(kind.name for kind in kinds)}"
+            names = " or ".join(kind.name for kind in GUARDS)
+            return f"it learns through {names} alone, not through {', '.join(kind.name for kind in kinds)}"
         return None
 
     def loss_of(

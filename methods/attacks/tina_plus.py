@@ -145,7 +145,7 @@ class TinaPlus(DdimInversion):
 def _noise(pipe: Pipeline, z: Tensor, time: int, text: Tensor, kept: Tensor) -> Tensor:
     """The noise that the network sees in latents, whatever it predicts."""
     network: Any = denoiser(pipe)
-    made: Tensor = network(z.to(text), time, text).sample.to(z)
+    predicted: Tensor = network(z.to(text), time, text).sample.to(z)
     if pipe.scheduler.config.prediction_type == "v_prediction":
-        return kept[time].sqrt() * made + (1 - kept[time]).sqrt() * z
-    return made
+        return kept[time].sqrt() * predicted + (1 - kept[time]).sqrt() * z
+    return predicted

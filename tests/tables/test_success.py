@@ -57,8 +57,8 @@ def attacked(tmp_path: Path):
 
 def table(attacked) -> pd.DataFrame:
     plan, scores, store = attacked
-    made = success_by_rule(plan, scores, METRICS, store)
-    return made[made.eraser == "cure"].set_index(["attack", "rule"])
+    rates = success_by_rule(plan, scores, METRICS, store)
+    return rates[rates.eraser == "cure"].set_index(["attack", "rule"])
 
 
 def test_every_rule_is_its_count(attacked) -> None:
@@ -101,12 +101,12 @@ def test_prompts_count_where_they_have_several_images(attacked) -> None:
 
 def test_it_is_written_with_what_each_rule_counts_and_nothing_where_nothing_was_attacked(attacked, tmp_path) -> None:
     plan, scores, store = attacked
-    made = success_by_rule(plan, scores, METRICS, store)
-    written = write_success(made, tmp_path / "out")
+    rates = success_by_rule(plan, scores, METRICS, store)
+    written = write_success(rates, tmp_path / "out")
     text = written[1].read_text(encoding="utf-8")
     assert all(f"- {rule}: " in text for rule in SUCCESS_RULES) and "| CURE | ring | ASR |" in text.replace(
         "cure", "CURE"
     )
-    assert len(pd.read_csv(written[0])) == len(made)
+    assert len(pd.read_csv(written[0])) == len(rates)
     clean = success_by_rule(plan[plan.attack == ""].reset_index(drop=True), scores, METRICS, store)
     assert not len(clean) and write_success(clean, tmp_path / "none") == []
