@@ -28,6 +28,8 @@ COMMON = [
 COMMAND = [
     *COMMON, "attack=[random_tokens,ring_a_bell_direct,ring_a_bell_quick]", "attack.ring_a_bell.population=30",
     "attack.ring_a_bell.generations=20", "prompts.per_erased=4",
+    # RECE's for a style: three times it, which is made for nudity, leads out of what the embedded network has read.
+    "attack.ring_a_bell.eta=0.9", "attack.ring_a_bell_direct.eta=0.9",
 ]  # fmt: skip
 
 SEARCHES = [
@@ -38,7 +40,9 @@ SEARCHES = [
     "attack.unlearndiffatk.iterations=3", "attack.p4d.iterations=3", "attack.p4d.evaluate=3", "attack.seeds.images=3",
 ]  # fmt: skip
 
-ATTACKS = ("ring_a_bell_direct", "ring_a_bell population=30 generations=20 words=True", "random_tokens")
+ATTACKS = (
+    "ring_a_bell_direct eta=0.9", "ring_a_bell population=30 generations=20 eta=0.9 words=True", "random_tokens",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,11 @@ TINY: dict[str, tuple[str, ...]] = {
         *("task=celebrity", "task.erase=[Albert Einstein]"),
         "task.concepts=[Albert Einstein,Mark Twain,Frida Kahlo,Charlie Chaplin,Cleopatra]",
     ),
-    "unsafe": ("task=unsafe", "task.erase=[knife,pistol,bomb]", "task.keep.object=[church,spoon,hair dryer,bowling ball]"),
+    "unsafe": (
+        "task=unsafe",
+        "task.erase=[knife,pistol,bomb]",
+        "task.keep.object=[church,spoon,hair dryer,bowling ball]",
+    ),
     "": (
         *("model=embedded", "protocol=embedded", "prompts=builtin"),
         *("prompts.per_erased=2", "prompts.per_paraphrased=1", "prompts.per_near=1", "prompts.per_retained=1"),
