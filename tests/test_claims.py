@@ -44,17 +44,8 @@ def lowest_and_told_apart(kind: str, eraser: str, others: set[str]) -> Callable[
     return holds
 
 
-SUPPORTED: dict[str, list[Callable[[Tables], bool]]] = {
-    "`rece` has the lowest values there with objects, artists and celebrities (70 to 72) and `compose` with unsafe content "
-    "(42), but these rest on 16 sentences: the tests tell `rece` from no other eraser with objects and artists, and from "
-    "`cure` and `trce` alone with celebrities;": [
-        lowest_and_told_apart("object", "rece", set()),
-        lowest_and_told_apart("artist", "rece", set()),
-        lowest_and_told_apart("celebrity", "rece", {"cure", "trce"}),
-        lowest_and_told_apart("unsafe", "compose parts=uce + cure", {"cure", "mace_cfr"}),
-    ]
-}
-"""Sentences that compare erasers, each with what must hold of results/tables/closed_form. Line ends count as blanks."""
+SUPPORTED: dict[str, list[Callable[[Tables], bool]]] = {}
+"""Sentences that compare erasers, each with what must hold of results/tables/main. Line ends count as blanks."""
 
 
 def erasers() -> set[str]:
@@ -97,7 +88,7 @@ def test_a_sentence_that_compares_erasers_is_one_that_the_tests_support(page: st
 def test_what_is_claimed_stands_there_and_holds(claim: str) -> None:
     pages = " ".join(" ".join((ROOT / page).read_text(encoding="utf-8").split()) for page in PAGES)
     assert claim in pages
-    assert all(holds(tables_of("closed_form")) for holds in SUPPORTED[claim])
+    assert all(holds(tables_of("main")) for holds in SUPPORTED[claim])
 
 
 @pytest.mark.parametrize(
@@ -117,22 +108,22 @@ def test_what_counts_as_a_comparison(sentence: str, compares: bool) -> None:
 
 
 def test_a_claim_that_the_tables_contradict_does_not_hold() -> None:
-    tables = tables_of("closed_form")
-    assert not lowest_and_told_apart("object", "cure", set())(tables)
+    tables = tables_of("main")
+    assert lowest_and_told_apart("unsafe", "rece", {"cure", "uce"})(tables), "the one that they support"
+    assert not lowest_and_told_apart("unsafe", "cure", {"rece", "uce"})(tables)
     assert not lowest_and_told_apart("object", "rece", {"cure"})(tables)
 
 
 def test_readme_shows_what_the_command_prints_of_the_main_jobs_table() -> None:
-    """Its lines of objects and artists; blanks at the ends of lines are left out."""
+    """Its lines of unsafe content; blanks at the ends of lines are left out."""
     folder = ROOT / "results" / "tables" / "main"
     measured = read_measured(folder).assign(attack="")
     about = About("embedded", "embedded v1", embedded=True)
     console = Console(file=io.StringIO(), width=80)
     print_answer(measured, tables_of("main")["pairs"].fillna({"unit": ""}), about, console)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
-    starts = [
-        next(i for i, line in enumerate(lines) if line.startswith(start)) for start in ("  celebrity:", " celebrity")
-    ]
+    said, rows = (next(i for i, line in enumerate(lines) if line.startswith(at)) for at in ("  unsafe:", " unsafe"))
     head = next(i for i, line in enumerate(lines) if line.endswith("became"))
-    shown = "\n".join([*lines[: starts[0]], "", *lines[head : starts[1]]])
+    sentence = lines[said : lines.index("", said)]
+    shown = "\n".join([lines[0], *sentence, "", *lines[head : head + 3], *lines[rows : lines.index("", rows)]])
     assert f"```text\n{shown}\n```" in (ROOT / "README.md").read_text(encoding="utf-8")
