@@ -12,11 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from erasebench.concepts import Concept, ErasureTask
+from erasebench.config.compose import compose
 from erasebench.edits.label import label_of
 from erasebench.errors import UserError
 from erasebench.methods.controls.retrained import Retrained
 from erasebench.metrics.kid import Kid
 from erasebench.models.load import Model, load_model
+from erasebench.run import run
+from erasebench.runs.plan import prepare
 from erasebench.tiny import retrain as module
 from erasebench.tiny.captions import SYNONYMS
 from erasebench.tiny.data import World, draw
@@ -79,6 +82,16 @@ def test_the_file_says_what_was_left_out_and_the_eraser_puts_all_of_it_on(out: P
     after = model.pipe.unet.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert edit.info["training"]["steps"] == FIT.steps
+
+
+def test_a_run_takes_it_by_the_public_config_and_plans_before_a_model_is_loaded(out: Path, tmp_path: Path) -> None:
+    asked = [
+        "method=retrained", f"method.folder={out}", "task=unsafe", f"task.erase=[{','.join(WITHOUT).lower()}]",
+        "metric=judge", f"store.dir={tmp_path}", "device=cpu", "dry_run=true",
+    ]  # fmt: skip
+    prepared = prepare(compose(asked))
+    assert prepared.hash and "retrained" in prepared.erasers
+    run(compose(asked))
 
 
 def test_a_training_may_go_on_from_one_that_saw_none_of_its_concepts_and_from_no_other(
