@@ -18,7 +18,7 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from erasebench.concepts import NEAR, PARAPHRASE
-from erasebench.edits.label import UNEDITED
+from erasebench.edits.label import UNEDITED, short_rows
 from erasebench.files import write_text
 from erasebench.scores.estimate import CONFIDENCE
 from erasebench.tables.columns import Column
@@ -99,7 +99,8 @@ def told_apart(part: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Any]:
     changed = part[(part.role != "cost") & ((part.difference_low > 0) | (part.difference_high < 0))]
     apart |= {frozenset((UNEDITED, eraser)) for eraser in changed.eraser}
     every = [frozenset(pair) for pair in itertools.combinations(erasers, 2)]
-    alike = [" and ".join(sorted(pair)) for pair in every if pair not in apart]
+    called = short_rows(erasers)
+    alike = [" and ".join(called[one] for one in sorted(pair)) for pair in every if pair not in apart]
     value = 1 - len(alike) / len(every) if every else math.nan
     return {
         "question": "pairs told apart", "value": value, "low": math.nan, "high": math.nan, "n": len(every),
@@ -133,10 +134,14 @@ def split_halves(column: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
     if not found:
         return nothing | {"n": count, "note": "no half tells erasers apart"}
     half = float(np.mean(found))
-    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    whole = 2 * half / (1 + half) if half > 0 else half
+    low, high = map(_of_whole, np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
     note = f"{len(square)} erasers; of half the concepts {half:.2f}"
-    return nothing | {"value": whole, "low": low, "high": high, "n": count, "note": note}
+    return nothing | {"value": _of_whole(half), "low": low, "high": high, "n": count, "note": note}
+
+
+def _of_whole(half: float) -> float:
+    """What a correlation between halves is between wholes (C. Spearman and W. Brown, 1910); none is made of one below 0."""
+    return 2 * half / (1 + half) if half > 0 else half
 
 
 def agreement(first: pd.Series, second: pd.Series) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def test_an_order_that_every_concept_shares_is_reliable_and_noise_is_not() -> No
     same = worth.split_halves(column(strength + 0.01 * rng.random((6, 8))))
     noise = worth.split_halves(column(rng.random((6, 60))))
     assert same["value"] > 0.99 and same["n"] == 8
+    assert all(found["low"] <= found["value"] <= found["high"] for found in (same, noise))
     assert abs(noise["value"]) < 0.75 and noise["low"] < 0.2
     assert math.isnan(worth.split_halves(column(np.ones((6, 8))))["value"])
     assert worth.split_halves(column(np.ones((6, 8))))["note"] == "all erasers are alike"
@@ -72,7 +73,7 @@ def test_pairs_count_the_unedited_model_and_name_who_is_not_told_apart() -> None
     apart = {frozenset((p.a, p.b)) for p in pairs[pairs.p_holm < 0.05].itertuples()}
     beside = measured[(measured.task == "all") & ((measured.difference_low > 0) | (measured.difference_high < 0))]
     assert row.n == 6 and row.value == pytest.approx((len(apart) + beside.eraser.nunique()) / 6)
-    assert row.note == "not told apart: none and uce, none and rece, rece and uce"
+    assert row.note == "not told apart: unedited and uce, unedited and rece, rece and uce"
     console = quiet()
     worth.print_reliability(answers, console)
     assert "pairs told apart, any: 3 of 6" in " ".join(printed(console).split())
