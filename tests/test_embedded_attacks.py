@@ -104,7 +104,7 @@ def test_a_concept_that_an_edit_did_not_erase_is_found_under_attack(finished, tm
     store, plan, _ = finished
     attacked = rows(plan, "none", ATTACKS[1])
     model = load_model("embedded", device="cpu", name="embedded")
-    task = ErasureTask((Concept("tench", "object"),))
+    task = ErasureTask((Concept("Hokusai", "artist"),))
     edit = replace(Uce().edit(model.pipe, task), key=Uce().key(model.identity, task))
     recipes = [replace(store.recipe(key), edit=edit.key) for key in attacked.key]
     drawn, hook = Store(tmp_path), Replace({key: store.get_attack(key) for key in attacked.attack_key})

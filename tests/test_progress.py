@@ -30,7 +30,7 @@ def test_plain_lines_every_ten_seconds_and_one_at_the_end(clock):
         "generating: 300 of 1,200 images (25 %), about 36 s left",
         "generating: 600 of 1,200 images (50 %), about 24 s left",
         "generating: 900 of 1,200 images (75 %), about 12 s left",
-        "generating: 1,200 of 1,200 images (100 %), took 48 s",
+        "generating: 1,200 of 1,200 images (100 %), took 48 s, 25 a second",
     ]
 
 

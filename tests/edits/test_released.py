@@ -35,7 +35,7 @@ RECE = "CharlesGong12/RECE@403a67f"
 SPEED = "Ouxiang-Li/SPEED@6d3df0c"
 MACE = "Shilin-LU/MACE@6f7b544:configs"
 
-OF_PAPERS = [name for name in groups()["experiment"] if name != "redteam"]
+OF_PAPERS = [name for name in groups()["experiment"] if name not in ("redteam", "merasurebench")]
 """The experiments but our own, whose erasers have settings for the embedded model."""
 
 ARTISTS, INSTANCES, CAPTIONS = "artists.csv", "instances.csv", "captions.txt"

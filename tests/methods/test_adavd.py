@@ -182,6 +182,11 @@ def test_options_that_cannot_be_are_refused(options, message):
 
 
 def test_by_the_public_command_without_its_gate_it_erases(tmp_path):
-    church = ("task=object", "task.erase=[church]", "task.concepts=[church,parachute,golf ball]", "method.gate=false")
-    seen = judged("adavd", tmp_path, *church)
+    truck = (
+        "task=object",
+        "task.erase=[garbage truck]",
+        "task.concepts=[garbage truck,parachute,golf ball]",
+        "method.gate=false",
+    )
+    seen = judged("adavd", tmp_path, *truck)
     assert seen["none", "erase"] >= 0.75 and seen["guard", "erase"] <= 0.25

@@ -32,7 +32,7 @@ from erasebench.runs.sweep import command, literal, varied
 from erasebench.store import Store
 
 TINY = [
-    "task=object", "task.erase=[church]", "task.concepts=[church,tench,castle,gas pump]", "metric=[judge]",
+    "task=object", "task.erase=[church]", "task.concepts=[church,tench,castle,bus]", "metric=[judge]",
     "prompts.per_erased=2", "prompts.per_paraphrased=0",
     "prompts.per_near=0", "prompts.per_retained=1",
     "prompts.general=1", "protocol.steps=2", "device=cpu", "batch_size=2",
