@@ -183,7 +183,9 @@ def test_the_centres_of_padding_are_the_best_of_several_starts():
     for seed in range(5):
         fixed = common_rows(empty, seed)
         assert torch.equal(fixed[:1], empty[:1]) and len(fixed) == 4
-        assert spread(fixed[1:]) == pytest.approx(11.506, abs=2e-3), "as the release's k-means"
+        assert spread(fixed[1:]) <= min(alone) * (1 + 1e-6), (
+            "whatever the seed, as good as the best of five single starts"
+        )
 
 
 @pytest.mark.parametrize("out", [8, 40, 64, 100])
