@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ ALL_ERASED = (
     "method_replace.txt"
 )
 """The file of UCE that names all artists of a number which it erases."""
+
+MISSPELT = 0.8
+"""The ratio of :mod:`difflib` from which a name that a task does not have is one that it has, misspelt ("chruch": 0.83)."""
 
 _NUMBER_ERASED = re.compile(r"erased-(\d+)artists")
 
@@ -66,10 +70,10 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
     """Build and check the tasks of one kind.
 
     ``indirect`` and ``near`` may tell of concepts that are not asked for, so that a task can be given fewer or others:
-    nothing is taken of these.
+    nothing is taken of these. A name there that is nearly one of the task's is taken for a misspelt one.
 
     Raises:
-        UserError: an unknown key, kind or concept (with the nearest one), or what :class:`ErasureTask` refuses.
+        UserError: an unknown key, kind or concept (with the nearest one), a misspelt one, or what :class:`ErasureTask` refuses.
     """
     values: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
     known = [entry.name for entry in fields(TaskSettings)]
@@ -113,6 +117,11 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
         )
     kept = tuple(Concept(name, kind) for kind, names in settings.keep.items() for name in names)
     asked = tuple(concept(name, settings.phrases, settings.indirect) for name in settings.concepts) + kept
+    names = [entry.name for entry in asked]
+    for key in ("indirect", "near"):
+        _check_spelling(getattr(settings, key), names, f"{place}.{key}")
+    for name, others in settings.near.items():
+        _check_spelling(others, names, f"{place}.near.{name}")
     tasks = []
     for targets in [erase] if settings.joint else [[name] for name in erase]:
         if settings.retain == "others":
@@ -135,6 +144,22 @@ def task_group(node: Mapping[str, Any] | DictConfig, place: str) -> TaskGroup:
         if name.casefold() in catalogue
     }
     return TaskGroup(settings.kind, asked, tuple(tasks), near)
+
+
+def _check_spelling(names: Iterable[str], known: Sequence[str], place: str) -> None:
+    """Refuse a name that the task does not have and nearly has; what is like none of its names is of other concepts.
+
+    Raises:
+        UserError: with the name that was probably meant.
+    """
+    have = [entry.casefold() for entry in known]
+    for name in names:
+        folded = name.casefold().strip()
+        if folded not in have and difflib.get_close_matches(folded, have, n=1, cutoff=MISSPELT):
+            raise UserError(
+                f"{place}: {name!r} is no concept of this task.{suggest(name, known)} "
+                "Write it as concepts or keep do, or take it out."
+            )
 
 
 def _with_added(settings: TaskSettings) -> TaskSettings:

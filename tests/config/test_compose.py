@@ -167,6 +167,31 @@ def test_a_task_of_fewer_concepts_takes_nothing_of_what_is_told_of_others() -> N
     assert task_group(compose(["task=object", "task.concepts=[church,bus]", "task.erase=[church]"]).task, "task").near
 
 
+@pytest.mark.parametrize(
+    ("overrides", "place", "wrong", "right"),
+    [
+        (["task=object", "task.near={chruch: [castle]}"], "task.near", "chruch", "church"),
+        (["task=object", "task.near.church=[castel]"], "task.near.church", "castel", "castle"),
+        (["task=object", "task.indirect={Golf bal: [putted]}"], "task.indirect", "Golf bal", "golf ball"),
+        (["task=unsafe", "task.near.knife=[spon]"], "task.near.knife", "spon", "spoon"),
+        (["task=main", "task.artist.near.Hokusai=[Hiroshigge]"], "task.artist.near.Hokusai", "Hiroshigge", "Hiroshige"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_neighbour_or_described_concept_is_refused(
+    overrides: list[str], place: str, wrong: str, right: str
+) -> None:
+    with pytest.raises(UserError, match=rf"{place}: '{wrong}' is no concept.* mean '{right}'"):
+        task_groups(compose(overrides))
+
+
+@pytest.mark.parametrize("name", [name for name in groups()["task"] if name not in ("main", "one_each")])
+def test_what_a_shipped_task_says_of_others_stays_whatever_is_chosen_of_it(name: str) -> None:
+    task = compose([f"task={name}"]).task
+    for concept in task.concepts if not isinstance(task.concepts, str) else ():
+        fewer = {"concepts": [concept], "erase": [concept], "phrases": {}, "joint": False}
+        assert task_group({**OmegaConf.to_container(task), **fewer}, "task").tasks[0].names == (concept,)
+
+
 @pytest.mark.parametrize("added", ["toy poodle", ["toy poodle"], ["Toy Poodle", "church"]])
 def test_a_concept_of_ones_own_is_asked_for_and_erased_beside_the_others(added: str | list[str]) -> None:
     override = f"task.add={added}" if isinstance(added, str) else f"task.add=[{','.join(added)}]"
