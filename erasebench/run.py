@@ -38,7 +38,7 @@ from erasebench.runs.worker import Worker
 from erasebench.scores.metric import Metric
 from erasebench.scores.scoring import Unscored, chunks_to_score
 from erasebench.tables.measure import POOLED
-from erasebench.tables.tabulate import reduce_and_write
+from erasebench.tables.tabulate import reduce_and_write, show_kept
 
 SHOWN_WARNINGS = 5
 
@@ -125,8 +125,13 @@ def run(config: DictConfig, console: Console | None = None) -> Finished | None:
                 return None
             failed = {name: f"failed: {why}" for name, why in unscored.failed.items()}
             problems = (*unscored.problems, *still_lacking(there, unscored.failed))
-            measured = reduce_and_write(
-                folder, prepared.store, prepared.metrics, not_run | failed, console, whole=not (failed or problems)
+            whole = not (failed or problems)
+            # Other scores have another key; images that were made anew have to be drawn.
+            kept = show_kept(folder, prepared.store, console) if whole and not missing else None
+            measured = (
+                kept.measured
+                if kept is not None
+                else reduce_and_write(folder, prepared.store, prepared.metrics, not_run | failed, console, whole=whole)
             )
             tracker.log(numbers_told(measured, POOLED))
         if problems:

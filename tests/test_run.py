@@ -23,11 +23,12 @@ from erasebench.config.compose import compose
 from erasebench.edits.eraser import Change, Eraser
 from erasebench.errors import UserError
 from erasebench.images import generate as generate_module
-from erasebench.run import run
+from erasebench.run import Finished, run
 from erasebench.runs.manifest import read_starts
 from erasebench.runs.state import check_finished, last_error
 from erasebench.scores.scoring import chunks_to_score
 from erasebench.store import Store
+from erasebench.tables.tabulate import reduce_and_write
 
 SMALL = [
     "model=folder", "model.name=small", "protocol=embedded", "protocol.steps=2", "task=object", "metric=[judge,nudenet]",
@@ -96,6 +97,52 @@ def test_the_same_command_again_makes_nothing_and_says_the_same(finished, model_
     pd.testing.assert_frame_equal(again.measured, done.measured)
     first, second = read_starts(done.folder)[:2]
     assert first["started"] <= second["started"] and first["device"] and first["packages"], "both starts are kept"
+
+
+def test_a_finished_run_is_tabulated_again_only_where_something_changed(
+    model_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    import erasebench.run as walk
+
+    reduced: list[Path] = []
+
+    def reduce(folder: Path, *rest, **more) -> pd.DataFrame:
+        reduced.append(folder)
+        return reduce_and_write(folder, *rest, **more)
+
+    monkeypatch.setattr(walk, "reduce_and_write", reduce)
+    few = ["method=noop", "task.erase=[church]", "metric=[judge]", "prompts.general=0"]
+
+    def again(*more: str) -> tuple[Finished, bool]:
+        before = len(reduced)
+        done = run(compose(overrides(model_folder, tmp_path, *few, *more)))
+        return done, len(reduced) > before
+
+    first, worked_out = again()
+    assert worked_out
+    tables = {path.name: path.read_bytes() for path in (first.folder / "tables").iterdir()}
+    (first.folder / "tables" / "object.md").unlink()
+    second, worked_out = again()
+    assert not worked_out, "all of it is there"
+    pd.testing.assert_frame_equal(second.measured, first.measured)
+    assert {path.name: path.read_bytes() for path in (first.folder / "tables").iterdir()} == tables
+
+    grid, store = first.folder / "grids" / "object.png", Store(tmp_path)
+    grid.unlink()
+    assert again()[1] and grid.is_file(), "a picture that is gone is drawn again"
+    key = pd.read_parquet(first.folder / "plan.parquet").key.iloc[0]
+    store.image_path(key).unlink()
+    assert again()[1] and store.image_path(key).is_file(), "an image that is gone is made, and drawn, again"
+    assert not again()[1]
+    assert again("protocol.steps=3")[1], "another config is another run"
+    records = next((tmp_path / "records").glob("judge*"))
+    shards = list(records.glob("*.parquet"))
+    scores = pd.concat(map(pd.read_parquet, shards))
+    for path in shards:
+        path.unlink()
+    Store(tmp_path).put_scores(records.name, scores.assign(object="church"))
+    third, worked_out = again()
+    assert worked_out and not third.measured.equals(first.measured), "other scores are other numbers"
 
 
 def test_a_dry_run_makes_nothing(model_folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from functools import cache
 from importlib.resources import files
@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from erasebench.errors import Damaged, UserError
-from erasebench.files import read_whole, write_atomic, write_text
+from erasebench.files import read_whole, write_atomic, write_json, write_text
 from erasebench.runs.costs import read_costs
 from erasebench.runs.folder import read_config, read_plan
 from erasebench.runs.manifest import read_manifest
@@ -28,7 +28,7 @@ from erasebench.store.store import metric_folder
 from erasebench.tables.numbers import Numbers
 from erasebench.typed_files import read_json
 
-KEPT_FOLDER, KEY_FILE = "numbers", "key.txt"
+KEPT_FOLDER, KEY_FILE, MADE_FILE = "numbers", "key.txt", "made.json"
 """In a run's folder; deleting it loses nothing."""
 
 OURS = "erasebench."
@@ -66,7 +66,7 @@ def kept_key(folder: Path, store: Store, rates: str) -> str:
 
 @cache
 def _code() -> str:
-    """A hash of the modules that make numbers of records."""
+    """A hash of the modules that make numbers, tables and pictures of records."""
     digest = hashlib.sha256()
     for path in _modules():
         digest.update(path.read_bytes())
@@ -79,11 +79,18 @@ def _modules() -> Iterator[Path]:
     folders = [ours / "scores", ours / "tables", *map(Path, (plugins and plugins.submodule_search_locations) or ())]
     for folder in folders:
         yield from sorted(folder.rglob("*.py"))
-    yield ours / "tiny" / "world.py"
+    yield from (ours / "tiny" / "world.py", ours / "concepts.py", ours / "edits" / "label.py")
 
 
-def keep(numbers: Numbers, folder: Path, key: str) -> None:
-    """Keep numbers under a key; nothing where there is none."""
+def keep(numbers: Numbers, folder: Path, key: str, made: Iterable[Path]) -> None:
+    """Keep numbers under a key; nothing where there is none.
+
+    Args:
+        numbers: of the run.
+        folder: of the run.
+        key: see :func:`kept_key`.
+        made: the files of the run's folder that were made beside the numbers' own: pictures, tables of attacks.
+    """
     if not key:
         return
     target = folder / KEPT_FOLDER
@@ -92,6 +99,7 @@ def keep(numbers: Numbers, folder: Path, key: str) -> None:
         buffer = io.BytesIO()
         getattr(numbers, entry.name).to_parquet(buffer, compression="zstd")
         write_atomic(target / f"{entry.name}.parquet", buffer.getvalue())
+    write_json(target / MADE_FILE, [path.relative_to(folder).as_posix() for path in made])
     write_text(target / KEY_FILE, key)
 
 
@@ -108,3 +116,12 @@ def kept(folder: Path, key: str) -> Numbers | None:
     except (FileNotFoundError, Damaged, UserError, OSError, ValueError):  # worked out again
         return None
     return Numbers(**frames)
+
+
+def made_is_there(folder: Path) -> bool:
+    """Whether every file that was made beside the kept numbers of a run is there still."""
+    try:
+        made = read_json(folder / KEPT_FOLDER / MADE_FILE, list[str], "")
+    except (FileNotFoundError, UserError):
+        return False
+    return all((folder / name).is_file() for name in made)

@@ -32,7 +32,7 @@ from erasebench.tables import attack_sheet, frontier, grid, plots, published
 from erasebench.tables import comparable as mixing
 from erasebench.tables import measure as tables
 from erasebench.tables.comparable import _check_comparable
-from erasebench.tables.kept import keep, kept, kept_key
+from erasebench.tables.kept import keep, kept, kept_key, made_is_there
 from erasebench.tables.numbers import Numbers, numbers_of, side_by_side
 from erasebench.tables.printed import print_caption
 from erasebench.tables.published_match import Ran
@@ -74,20 +74,21 @@ def reduce_and_write(
     view.check(measured)
     numbers = numbers_of(measured, plan, scores, metrics, not_run, view.rates)
     numbers.write(folder / TABLES_FOLDER, about)
-    write_searches(searches_of(plan, store), folder / TABLES_FOLDER)
+    made = write_searches(searches_of(plan, store), folder / TABLES_FOLDER)
     by_rule = success_by_rule(plan, scores, metrics, store, not_run, view.rates)
-    write_success(by_rule, folder / TABLES_FOLDER)
+    made += write_success(by_rule, folder / TABLES_FOLDER)
     judges, verdicts = recognised(plan, scores, [metric for metric in metrics if metric.id not in not_run])
     seen = by_image(plan, verdicts)
     for kind in dict.fromkeys(plan.task_kind):
         path, blur = folder / GRIDS_FOLDER / f"{kind}.png", about.blurs(kind)
-        grid.draw(
+        drawn = grid.draw(
             plan[plan.attack == ""], store, kind, path,
             blur=blur, seen=seen, seen_by=" and ".join(judges), unsafe=became_unsafe(plan, verdicts),
         )  # fmt: skip
-        attack_sheet.draw_sheet(plan, store, kind, path.with_name(f"attacks-{kind}.png"), seen, blur)
+        sheet = attack_sheet.draw_sheet(plan, store, kind, path.with_name(f"attacks-{kind}.png"), seen, blur)
+        made += [drawn, *([sheet] if sheet else [])]
     if whole:
-        keep(numbers, folder, kept_key(folder, store, view.rates))
+        keep(numbers, folder, kept_key(folder, store, view.rates), made)
     view.show(numbers, about, console)
     _say_more([folder.name], folder, store, console)
     if read_config(folder).get("experiment"):
@@ -135,7 +136,7 @@ def tabulate(
         len(folders) == 1
         and out is None
         and not view.best
-        and (numbers := _again(folders[0], store, view, console)) is not None
+        and (numbers := show_kept(folders[0], store, console, view)) is not None
     ):
         return numbers.measured
     for folder in folders:
@@ -166,11 +167,19 @@ def _swept(folders: Sequence[Path]) -> str | None:
     return swept_option(label for folder in folders for label, _ in erasers_of(folder).values())
 
 
-def _again(folder: Path, store: Store, view: View, console: Console) -> Numbers | None:
-    """Write and print the numbers of a run that were kept; ``None`` where there are none, or a picture is lacking."""
-    if not (folder / PLAN_FILE).exists() or (numbers := kept(folder, kept_key(folder, store, view.rates))) is None:
+def show_kept(folder: Path, store: Store, console: Console, view: View | None = None) -> Numbers | None:
+    """Write and print the tables of a finished run from the numbers that were kept of it; scores and images are not read.
+
+    The arguments are those of :func:`reduce_and_write`.
+
+    Returns:
+        ``None``, and nothing is written, where no numbers were kept of these records by this code, or a file that was made
+        beside them is gone (a picture, say).
+    """
+    view = view or View()
+    if not (folder / PLAN_FILE).exists() or not made_is_there(folder):
         return None
-    if not all((folder / GRIDS_FOLDER / f"{kind}.png").exists() for kind in numbers.measured.task_kind.unique()):
+    if (numbers := kept(folder, kept_key(folder, store, view.rates))) is None:
         return None
     view.check(numbers.measured)
     about = read_about(folder)

@@ -56,7 +56,7 @@ def test_kept_numbers_are_those_that_were_worked_out(run: tuple[Store, Path]) ->
     key = kept_key(folder, store, "wilson")
     numbers = kept(folder, key)
     assert isinstance(numbers, Numbers) and {path.stem for path in (folder / KEPT_FOLDER).iterdir()} == {
-        "key", *(entry.name for entry in fields(Numbers))
+        "key", "made", *(entry.name for entry in fields(Numbers))
     }  # fmt: skip
     assert kept(folder, kept_key(folder, store, "clopper-pearson")) is None, "other intervals are other numbers"
     (folder / KEPT_FOLDER / "pairs.parquet").write_bytes(b"PAR1")
