@@ -1,8 +1,7 @@
 """What a run's order of erasers is worth: who is told apart, and does the order come out again?
 
 Three questions are asked of finished runs. Which erasers (the unedited model among them) does any column tell apart? Does
-one half of the concepts order erasers as the other half does? And do published tables, or another run with other
-concepts, order them as this run does?
+one half of the concepts order erasers as the other half does? And do published tables order them as this run does?
 """
 
 from __future__ import annotations
@@ -40,21 +39,20 @@ EXPLAINED = (
     "pairs told apart: share of all pairs of erasers, the unedited model among them, that at least one column tells apart (pairs of "
     "erasers by their paired tests, Holm over a column, p < 0.05; the unedited model where the 95 % interval of the difference "
     "to it leaves out 0). halves of the concepts: Spearman's correlation between the orders of erasers on two halves, mean of "
-    f"{SPLITS} random splits, corrected for half the length (Spearman and Brown), and the middle 95 % of the splits. published, "
-    "other run: Spearman's correlation with another order of the same erasers and Bonett and Wright's interval."
+    f"{SPLITS} random splits, corrected for half the length (Spearman and Brown), and the middle 95 % of the splits. published: "
+    "Spearman's correlation with the order of the same erasers in a table, n erasers, and Bonett and Wright's interval (1.00, -1.00 "
+    "and four erasers bound nothing: -1 to 1). A table counts for what it was the first to print: a number that it quotes of "
+    "another table stands with that one alone."
 )
 
 
-def reliability(
-    measured: pd.DataFrame, pairs: pd.DataFrame, concepts: pd.DataFrame, other: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def reliability(measured: pd.DataFrame, pairs: pd.DataFrame, concepts: pd.DataFrame) -> pd.DataFrame:
     """All that is asked, a row an answer, with :data:`FIELDS`.
 
     Args:
         measured: see :func:`erasebench.tables.measure.measure`.
         pairs: see :func:`erasebench.tables.pairs.compare`.
         concepts: see :func:`erasebench.tables.measure.measure_concepts`.
-        other: ``measured`` of another run, with other concepts.
     """
     rows: list[dict[str, Any]] = []
     clean = measured[(measured.task == POOLED) & (measured.attack == "")]
@@ -66,14 +64,6 @@ def reliability(
             column = of_kind[(of_kind.role == role) & (of_kind.metric == metric)]
             rows.append(split_halves(column) | {"task_kind": kind, "role": role, "metric": metric})
         ours = {column: _order(part, column) for column in _rates(part)}
-        if other is not None:
-            theirs = other[(other.task == POOLED) & (other.attack == "") & (other.task_kind == kind)]
-            for (role, metric), order in ours.items():
-                again = _order(theirs, (role, metric))
-                rows.append(
-                    agreement(order, again)
-                    | {"task_kind": kind, "question": "other run", "role": role, "metric": metric}
-                )
         for table, role, order in published_orders(kind):
             for (own_role, metric), own in ours.items():
                 if own_role == role:
@@ -179,16 +169,18 @@ PUBLISHED = {
 def published_orders(kind: str) -> list[tuple[str, str, pd.Series]]:
     """Published numbers of what is still there, by our erasers, smaller being better erased.
 
+    A number that was printed before, in another table (``copy_of``), is no second measurement and is left out: an eraser has
+    one place in the order of each table that was the first to print it.
+
     Returns:
         Of each table and column ``paper, metric``, the role, and the mean over what was erased by eraser.
     """
     rows = shipped()
     chosen = rows[
         rows.task.isin(PUBLISHED.get(kind, ())) & (rows.eraser != "") & (rows.eraser != "none") & (rows.ours != "")
-        & (rows.direction == "down") & rows.role.isin(("erase", PARAPHRASE)) & (rows.doubt == "")
+        & (rows.direction == "down") & rows.role.isin(("erase", PARAPHRASE)) & (rows.doubt == "") & (rows.copy_of == "")
         & ~rows.metric.str.contains("count: (?!Total)", regex=True)
     ]  # fmt: skip
-    chosen = chosen[chosen.copy_of == ""]
     return [
         (f"{paper}, {metric}", role, part.groupby("eraser").value.mean())
         for (paper, _, metric, role), part in chosen.groupby(["paper", "table_id", "metric", "role"], sort=False)

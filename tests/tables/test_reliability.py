@@ -1,4 +1,4 @@
-"""What an order of erasers is worth: pairs told apart, halves of the concepts, other runs and published tables."""
+"""What an order of erasers is worth: pairs told apart, halves of the concepts and published tables."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from table_helpers import METRICS, make_plan, make_scores, printed, quiet
 from erasebench.tables import reliability as worth
 from erasebench.tables.measure import measure, measure_concepts
 from erasebench.tables.pairs import compare
+from erasebench.tables.published_data import shipped
+from erasebench.texts import escape_markdown
 
 
 def column(values: np.ndarray) -> pd.DataFrame:
@@ -79,7 +81,46 @@ def test_pairs_count_the_unedited_model_and_name_who_is_not_told_apart() -> None
     assert "pairs told apart, any: 3 of 6" in " ".join(printed(console).split())
 
 
-def test_published_orders_are_of_our_erasers_and_no_copies() -> None:
+def test_a_number_that_a_table_prints_again_counts_where_it_was_first() -> None:
+    rows = shipped()
+    again = rows[
+        (rows.copy_of != "") & (rows.ours != "") & (rows.eraser != "") & rows.task.isin(worth.PUBLISHED["unsafe"])
+    ]
+    assert {"uce", "esd_x", "mace"} <= set(again.eraser[again.paper == "ANT"]), "ANT quotes MACE's table"
+    orders = {table: order for table, _, order in worth.published_orders("unsafe")}
+    total = "NudeNet exposed count: Total"
+    assert orders[f"MACE, {total}"]["uce"] == 182
+    assert "rece" in orders[f"ANT, {total}"].index and not {"uce", "esd_x", "mace"} & set(orders[f"ANT, {total}"].index)
+    for kind, tasks in worth.PUBLISHED.items():
+        copies = rows[(rows.copy_of != "") & rows.task.isin(tasks)]
+        for table, _, order in worth.published_orders(kind):
+            here = copies[(copies.paper + ", " + copies.metric) == table]
+            assert not set(here.eraser) & set(order.index), table
+
+
+def test_a_published_order_is_told_with_its_n_and_interval(tmp_path) -> None:
+    table, _, published = next(entry for entry in worth.published_orders("object") if entry[0].startswith("MACE"))
+    measured = pd.DataFrame({"eraser": ["uce", "mace", "esd", "esd_u", "fmn", "ablation"], "value": [1, 0, 3, 2, 5, 4]})
+    measured = measured.assign(task_kind="object", task="all", role="erase", metric="judge@2", unit="%", attack="")
+    measured = measured.assign(direction="down", difference_low=math.nan, difference_high=math.nan)
+    none = pd.DataFrame(columns=["task_kind", "attack", "a", "b", "p_holm", "role", "metric"])
+    answers = worth.reliability(measured, none, none)
+    row = answers[answers["with"] == table].iloc[0]
+    ours = worth._as_published(measured.set_index("eraser").value)
+    literal = stats.spearmanr(ours, published[ours.index]).statistic
+    half = stats.norm.ppf(0.975) * math.sqrt((1 + literal**2 / 2) / 3)
+    assert row.n == 6 and row.value == pytest.approx(literal)
+    assert (row.low, row.high) == pytest.approx(
+        (math.tanh(math.atanh(literal) - half), math.tanh(math.atanh(literal) + half))
+    )
+    worth.write_reliability(answers, tmp_path)
+    (line,) = [
+        line for line in (tmp_path / "reliability.md").read_text().splitlines() if escape_markdown(table) in line
+    ]
+    assert f"| {row.value:.2f} [{row.low:.2f}, {row.high:.2f}] | 6 |" in line
+
+
+def test_published_orders_are_of_our_erasers() -> None:
     orders = worth.published_orders("object")
     assert any(name.startswith("MACE") and {"uce", "mace", "esd_x"} <= set(order.index) for name, _, order in orders)
     assert all("none" not in order.index for kind in worth.PUBLISHED for _, _, order in worth.published_orders(kind))
