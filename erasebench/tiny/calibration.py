@@ -23,9 +23,12 @@ from erasebench.tiny.train_judge import disturb
 EDGES = (0.0, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0)
 """Chances are counted between these."""
 
+PICTURES = 4000
+"""Of so many fresh pictures results/tables/embedded/calibration.csv is made."""
+
 
 @torch.no_grad()
-def calibration(judge: Judge, n: int = 2000, seed: int = FRESH + 10_000) -> pd.DataFrame:
+def calibration(judge: Judge, n: int = PICTURES, seed: int = FRESH + 10_000) -> pd.DataFrame:
     """How often a name is there, by the chance that the judge gives it.
 
     Half of the ``n`` fresh renders are disturbed as in training, half are half-erased: mixed with another picture by a random
@@ -102,7 +105,7 @@ def draw_cosines(tables: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def write_calibration(judge: Judge, model: Model, folder: Path, n: int = 2000) -> list[Path]:
+def write_calibration(judge: Judge, model: Model, folder: Path, n: int = PICTURES) -> list[Path]:
     """Write ``calibration`` and ``cosines``, each as CSV and as a picture, into a folder."""
     table, near = calibration(judge, n), cosines(model, NAMES)
     written = [folder / name for name in ("calibration.csv", "cosines.csv", "calibration.png", "cosines.png")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from erasebench.models.load import Model, load_model
-from erasebench.tiny.calibration import EDGES, calibration, cosines, write_calibration
+from erasebench.tiny.calibration import EDGES, PICTURES, calibration, cosines, write_calibration
 from erasebench.tiny.judge import read_judge
 from erasebench.tiny.names import HEADS, NAMES, NEAR
 
@@ -28,6 +29,13 @@ def test_every_name_of_every_picture_is_counted_once(table: pd.DataFrame) -> Non
     counted = table.groupby("head").n.sum()
     assert dict(counted) == {head: 500 * len(names) for head, names in HEADS.items()}
     assert ((table.low <= table.chance) & (table.chance <= table.high)).all() and set(table.low) <= set(EDGES)
+
+
+def test_by_default_it_counts_as_many_as_the_committed_table() -> None:
+    committed = pd.read_csv(Path(__file__).parents[2] / "results" / "tables" / "embedded" / "calibration.csv")
+    counted = committed.groupby("head").n.sum()
+    assert dict(counted) == {head: PICTURES * len(names) for head, names in HEADS.items()}
+    assert {inspect.signature(made).parameters["n"].default for made in (calibration, write_calibration)} == {PICTURES}
 
 
 def test_chances_are_those_of_being_there(table: pd.DataFrame) -> None:
