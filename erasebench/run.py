@@ -153,6 +153,8 @@ def _say_what_is_asked(prepared: Prepared, console: Console) -> None:
             say(console, note, "note", "yellow")
     for metric, reason in prepared.not_run.items():
         say(console, f"{metric}: {reason}", "not run", "yellow")
+    for (eraser, kind), reason in prepared.left_out.items():
+        say(console, f"{eraser}, {kind}: {reason}", "not run", "yellow")
 
 
 def about(prepared: Prepared, model: Model) -> About:
@@ -169,6 +171,7 @@ def about(prepared: Prepared, model: Model) -> About:
             "protocol": f"{protocol.name} v{protocol.version}",
             **{f"prompts of kind {kind}": f"{prompts.name} v{prompts.version}" for kind, prompts in sets.items()},
         },
+        forgot=tuple(label for label, eraser in prepared.erasers.items() if eraser.forgot),
     )
 
 

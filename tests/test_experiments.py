@@ -396,6 +396,10 @@ def test_the_red_team_has_its_controls_and_attacks(tmp_path: Path) -> None:
     attacks = {attack.name for attack in prepared.attacks.values()}
     assert {"seeds", "random_prefix"} < attacks and len(attacks) == 6, "controls, and four attacks"
     assert "shuffled" in prepared.erasers and len(prepared.erasers) == 9
+    assert "retrained" not in prepared.erasers and set(prepared.left_out) == {
+        ("retrained", kind) for kind in prepared.groups
+    }
+    assert "erasebench tiny retrain --without church --out" in prepared.left_out["retrained", "object"]
     plan = make_plan(prepared, embedded())
     for attack, rows in plan.rows.groupby("attack"):
         assert (rows.groupby(["eraser", "task_kind"]).size() >= 20).all(), attack

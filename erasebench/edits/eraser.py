@@ -55,6 +55,7 @@ class Eraser(ABC):
         partly: families of models of which it cannot edit some, and which; :meth:`refuses` tells them apart.
         trains: whether it needs gradients, and :class:`~erasebench.edits.work.Work`.
         control: whether it may change nothing.
+        forgot: whether its edits leave nothing of any concept in the network, so that no attack may succeed on them.
     """
 
     name: ClassVar[str]
@@ -64,6 +65,7 @@ class Eraser(ABC):
     partly: ClassVar[Mapping[str, str]] = {}
     trains: ClassVar[bool] = False
     control: ClassVar[bool] = False
+    forgot: ClassVar[bool] = False
 
     def changes(self, pipe: Pipeline, task: ErasureTask) -> tuple[dict[str, Change], dict[str, Any]]:
         """Work out the changes of weights.
@@ -176,6 +178,11 @@ class Eraser(ABC):
     def refuses(self, model: Model) -> str | None:
         """Why it cannot edit a loaded model, or ``None`` if it can."""
         return self.unsupported.get(model.family)
+
+    def absent(self, task: ErasureTask) -> str | None:
+        """Why a run is to go on without it where it has nothing for a task, with the cure; ``None``, as by default, if it is
+        there, or is to be refused by its :meth:`check`."""
+        return None
 
     def check(self, pipe: Pipeline, task: ErasureTask) -> None:  # noqa: B027 (most refuse none)
         """Refuse, before any work, a task that it could not do on a pipeline; by default none.

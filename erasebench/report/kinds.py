@@ -22,7 +22,7 @@ from erasebench.tables import layout as table_files
 from erasebench.tables import measure as tables
 from erasebench.tables import pairs as paired
 from erasebench.tables.answer import verdict
-from erasebench.tables.attacks import ATTACKS_EXPLAINED
+from erasebench.tables.attacks import ATTACKS_EXPLAINED, told_of_controls
 from erasebench.tables.by_concept import CONCEPTS_EXPLAINED, concept_tables
 from erasebench.tables.instead import INSTEAD_EXPLAINED, instead_cells, instead_matrix
 from erasebench.tables.letters import LETTERS_EXPLAINED
@@ -66,6 +66,9 @@ def write_kind(contents: Contents, write: Writer, kind: str, methods: Sequence[M
         by_concept_explained=CONCEPTS_EXPLAINED,
         concepts={concept: write.concept_page(kind, concept) for concept in concepts},
         attacks=attack_tables(numbers.attacked, kind),
+        attacks_controls=list(
+            told_of_controls(numbers.attacked[numbers.attacked.task_kind == kind], joint.about.forgot)
+        ),
         attacks_explained=ATTACKS_EXPLAINED,
         attacked=attacked_prompts(joint.plan, kind, contents.seen, contents.thumbnails, contents.store),
         classifier=contents.classifier,

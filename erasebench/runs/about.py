@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -28,6 +28,7 @@ class About:
             are the model's own.
         names: what each part is called in a few words (``sd14``, ``esd v1``), by the keys of :meth:`facts`. They are no
             part of what was measured.
+        forgot: the erasers on which no attack may succeed (:attr:`erasebench.edits.eraser.Eraser.forgot`), likewise.
     """
 
     model: str
@@ -35,6 +36,7 @@ class About:
     prompts: Mapping[str, str] = field(default_factory=dict)
     embedded: bool = False
     names: Mapping[str, str] = field(default_factory=dict, compare=False)
+    forgot: Sequence[str] = field(default=(), compare=False)
 
     @property
     def note(self) -> str:
@@ -70,6 +72,7 @@ class _Stored(TypedDict):
     prompts: dict[str, str]
     embedded: bool
     names: NotRequired[dict[str, str]]
+    forgot: NotRequired[list[str]]
 
 
 class _StoredBefore(TypedDict):
@@ -105,6 +108,7 @@ def from_json(values: Mapping[str, Any]) -> About:
             dict(values["prompts"]),
             values["embedded"],
             dict(values.get("names", {})),
+            tuple(values.get("forgot", ())),
         )
     check_type(values, _StoredBefore)
     check_type(values, dict[str, str | None])

@@ -53,6 +53,7 @@ def manifest(prepared: Prepared, model: Model, not_run: Mapping[str, str], trunc
         "metrics": {
             metric.id: {"needs": metric.needs, "not_run": not_run.get(metric.id)} for metric in prepared.metrics
         },
+        "erasers_left_out": {f"{label}, {kind}": why for (label, kind), why in prepared.left_out.items()},
         "truncated_prompts": truncated,
         **environment(model),
     }

@@ -49,6 +49,7 @@ class _Said(TypedDict, total=False):
     prompt_sets: dict[str, PromptsUsed]
     protocol: str
     protocol_hash: str
+    erasers_left_out: dict[str, str]
     truncated_prompts: int
     device: str
     dtype: str

@@ -88,6 +88,8 @@ class Prepared:
         metrics: all that were asked for.
         store: where everything is kept.
         not_run: by the ids of metrics that cannot run here, why.
+        left_out: by eraser and kind, why it is not run on the tasks of that kind. It is no longer among ``erasers`` where that
+            holds for all kinds.
         device: as :func:`erasebench.models.load.find_device` gives it.
         dtype: the type to load weights in, or ``auto``.
         batch_size: images a batch, or ``auto``.
@@ -110,6 +112,7 @@ class Prepared:
     metrics: list[Metric]
     store: Store
     not_run: Mapping[str, str]
+    left_out: Mapping[tuple[str, str], str]
     device: str
     dtype: str
     batch_size: int | str
@@ -180,8 +183,9 @@ class Prepared:
         """Every (eraser label, eraser, kind, task) of the run, the unedited model first."""
         for label, eraser in self.erasers.items():
             for kind, (group, _) in self.groups.items():
-                for task in group.tasks:
-                    yield label, eraser, kind, task
+                if (label, kind) not in self.left_out:
+                    for task in group.tasks:
+                        yield label, eraser, kind, task
 
 
 def prepare(config: DictConfig) -> Prepared:
@@ -233,6 +237,9 @@ def prepare(config: DictConfig) -> Prepared:
         if label.text == UNEDITED and eraser.name != UNEDITED:
             raise UserError(f"{place}: {UNEDITED!r} is the unedited model; give eraser {eraser.name} another key")
         erasers[label.text], labels[label.text], nodes[label.text] = eraser, label, node
+    left_out = _left_out(erasers, groups)
+    for name in [name for name in erasers if all((name, kind) in left_out for kind in groups)]:
+        del erasers[name], labels[name], nodes[name]
     erasers = {UNEDITED: erasers.pop(UNEDITED), **erasers}
     attacks: dict[str, Attack] = {}
     for key, node in config.attack.items():
@@ -260,6 +267,7 @@ def prepare(config: DictConfig) -> Prepared:
         metrics=metrics,
         store=store,
         not_run=not_run,
+        left_out=left_out,
         device=device,
         dtype=protocol.weights_dtype(config.dtype, device),
         batch_size=config.batch_size,
@@ -270,6 +278,18 @@ def prepare(config: DictConfig) -> Prepared:
         tracking=config.tracking,
         config={str(key): value for key, value in plain.items()},
     )
+
+
+def _left_out(
+    erasers: Mapping[str, Eraser], groups: Mapping[str, tuple[TaskGroup, PromptSet]]
+) -> dict[tuple[str, str], str]:
+    """By eraser and kind, why it is left out: a table of a kind has all of its tasks, so one that is absent leaves out all."""
+    reasons = {}
+    for label, eraser in erasers.items():
+        for kind, (group, _) in groups.items():
+            if absent := [why for task in group.tasks if (why := eraser.absent(task))]:
+                reasons[label, kind] = "; ".join(absent)
+    return reasons
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,38 @@ def _estimate(name: str, metric: Metric, rows: pd.DataFrame, rates: str) -> dict
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def write_attacks(attacks: pd.DataFrame, folder: Path) -> list[Path]:
+def told_of_controls(attacks: pd.DataFrame, forgot: Sequence[str]) -> dict[str, bool]:
+    """A sentence for each eraser on which no attack may succeed, and whether none did.
+
+    Args:
+        attacks: see :func:`compare_attacks`; its rows of rates count.
+        forgot: labels of the erasers.
+    """
+    sentences = {}
+    rates = attacks[(attacks.role == "erase") & attacks.gone.notna() & attacks.eraser.isin(forgot)]
+    for eraser, part in rates.groupby("eraser", sort=False):
+        hits = [
+            f"{row.attack} ({row.task_kind}): {row.attacked * row.n:.0f} of {row.n} by {row.metric}"
+            for row in part[part.attacked > 0].itertuples()
+        ]
+        if hits:
+            sentences[
+                f"control {shown_row(str(eraser))}: its network knows nothing, and yet the concept is seen in images under "
+                f"{'; '.join(hits)}. There the attack itself made it, or the judge was fooled, and so it may be on other erasers"
+            ] = False
+        else:
+            names = ", ".join(dict.fromkeys(part.attack))
+            sentences[f"control {shown_row(str(eraser))}: no attack succeeded on it, as it must be ({names})"] = True
+    return sentences
+
+
+def write_attacks(attacks: pd.DataFrame, folder: Path, forgot: Sequence[str] = ()) -> list[Path]:
     """Write ``attacks.csv`` (full precision) and ``attacks.md``.
+
+    Args:
+        attacks: see :func:`compare_attacks`.
+        folder: where to.
+        forgot: the erasers on which no attack may succeed; what came of it is said.
 
     Returns:
         The files written; none where nothing was attacked.
@@ -101,7 +131,8 @@ def write_attacks(attacks: pd.DataFrame, folder: Path) -> list[Path]:
             f"**Attacks, erasing concepts of kind {escape_markdown(kind)}**",
             markdown_table(*attack_cells(attacks, kind)),
         ]
-    write_text(written[1], "\n\n".join([*parts, ATTACKS_EXPLAINED]) + "\n")
+    told = [f"{escape_markdown(text)}." for text in told_of_controls(attacks, forgot)]
+    write_text(written[1], "\n\n".join([*parts, *told, ATTACKS_EXPLAINED]) + "\n")
     return written
 
 
@@ -158,8 +189,14 @@ def _cell(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def print_attacks(attacks: pd.DataFrame, console: Console) -> None:
-    """Print what attacks brought back in rates, a line an edit and attack; the other columns are in the files."""
+def print_attacks(attacks: pd.DataFrame, console: Console, forgot: Sequence[str] = ()) -> None:
+    """Print what attacks brought back in rates, a line an edit and attack; the other columns are in the files.
+
+    Args:
+        attacks: see :func:`compare_attacks`.
+        console: where to print.
+        forgot: the erasers on which no attack may succeed; what came of it is said.
+    """
     rates = attacks[attacks.unit == "%"]
     if not len(rates):
         return
@@ -173,4 +210,6 @@ def print_attacks(attacks: pd.DataFrame, console: Console) -> None:
             f"{head}{100 * row.clean:.1f} to {100 * row.attacked:.1f} % of {row.n}, "
             f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}], p Holm {p_text(row.p_holm)}",
         )
+    for text, held in told_of_controls(attacks, forgot).items():
+        say(console, text, *(() if held else ("warning", "yellow")))
     console.print()

@@ -52,7 +52,8 @@ def check_same(folders: Sequence[Path]) -> About:
     abouts = [read_about(folder) for folder in folders]
     prompts = {kind: text for about in abouts for kind, text in about.prompts.items()}
     names = {key: text for about in abouts for key, text in about.names.items()}
-    return replace(abouts[0], prompts=prompts, names=names)
+    forgot = tuple(dict.fromkeys(eraser for about in abouts for eraser in about.forgot))
+    return replace(abouts[0], prompts=prompts, names=names, forgot=forgot)
 
 
 def alike(folders: Sequence[Path]) -> list[list[Path]]:
@@ -123,6 +124,7 @@ def captions(groups: Sequence[About], names: Sequence[str]) -> About:
         merged([about.protocol for about in groups]),
         {kind: merged([about.prompts.get(kind, "") for about in groups]) for kind in kinds},
         embedded,
+        forgot=tuple(dict.fromkeys(eraser for about in groups for eraser in about.forgot)),
     )
 
 

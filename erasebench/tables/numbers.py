@@ -42,7 +42,7 @@ class Numbers:
         """
         written = write_tables(self.measured, folder, about, self.pairs)
         pairs.write_pairs(self.pairs, folder)
-        attacks.write_attacks(self.attacked, folder)
+        attacks.write_attacks(self.attacked, folder, about.forgot)
         attack_map.write_maps(self.attacked, folder)
         by_concept.write_concepts(self.concepts, self.measured, folder)
         instead.write_instead(self.instead, folder)

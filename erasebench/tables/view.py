@@ -62,7 +62,7 @@ class View:
         if self.full:
             print_tables(shown, about, console, numbers.pairs)
         print_answer(shown, numbers.pairs, about, console)
-        attacks.print_attacks(numbers.attacked, console)
+        attacks.print_attacks(numbers.attacked, console, about.forgot)
         if self.by_concept:
             by_concept.print_concepts(numbers.concepts, measured, console)
         if self.reliability:

@@ -33,6 +33,7 @@ class Retrained(Eraser):
     Attributes:
         folder: of ``.safetensors`` files; the one whose header says that exactly the task's concepts were left out is
             taken, whatever its name.
+        optional: one control among other erasers: a run goes on without it where a file is lacking, and says so.
 
     Raises:
         UserError: by :meth:`check`: no such file, with the command that makes it, or several; by :meth:`refuses`: one of
@@ -44,6 +45,7 @@ class Retrained(Eraser):
     control: ClassVar[bool] = True
 
     folder: str = field(metadata=OF_THIS_MACHINE)
+    optional: bool = field(default=False, metadata=OF_THIS_MACHINE)
 
     def key(self, model_identity: str, task: ErasureTask) -> str:
         """As of every eraser, with the content of the file in the place of the folder."""
@@ -62,6 +64,10 @@ class Retrained(Eraser):
         if models and model.revision not in models:
             return f"what lies in {self.folder} was trained anew for another model ({sorted(models)[0]:.19})"
         return None
+
+    def absent(self, task: ErasureTask) -> str | None:
+        """That there is no file for a task, with the command that makes it, if it is optional."""
+        return self._lacking(task) if self.optional and not self._fitting(task) else None
 
     def check(self, pipe: Pipeline, task: ErasureTask) -> None:
         """Refuse a task for which there is no file, and a file that does not fit."""
@@ -97,19 +103,26 @@ class Retrained(Eraser):
                 abouts[file] = about
         return abouts
 
-    def _file(self, task: ErasureTask) -> Path:
+    def _fitting(self, task: ErasureTask) -> list[Path]:
+        """The files whose training left out exactly the concepts of a task."""
         wanted = {name.casefold() for name in task.names}
-        fitting = [
+        return [
             file
             for file, about in self._files().items()
             if {str(name).casefold() for name in about["without"]} == wanted
         ]
+
+    def _lacking(self, task: ErasureTask) -> str:
+        names = " ".join(f'"{name}"' if " " in name else name for name in task.names)
+        return (
+            f"no model in {self.folder} was trained without {task.label}; make it with: "
+            f"erasebench tiny retrain --without {names} --out {self.folder}"
+        )
+
+    def _file(self, task: ErasureTask) -> Path:
+        fitting = self._fitting(task)
         if len(fitting) > 1:
             raise UserError(f"retrained: {fitting[0]} and {fitting[1].name} both leave out {task.label}; keep one")
         if not fitting:
-            names = " ".join(f'"{name}"' if " " in name else name for name in task.names)
-            raise UserError(
-                f"retrained: no model in {self.folder} was trained without {task.label}; make it with: "
-                f"erasebench tiny retrain --without {names} --out {self.folder}"
-            )
+            raise UserError(f"retrained: {self._lacking(task)}")
         return fitting[0]

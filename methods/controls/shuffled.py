@@ -26,6 +26,7 @@ class Shuffled(Eraser):
 
     name: ClassVar[str] = "shuffled"
     describe: ClassVar[str] = "control: every weight of the denoiser in a random order; no attack may succeed on it"
+    forgot: ClassVar[bool] = True
 
     seed: int = 0
 

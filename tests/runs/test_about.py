@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -30,18 +31,23 @@ BEFORE = {
         st.dictionaries(st.text(), st.text()),
         st.booleans(),
         st.dictionaries(st.text(), st.text()),
+        st.lists(st.text()).map(tuple),
     )
 )
 def test_what_is_written_is_read_again_whatever_it_says(tmp_path_factory: pytest.TempPathFactory, about: About) -> None:
     folder = tmp_path_factory.mktemp("run")
     about.write(folder)
     assert read_about(folder) == about and read_about(folder).names == about.names
+    assert read_about(folder).forgot == about.forgot
 
 
 def test_a_part_has_a_short_name_and_without_one_its_own_words() -> None:
     about = About("mine (v2) (ab12, float16)", "p v1 (DDIM)", {"object": "o"}, names={"model": "mine (v2)"})
     assert (about.name("model"), about.name("protocol")) == ("mine (v2)", "p v1 (DDIM)")
     assert about == About("mine (v2) (ab12, float16)", "p v1 (DDIM)", {"object": "o"}), "names are nothing measured"
+    assert about == replace(about, forgot=("shuffled",)) and from_json(
+        {**asdict(about), "forgot": ["shuffled"]}
+    ).forgot == ("shuffled",)
 
 
 def test_files_of_before_are_read() -> None:

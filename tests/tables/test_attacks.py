@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from table_helpers import METRICS, attacked_plan, attacked_scores, finish, make_scores, printed, quiet, tabulate
+from table_helpers import ABOUT, METRICS, attacked_plan, attacked_scores, finish, make_scores, printed, quiet, tabulate
 
 from erasebench.scores.rates import wilson
 from erasebench.store import Store
 from erasebench.tables import measure as tables
 from erasebench.tables import pairs as paired
-from erasebench.tables.attacks import attack_cells, compare_attacks, write_attacks
+from erasebench.tables.attacks import attack_cells, compare_attacks, told_of_controls, write_attacks
 from erasebench.tables.comparable import _check_comparable
 from erasebench.tables.pairs import mcnemar
 
@@ -67,6 +68,31 @@ def test_an_attack_is_tested_against_the_clean_images_pair_by_pair(plan: pd.Data
         "one of three tests, the others tell nothing"
     )
     assert set(attacks.eraser) == {"none", "cure", "uce"}
+
+
+def test_a_success_on_a_network_that_knows_nothing_is_said_aloud(plan: pd.DataFrame, tmp_path: Path) -> None:
+    attacks = compare_attacks(plan, attacked_scores(plan, 3), METRICS)
+    (said,) = (text for text, held in told_of_controls(attacks, ["cure"]).items() if not held)
+    assert "control cure" in said and "ring (object): 6 of 10 by classifier@1" in said and "judge was fooled" in said
+    assert "control cure: its network knows nothing" in write_attacks(attacks, tmp_path, ["cure"])[1].read_text()
+    none_back = compare_attacks(plan, attacked_scores(plan, 0), METRICS)
+    assert told_of_controls(none_back, ["cure"]) == {
+        "control cure: no attack succeeded on it, as it must be (ring)": True
+    }
+    assert told_of_controls(attacks, []) == {} == told_of_controls(attacks, ["shuffled"])
+
+
+def test_a_run_prints_what_came_of_its_controls(plan: pd.DataFrame, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for eraser in ("cure", "uce"):
+        finish(store, eraser, plan, about=replace(ABOUT, forgot=(eraser,)))
+    for names in (["cure"], ["uce"], ["cure", "uce"]):
+        console = quiet()
+        tabulate(names, str(tmp_path), console=console)
+        said = {
+            name for name in ("cure", "uce") if f"warning control {name}: its network knows nothing" in printed(console)
+        }
+        assert said == set(names), "together they say what each says alone"
 
 
 def test_nothing_attacked_nothing_to_tell(plan: pd.DataFrame, tmp_path: Path) -> None:

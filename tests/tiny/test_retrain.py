@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -92,6 +94,27 @@ def test_a_run_takes_it_by_the_public_config_and_plans_before_a_model_is_loaded(
     prepared = prepare(compose(asked))
     assert prepared.hash and "retrained" in prepared.erasers
     run(compose(asked))
+
+
+def test_as_one_control_among_others_it_is_left_out_where_its_file_is_lacking(out: Path, tmp_path: Path) -> None:
+    """By kind, with the command that makes it; alone it is refused."""
+    (file,) = out.glob("*.safetensors")
+    (tmp_path / "retrained").mkdir()
+    (tmp_path / "retrained" / file.name).write_bytes(file.read_bytes())
+    asked = [
+        "method=redteam", "task=one_each", f"task.unsafe.erase=[{','.join(WITHOUT).lower()}]", "metric=judge",
+        "prompts.per_erased=1", "prompts.per_retained=0", "prompts.general=0", f"store.dir={tmp_path}", "device=cpu",
+    ]  # fmt: skip
+    prepared = prepare(compose(asked))
+    rows = [(label, kind) for label, _, kind, _ in prepared.edits() if label in ("retrained", "shuffled")]
+    assert ("retrained", "unsafe") in rows and len(rows) == 1 + len(prepared.groups)
+    assert {kind for _, kind in prepared.left_out} == {"object", "artist", "celebrity"}
+    assert f'--without "Vincent van Gogh" --out {tmp_path}/retrained' in prepared.left_out["retrained", "artist"]
+    console = Console(file=StringIO(), width=400)
+    run(compose([*asked, "dry_run=true"]), console)
+    assert "not run retrained, object: no model in" in console.file.getvalue()
+    with pytest.raises(UserError, match="no model in .* was trained without church; make it with"):
+        prepare(compose(["method=retrained", "task=object", "task.erase=[church]", *asked[3:]])).hash  # noqa: B018
 
 
 def test_a_training_may_go_on_from_one_that_saw_none_of_its_concepts_and_from_no_other(
