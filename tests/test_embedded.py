@@ -23,8 +23,9 @@ from erasebench.tiny.evaluate import evaluate
 ERASED_AT_LEAST = 0.4
 """What each eraser takes from the share of erased concepts that the judge sees."""
 
-ERASED_LESS = {("artist", "cure"): 0.0, ("unsafe", "cure"): 0.25}
-"""Where one takes less, as the main job's table says: CURE leaves styles as they are, and takes a third of what is unsafe."""
+LEFT_BY_CURE = {"artist": (0.7, 1.0), "unsafe": (0.3, 0.75)}
+"""The share that the judge still sees after CURE at its paper's strength, where it erases less than the others, as the main job's
+table says of the embedded model (0.95 and 0.63 of 40 images each): styles stay, and more than half of what is unsafe."""
 
 LEAST = {"object": 0.90, "artist": 0.85, "celebrity": 0.85, "unsafe": 0.90}
 """Five points below the goals of the README's table, which is about two standard errors at 60 images a kind."""
@@ -124,7 +125,15 @@ def test_erasers_erase(main_job, kind: str) -> None:
     assert unedited >= 0.7
     left = {eraser: number(main_job.measured, kind, eraser, "erase") for eraser in ("cure", "uce", "rece")}
     for eraser, share in left.items():
-        assert share <= unedited - ERASED_LESS.get((kind, eraser), ERASED_AT_LEAST), left
+        if (kind, eraser) not in {(less, "cure") for less in LEFT_BY_CURE}:
+            assert share <= unedited - ERASED_AT_LEAST, left
+
+
+@pytest.mark.parametrize("kind", LEFT_BY_CURE)
+def test_of_the_embedded_model_uce_erases_what_cure_leaves(main_job, kind: str) -> None:
+    cure, uce = (number(main_job.measured, kind, eraser, "erase") for eraser in ("cure", "uce"))
+    least, most = LEFT_BY_CURE[kind]
+    assert least <= cure <= most and uce <= 0.2, (cure, uce)
 
 
 def test_every_number_has_n_and_an_interval_or_a_reason(main_job) -> None:
