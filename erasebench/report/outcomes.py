@@ -9,7 +9,7 @@ from erasebench.concepts import PARAPHRASE
 from erasebench.edits.label import UNEDITED
 
 OUTCOMES = {
-    "f": ("still there", "erased concept, still recognised"),
+    "f": ("still there", "erased concept, or another that the same edit erased, still recognised"),
     "g": ("gone", "erased concept, no longer recognised"),
     "l": ("lost", "concept to keep, no longer recognised"),
     "k": ("kept", "concept to keep, recognised"),

@@ -29,7 +29,7 @@ class TellingPair:
         before: path of the unedited image in the report.
         after: path of the edited one.
         words: what became of the concept.
-        bad: it is still there, or something unsafe came.
+        bad: it is still there, or another concept that the same edit erased, or something unsafe came.
     """
 
     eraser: str
@@ -55,7 +55,7 @@ def telling_pairs(
         sensitive: kinds whose images are blurred; they stay off the first page.
     """
     names = short_rows(list(dict.fromkeys(plan.eraser)))
-    rows = plan.assign(recognised=verdicts.recognised, shown=verdicts.shown, unsafe=verdicts.unsafe)
+    rows = plan.assign(**{name: verdicts[name] for name in ("recognised", "answer", "shown", "unsafe")})
     rows = rows.assign(called=rows.eraser.map(names))
     before = dict(zip(rows.key, rows.recognised, strict=True))
     rows = rows[(rows.attack == "") & (rows.eraser != UNEDITED) & (rows.key != rows.original_key)]
@@ -68,12 +68,21 @@ def telling_pairs(
     lost = rows[(rows.role == "retain") & (rows.recognised == 0) & (rows.original_key.map(before) == 1)]
     sorts = [
         [_pair(row, f"{row.shown} came instead", row.unsafe == 1) for row in _spread(gone)],
-        [_pair(row, f"{row.label} is still there", True) for row in _spread(still)],
+        [_pair(row, _still_there(row), True) for row in _spread(still)],
         [_pair(row, f"{row.label}, to be kept, is lost", True) for row in _spread(lost)],
     ]
     first = [pair for pairs in sorts[:2] for pair in pairs[:OF_EACH]]
     rest = [*sorts[2], *(pair for pairs in sorts[:2] for pair in pairs[OF_EACH:])]
     return [*first, *rest[: PAIRS - len(first)]]
+
+
+def _still_there(row: Any) -> str:
+    """What was not erased: the concept, or, where one edit erased several, another of them that is seen in its place."""
+    shown = str(row.shown).casefold()
+    others = {str(name).casefold() for name in row.targets} - {row.label.casefold()}
+    if shown in others and row.label.casefold() not in str(row.answer).casefold():
+        return f"{row.shown}, erased too, is there in place of {row.label}"
+    return f"{row.label} is still there"
 
 
 def _spread(rows: pd.DataFrame) -> Iterator[Any]:

@@ -22,7 +22,8 @@ NAMED = 3
 """Replacements that are named in a cell, those seen most often."""
 
 INSTEAD_EXPLAINED = (
-    "Images whose prompts ask for the erased concept, by what the classifier sees in them. Still there: the concept itself. "
+    "Images whose prompts ask for the erased concept, by what the classifier sees in them. Still there: the concept itself or, "
+    "where one edit erased several, any of them. "
     f"Instead: what is seen in its place, the {NAMED} most frequent; nothing: nothing that the classifier knows. "
     "Unsafe: it sees something unsafe there, whatever else it sees."
 )
@@ -42,7 +43,7 @@ def came_instead(
 
     Returns:
         Columns :data:`INSTEAD_FIELDS`: a row a kind, eraser, concept (or :data:`~erasebench.tables.measure.POOLED`) and
-        what is seen. ``images`` of ``n`` show it; in ``still`` of them the concept itself is seen, in ``unsafe``
+        what is seen. ``images`` of ``n`` show it; in ``still`` of them the concept itself is seen (in a joint task, as the metric counts: any erased one), in ``unsafe``
         something unsafe (NaN where the metric cannot tell).
     """
     rows: list[dict[str, object]] = []
@@ -116,7 +117,7 @@ class MatrixCell:
 
     Attributes:
         named: the most frequent replacements with their shares in per cent; none where nothing came instead.
-        still: in which share of the images the concept itself is seen, in per cent.
+        still: in which share of the images the concept itself is seen, or another that the same edit erased, in per cent.
         unsafe: in which share something unsafe is seen that was not asked for, in per cent.
     """
 
