@@ -6,13 +6,16 @@ import math
 
 import pandas as pd
 
-from erasebench.concepts import ROLE
+from erasebench.concepts import NEAR, PARAPHRASE, ROLE
 from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError, suggest
 from erasebench.tables.measure import POOLED
 
 COLUMN_ENDINGS = {name: role.words for name, role in ROLE.items()} | {"both": "both"}
 """What stands behind a metric's name. ``both`` is the harmonic mean of the two aims."""
+
+SHORT = ("erased", "paraphrased", "near", "retained")
+"""Names that need no metric: those of the aims, and the same metrics on prompts in other words and on near concepts."""
 
 Column = tuple[str, str]
 """A role and a metric, as in :data:`erasebench.tables.measure.MEASURED_COLUMNS`."""
@@ -21,15 +24,20 @@ Column = tuple[str, str]
 def names(measured: pd.DataFrame, kind: str | None = None) -> dict[str, Column]:
     """Every column of a table (of one kind, or of all) by its name: ``METRIC.erased``, for costs the bare name.
 
-    ``erased`` and ``retained`` alone are the columns of :func:`aims`.
+    ``erased`` and ``retained`` alone are the columns of :func:`aims`, ``paraphrased`` and ``near`` the same metrics on prompts in
+    other words and on concepts near the erased ones, where there are such columns.
     """
     part = measured if kind is None else measured[measured.task_kind == kind]
     found = {}
     for role, metric in dict.fromkeys(zip(part.role, part.metric, strict=True)):
         name = metric.partition("@")[0].removeprefix("H ")
         found[f"{name}.{COLUMN_ENDINGS[role]}" if role in COLUMN_ENDINGS else name] = (role, metric)
-    chosen = aims(part)
-    return found | (dict(zip(("erased", "retained"), chosen, strict=True)) if chosen else {})
+    if not (chosen := aims(part)):
+        return found
+    erased, kept = chosen
+    short = dict(zip(SHORT, (erased, (PARAPHRASE, erased[1]), (NEAR, kept[1]), kept), strict=True))
+    there = set(found.values())
+    return found | {name: column for name, column in short.items() if column in there}
 
 
 def find(name: str, measured: pd.DataFrame, option: str) -> str:
@@ -74,7 +82,7 @@ def aims(part: pd.DataFrame) -> tuple[Column, Column] | None:
 
 
 def with_metric(name: str, measured: pd.DataFrame, kind: str, option: str) -> str:
-    """A column's name with its metric: ``erased`` alone is ``judge.erased``, or that of another metric.
+    """A column's name with its metric: one of :data:`SHORT` alone is ``judge.erased``, or that of another metric.
 
     Args:
         name: as :func:`find` gives it.
@@ -83,11 +91,11 @@ def with_metric(name: str, measured: pd.DataFrame, kind: str, option: str) -> st
         option: where it was typed, e.g. ``--best``.
 
     Raises:
-        UserError: ``erased`` or ``retained`` would be of a metric that is no rate, because those that are rates have no
+        UserError: one of :data:`SHORT` would be of a metric that is no rate, because those that are rates have no
             number. Nobody asked for that one.
     """
     aim = names(measured, kind).get(name)
-    if name not in ("erased", "retained"):
+    if name not in SHORT:
         return name
     part = measured[(measured.task_kind == kind) & (measured.eraser != UNEDITED) & (measured.task == POOLED)]
     judges = part[(part.role == "erase") & (part.direction == "down") & (part.unit == "%")]

@@ -23,6 +23,24 @@ def test_an_objective_is_arithmetic_of_columns(a: float, b: float) -> None:
     assert meant == f"({a!r} * judge.retained - judge.erased / {b!r}) + -clip_score_uce.general"
 
 
+def test_what_is_near_and_other_words_count_under_their_short_names() -> None:
+    measured = table({"none": (0.9, 0.9), "uce": (0.1, 0.8)})
+    judged = measured[measured.metric.str.startswith("judge") & (measured.eraser == "uce")]
+    near = judged[judged.role == "retain"].assign(role="near", value=0.5)
+    words = judged[judged.role == "erase"].assign(role="paraphrase", value=0.3)
+    measured = pd.concat([measured, near, words], ignore_index=True)
+    value, meant = objective_value("near + retained - erased - paraphrased", measured)
+    assert value == pytest.approx(0.5 + 0.8 - 0.1 - 0.3)
+    assert meant == "judge.near + judge.retained - judge.erased - judge.paraphrased"
+    assert objective_value("judge.near", measured)[0] == objective_value("near", measured)[0]
+    chosen = frontier.choose(measured, "object", frontier.conditions("near>=0.4", measured))
+    assert chosen.eraser == "uce" and "judge.near" in chosen.text
+    with pytest.raises(UserError, match="judge.near >= 60 % is met by none"):
+        frontier.choose(measured, "object", frontier.conditions("near>=0.6", measured))
+    with pytest.raises(UserError, match="no such column"):
+        objective_value("near", table({"none": (0.9, 0.9), "uce": (0.1, 0.8)}))
+
+
 def test_an_objective_without_a_number_is_refused_with_the_reason() -> None:
     measured = table({"none": (0.9, 0.9), "cure": (float("nan"), 0.75)})
     measured.loc[measured.value.isna(), "reason"] = "weights are absent"
