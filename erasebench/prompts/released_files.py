@@ -37,7 +37,7 @@ class ReleasedFile:
     Attributes:
         prompts: the config of that group that reads it.
         repository: on GitHub, ``owner/name``.
-        path: in the repository; ``<target>`` in it stands for a file each.
+        path: in the repository; ``<target>`` or ``<N>`` in it stands for a file each.
         commit: 40 hex digits, or the first of them where no more was read.
         contents: hashes of what it draws, see :attr:`erasebench.prompts.prompt_set.PromptSet.content`.
         rows: how many it has; empty if that is not known.
@@ -119,7 +119,9 @@ def fetch_released(file: ReleasedFile, folder: Path) -> Path:
             return target
         raise UserError(f"{target}: it is not the released file; move it away, or {by_hand}")
     if not file.can_be_fetched:
-        why = "every concept has a file" if "<" in file.path else "what arrives could not be told from another file"
+        why = (
+            "there are several, a file each" if "<" in file.path else "what arrives could not be told from another file"
+        )
         raise UserError(f"it is not fetched, since {why}; {by_hand}")
     if constants.HF_HUB_OFFLINE:
         raise UserError(f"HF_HUB_OFFLINE is set, so nothing is fetched; {by_hand}")

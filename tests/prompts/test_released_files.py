@@ -132,3 +132,11 @@ def test_every_known_place_is_of_a_prompt_set_that_needs_a_file() -> None:
             "[0-9a-f]{7}|[0-9a-f]{40}", file.commit
         )
         assert not re.search(r"\.\.|^/|[?#]", file.path)
+
+
+def test_of_uces_files_for_each_number_of_artists_it_is_told_where_they_lie(tmp_path: Path, capsys) -> None:
+    command = ["prefetch", "model=embedded", "prompts=uce_artists", "metric=[judge]", f"store.dir={tmp_path}"]
+    assert main(command) == 1
+    said = capsys.readouterr().out
+    file = released_files()["uce_artists"]
+    assert file.path in said and file.repository in said and file.commit in said and "several" in said
