@@ -63,7 +63,9 @@ BY_FILE = ("artist_file", "celebrity_file")
 """Tasks whose concepts are those of a prompt file; see test_experiments.py."""
 
 
-@pytest.mark.parametrize("name", [name for name in groups()["task"] if name not in ("main", "one_each", "redteam", *BY_FILE)])
+@pytest.mark.parametrize(
+    "name", [name for name in groups()["task"] if name not in ("main", "one_each", "redteam", *BY_FILE)]
+)
 def test_every_task_builds(name: str) -> None:
     group = task_group(compose([f"task={name}"]).task, "task")
     assert sum(len(task.targets) for task in group.tasks) >= (3 if name in KINDS else 1)
