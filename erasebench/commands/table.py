@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from erasebench.commands import add_plugins, add_store, verb_parser
+from erasebench.errors import UserError
 
 TABLE_HELP = """\
 examples:
@@ -12,6 +13,7 @@ examples:
   erasebench table SWEEP --best "retained>=0.9"     the setting that erases most, and the command that runs it
   erasebench table RUN --by-concept                 which concept it leaves in place, and which it takes along
   erasebench table RUN --power                      how many prompts it takes to tell two erasers apart
+  erasebench table RUN --orders OTHER               does a run with other concepts order the erasers alike?
 Nothing is generated or scored. Beside each number stands its 95 % interval; "not run" says why there is none. What a
 word means: erasebench explain WORD
 """
@@ -48,6 +50,11 @@ def main(arguments: list[str]) -> int:
         "(always written: reliability.csv)",
     )
     parser.add_argument(
+        "--orders",
+        metavar="OTHER",
+        help="also whether another run, of other concepts, orders the erasers alike (written: orders.csv)",
+    )
+    parser.add_argument(
         "--best",
         metavar="CONDITION",
         help='the setting with the least of "erased" that fulfils it, e.g. "retained>=0.9", and the command that runs it; '
@@ -70,5 +77,14 @@ def main(arguments: list[str]) -> int:
     view = View(
         options.sort, options.power, options.best, options.rates, options.by_concept, options.reliability, options.full
     )
+    if options.orders and len(options.runs) != 1:
+        raise UserError("--orders: name one run before it; its order is compared with that of OTHER")
     tabulate(options.runs, options.store, options.out, None, options.allow_mixed, view, options.plugins)
+    if options.orders:
+        from rich.console import Console
+
+        from erasebench.store import Store
+        from erasebench.tables.orders import show_orders
+
+        show_orders(options.runs[0], options.orders, Store(options.store), Console())
     return 0

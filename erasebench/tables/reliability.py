@@ -63,7 +63,7 @@ def reliability(measured: pd.DataFrame, pairs: pd.DataFrame, concepts: pd.DataFr
         for role, metric in dict.fromkeys(zip(of_kind.role, of_kind.metric, strict=True)):
             column = of_kind[(of_kind.role == role) & (of_kind.metric == metric)]
             rows.append(split_halves(column) | {"task_kind": kind, "role": role, "metric": metric})
-        ours = {column: _order(part, column) for column in _rates(part)}
+        ours = {column: order_of(part, column) for column in rate_columns(part)}
         for table, role, order in published_orders(kind):
             for (own_role, metric), own in ours.items():
                 if own_role == role:
@@ -198,14 +198,14 @@ def _as_published(order: pd.Series) -> pd.Series:
     return named[~named.index.duplicated()]
 
 
-def _rates(part: pd.DataFrame) -> list[Column]:
+def rate_columns(part: pd.DataFrame) -> list[Column]:
     """The columns of rates that orders are compared in."""
     rates = part[(part.unit == "%") & part.role.isin(("erase", PARAPHRASE, NEAR, "retain"))]
     rates = rates[~rates.metric.str.startswith("H ")]
     return list(dict.fromkeys(zip(rates.role, rates.metric, strict=True)))
 
 
-def _order(part: pd.DataFrame, column: Column) -> pd.Series:
+def order_of(part: pd.DataFrame, column: Column) -> pd.Series:
     """A column's numbers by eraser, without the unedited model."""
     rows = part[(part.role == column[0]) & (part.metric == column[1]) & (part.eraser != UNEDITED) & part.value.notna()]
     return rows.drop_duplicates("eraser").set_index("eraser").value
