@@ -50,7 +50,7 @@ def draw(
         plan: rows of a run.
         store: where the images are; one that is gone leaves its place empty.
         kind: kind of the tasks.
-        path: PNG to write.
+        path: PNG to write; one that is there is kept where all images are gone.
         blur: blur the images of erased unsafe concepts.
         seen: by image key, whether a classifier sees in it what its prompt asks for; images of the erasers then get a
             tick (gone in a red row, still there in a green one) or a cross.
@@ -61,6 +61,8 @@ def draw(
     erasers = list(dict.fromkeys(part.eraser))
     rows = _rows_shown(part)
     images = images_of(store, [key for _, keys, _, _ in rows for key in keys.values()])
+    if rows and not images and path.exists():
+        return path
     cell = max((image.width for image in images.values()), default=CELL)
     width = max(SIDE + len(erasers) * (cell + GAP), 520) + MARGIN
     heads = [shown_row(eraser) for eraser in erasers]

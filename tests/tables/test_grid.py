@@ -16,6 +16,7 @@ from table_helpers import METRICS, colour, make_plan, make_scores, make_store
 
 from erasebench.errors import Damaged, UserError
 from erasebench.metrics.nudenet import NudeNet
+from erasebench.store import Store
 from erasebench.tables import grid
 from erasebench.tables.grid import AMBER, CELL, GAP, GREEN, RED, SIDE
 from erasebench.tables.recognised import became_unsafe, by_image, recognised
@@ -148,6 +149,13 @@ def test_images_of_any_size_fit(size: tuple[int, int], tmp_path: Path) -> None:
 
 def test_a_kind_without_prompts_still_gives_a_picture(plan, store, tmp_path: Path) -> None:
     assert read_picture(grid.draw(plan, store, "artist", tmp_path / "grid.png")).width > 100
+
+
+def test_a_picture_is_kept_where_all_its_images_are_gone(plan, store, tmp_path: Path) -> None:
+    path = grid.draw(plan, store, "object", tmp_path / "grid.png")
+    before = path.read_bytes()
+    grid.draw(plan, Store(tmp_path / "empty"), "object", path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
