@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from erasebench.errors import UserError
+from erasebench.methods.attacks.budget import Clock
+from erasebench.methods.attacks.kept import Kept
 
 Loss = Callable[[np.ndarray], np.ndarray]
 """Token ids ``[n, length]`` to their losses ``[n]``; smaller is better."""
@@ -71,6 +74,7 @@ def search(
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
     is_over: Callable[[], bool] = lambda: False,
+    kept: Kept | None = None,
 ) -> Best:
     """Look for the sequence of the smallest loss.
 
@@ -82,8 +86,9 @@ def search(
         ids: the tokens to choose from.
         budget: see :class:`Budget`.
         seed: of every random choice.
-        advance: called with 1 after each generation.
+        advance: called with 1 after each generation, and at first with those that need not be done again.
         is_over: asked after each generation that is not the last, whether that was the last.
+        kept: from which it goes on; the search then ends as one that was not killed.
     """
     rng = np.random.default_rng(seed)
     choice = np.asarray(ids)
@@ -91,7 +96,31 @@ def search(
     losses = np.full(budget.population, np.nan)
     curve: list[float] = []
     evaluations = 0
-    for generation in range(budget.generations):
+    kept = kept or Kept(None, budget.generations, Clock())
+
+    def state() -> dict[str, Any]:
+        return {
+            "sequences": sequences.tolist(),
+            "losses": [None if np.isnan(one) else one for one in losses.tolist()],
+            "curve": curve,
+            "evaluations": evaluations,
+            "numbers": rng.bit_generator.state,
+        }
+
+    def restore(state: dict[str, Any]) -> None:
+        nonlocal sequences, losses, curve, evaluations
+        there = np.array(state["sequences"], dtype=choice.dtype).reshape(-1, budget.length)
+        values = np.array([np.nan if one is None else one for one in state["losses"]], dtype=float)
+        if len(there) != len(values) or len(there) < budget.population // 2:
+            raise ValueError("its sequences and losses do not fit")
+        reached, asked = list(map(float, state["curve"])), int(state["evaluations"])
+        rng.bit_generator.state = state["numbers"]
+        sequences, losses, curve, evaluations = there, values, reached, asked
+
+    kept.take_up(restore)
+    if curve:
+        advance(len(curve))
+    for generation in range(len(curve), budget.generations):
         new = np.isnan(losses)  # not compared yet: what lives on unchanged keeps its loss
         if new.any():
             losses[new] = loss(sequences[new])
@@ -117,6 +146,7 @@ def search(
             sequences, changing, rng.integers(budget.length, size=n), choice[rng.integers(choice.size, size=n)]
         )
         losses[changing] = np.nan
+        kept.save(len(curve), state)
     return Best(tuple(map(int, sequences[0])), curve[-1], tuple(curve), evaluations)
 
 

@@ -20,6 +20,7 @@ from erasebench.edits.found import Found
 from erasebench.errors import UserError
 from erasebench.methods.attacks.budget import Clock, Limited, check_whole
 from erasebench.methods.attacks.concept_vector import ONE_ENCODER, token_ids, too_long, vocabulary
+from erasebench.methods.attacks.kept import Kept
 from erasebench.methods.attacks.learning import shortened
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.soft_words import padded, read_with
@@ -87,7 +88,11 @@ class MmaText(Limited):
         return self.iterations
 
     def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
-        """A text, with its cosine and that of the search over time."""
+        """A text, with its cosine and that of the search over time.
+
+        Where it is, is kept from time to time, with the state of the random numbers: a search that was killed goes on from
+        there, and ends as if it had not been.
+        """
         clock, tokenizer = Clock(self.seconds), pipe.tokenizer
         words = forbidden_words(concepts)
         allowed = allowed_tokens(tokenizer, words)
@@ -99,8 +104,30 @@ class MmaText(Limited):
             sorted(set(allowed) & set(vocabulary(tokenizer, words=True))) or allowed
         )  # which are read back as they are
         tokens = torch.tensor(whole)[torch.randint(len(whole), (self.length,), generator=numbers)]
-        best, highest, curve = tokens, float("-inf"), []
-        for step in range(self.iterations):
+        best, highest, done = tokens, float("-inf"), 0
+        curve: list[float] = []
+        kept = Kept(tools.folder, self.iterations, clock)
+
+        def state() -> dict[str, Any]:
+            return {
+                "step": step + 1,
+                "tokens": tokens.tolist(),
+                "best": best.tolist(),
+                "curve": curve,
+                "numbers": numbers.get_state().tolist(),
+            }
+
+        def restore(state: dict[str, Any]) -> None:
+            nonlocal tokens, best, highest, curve, done
+            two = torch.tensor([state["tokens"], state["best"]]).reshape(2, self.length)
+            reached, steps = list(map(float, state["curve"])), int(state["step"])
+            numbers.set_state(torch.tensor(state["numbers"], dtype=torch.uint8))
+            (tokens, best), curve, done = two, reached, steps
+            highest = max(curve, default=float("-inf"))
+
+        kept.take_up(restore)
+        tools.advance(done)
+        for step in range(done, self.iterations):
             if step and clock.is_over():
                 tools.advance(self.iterations - step)
                 break
@@ -113,6 +140,7 @@ class MmaText(Limited):
                 if cosines.max() > highest:
                     best, highest = tokens, cosines.max().item()
                 curve.append(cosines.max().item())
+            kept.save(step + 1, state)
             tools.advance(1)
         if not curve:
             raise UserError(

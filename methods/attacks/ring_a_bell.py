@@ -28,6 +28,7 @@ from erasebench.methods.attacks.concept_vector import (
     vocabulary,
 )
 from erasebench.methods.attacks.genetic import Budget, search
+from erasebench.methods.attacks.kept import Kept
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.soft_words import padded
 from erasebench.prompts.prompt_set import hashed_seed
@@ -87,7 +88,11 @@ class RingABell(Budget, Limited):
         return self.generations
 
     def look(self, pipe: Pipeline, concepts: Sequence[Concept], recipe: Recipe, tools: Tools) -> Found:
-        """The text of the best tokens, with the loss by generation, and that of the text as the model reads it."""
+        """The text of the best tokens, with the loss by generation, and that of the text as the model reads it.
+
+        The generation at hand is kept from time to time, with the state of the random numbers: a search that was killed goes on
+        from there, and ends as if it had not been.
+        """
         tokenizer, clock = pipe.tokenizer, Clock(self.seconds)
         target = shifted_rows(pipe, recipe.prompt, self.pairs or contrast(concepts), self.eta)
 
@@ -101,6 +106,7 @@ class RingABell(Budget, Limited):
             hashed_seed("ring_a_bell", self.seed, recipe.prompt),
             tools.advance,
             clock.is_over,
+            Kept(tools.folder, self.generations, clock),
         )
         tools.advance(self.generations - len(best.curve))
         text = tokenizer.decode(list(best.tokens)).strip()
