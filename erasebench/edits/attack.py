@@ -170,10 +170,7 @@ class Attack(ABC):
         """Why it cannot attack the edits of an eraser, or ``None`` if it can."""
         if not (self.adaptive and self.differentiates):
             return None
-        for kind in eraser.acts():
-            if any(getattr(kind, name) is not getattr(Hook, name) for name in BESIDE_THE_NETWORK):
-                return f"its hook {kind.name} acts around the network, which hides it from the gradient"
-        return None
+        return next((reason for kind in eraser.acts() if (reason := hidden_by(kind))), None)
 
     def refuses_images(self, recipe: Recipe) -> str | None:
         """Why it cannot attack images that are drawn like this one, with the cure, or ``None`` if it can."""
@@ -231,6 +228,13 @@ class Attack(ABC):
 def attacked_concepts(targets: Sequence[Concept], label: str) -> tuple[Concept, ...]:
     """The concepts that an attack on a prompt goes for: the one it asks for, or all where its label is none of them."""
     return tuple(target for target in targets if target.name.casefold() == label.casefold()) or tuple(targets)
+
+
+def hidden_by(kind: type[Hook]) -> str | None:
+    """Why a gradient of the network does not know what a kind of hook does; ``None`` if it does."""
+    if any(getattr(kind, name) is not getattr(Hook, name) for name in BESIDE_THE_NETWORK):
+        return f"its hook {kind.name} acts around the network, which hides it from the gradient"
+    return None
 
 
 def _no_gradient(pipe: Pipeline) -> str | None:

@@ -6,13 +6,13 @@ Prompts" (ICML 2024), and its released code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 from torch.nn.functional import mse_loss, normalize
 
 from erasebench.concepts import Concept
@@ -152,7 +152,7 @@ class P4d(Limited):
         for step in range(len(losses) + 1, self.iterations + 1):
             chosen = nearest(words.detach(), vocabulary)
             near = vocabulary[chosen].requires_grad_()
-            loss = self.loss(pipe, tools.unedited["unet"], latents, wanted, ids, near, places, scheduler, numbers)
+            loss = self.loss(pipe, tools.unedited, recipe, latents, wanted, ids, near, places, scheduler, numbers)
             (words.grad,) = torch.autograd.grad(loss, [near])  # straight through, and none of the networks'
             optimizer.step()
             losses.append(loss.item())
@@ -204,7 +204,8 @@ class P4d(Limited):
     def loss(
         self,
         pipe: Pipeline,
-        unedited: Any,
+        unedited: Mapping[str, Module],
+        recipe: Recipe,
         latents: Tensor,
         wanted: Tensor,
         ids: Tensor,
@@ -217,7 +218,8 @@ class P4d(Limited):
 
         Args:
             pipe: with the edit on.
-            unedited: the denoiser without it.
+            unedited: ``unet`` and ``text_encoder`` without it.
+            recipe: the image that is attacked.
             latents: of the image, ``[1, channels, height, width]``.
             wanted: the prompt as the unedited model reads it, ``[1, positions, d]``.
             ids: of the text that is looked for, ``[1, positions]``.
@@ -228,7 +230,7 @@ class P4d(Limited):
         """
         z, timesteps, _ = noised(scheduler, latents, numbers)
         with torch.no_grad():
-            target = unedited(z, timesteps, wanted).sample
+            target = unedited["unet"](z, timesteps, wanted).sample
         text = read_at(pipe.text_encoder, ids, words[None], [place + 1 for place in places]).to(z)
         return mse_loss(denoiser(pipe)(z, timesteps, text).sample, target)
 

@@ -115,32 +115,42 @@ class FilteredText(Hook):
         """The rows [positions, d] of a prompt without what leads to the concept, and the last step of 50 that gets them
         (below 0: none)."""
         if tokens not in self._filtered_of:
-            ids = torch.tensor([tokens], device=pipe.text_encoder.device)
-            own = pipe.text_encoder(ids).last_hidden_state[0]
+            own = pipe.text_encoder(torch.tensor([tokens], device=pipe.text_encoder.device)).last_hidden_state[0]
             if (own - rows[: len(own)]).abs().max() > 0.01 * own.abs().max():
                 raise UserError(
                     f"{self.name}: the rows that are drawn for prompt {recipe.prompt!r} are not those of its tokens (an "
                     "attack found rows), and it filters by tokens; use an attack that finds a text or tokens"
                 )
-            content = range(1, len(tokens) - 1)
-            if len(content) < 2:
-                return rows, -1
-            masked = ids.repeat(len(content), 1)
-            masked[range(len(content)), content] = 0
-            without = pipe.text_encoder(masked).pooler_output.double().cpu()
-            distance = (without @ self._away).norm(dim=1)
-            others = (distance.sum() - distance) / (len(content) - 1)
-            leads = distance >= (1 + self.settings["alpha"]) * others
-            before = own.double().cpu()
-            after = before @ onto(without) @ self._away
-            beta = 1 - torch.cosine_similarity(before, after, dim=1).mean().item()
+            positions, projection, last = self.filtering(pipe, tokens)
             filtered = rows.clone()
-            for position in (i for i, leading in zip(content, leads, strict=True) if leading):
-                filtered[position] = after[position].to(rows)
-            exponent = self.settings["slope"] * beta - self.settings["offset"]
-            last = round(LONGEST_FILTER / (1 + math.exp(-exponent))) if leads.any() else -1
+            for position in positions:
+                filtered[position] = (own[position].double().cpu() @ projection).to(rows)
             self._filtered_of[tokens] = filtered, last
         return self._filtered_of[tokens]
+
+    @torch.no_grad()
+    def filtering(self, pipe: Pipeline, tokens: tuple[int, ...]) -> tuple[list[int], Tensor, int]:
+        """What it does to a text of tokens, BOS to EOS; the hook must be installed.
+
+        Returns:
+            The positions whose rows lead to the concept; what those rows [d] are multiplied with, ``P_I (1 - P_C)``, [d, d]
+            float64 on the CPU; and the last step of 50 at which they are (below 0: none).
+        """
+        ids = torch.tensor([tokens], device=pipe.text_encoder.device)
+        content = range(1, len(tokens) - 1)
+        if len(content) < 2:
+            return [], self._away, -1
+        masked = ids.repeat(len(content), 1)
+        masked[range(len(content)), content] = 0
+        without = pipe.text_encoder(masked).pooler_output.double().cpu()
+        distance = (without @ self._away).norm(dim=1)
+        others = (distance.sum() - distance) / (len(content) - 1)
+        leads = distance >= (1 + self.settings["alpha"]) * others
+        before, projection = pipe.text_encoder(ids).last_hidden_state[0].double().cpu(), onto(without) @ self._away
+        beta = 1 - torch.cosine_similarity(before, before @ projection, dim=1).mean().item()
+        exponent = self.settings["slope"] * beta - self.settings["offset"]
+        last = round(LONGEST_FILTER / (1 + math.exp(-exponent))) if leads.any() else -1
+        return [i for i, leading in zip(content, leads, strict=True) if leading], projection, last
 
     def _replace(self, unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         acting = self._acting

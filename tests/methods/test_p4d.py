@@ -60,7 +60,7 @@ def test_the_loss_is_how_far_one_prediction_is_from_the_other(pipe, unedited) ->
     vocabulary = pipe.text_encoder.get_input_embeddings().weight.detach()
     chosen = torch.tensor([3, 9, 27, 4])
     ours = SMALL.loss(
-        pipe, unedited["unet"], latents, wanted, ids, vocabulary[chosen], range(4), noising(pipe.scheduler.config),
+        pipe, unedited, recipe(), latents, wanted, ids, vocabulary[chosen], range(4), noising(pipe.scheduler.config),
         torch.Generator().manual_seed(5),
     )  # fmt: skip
 
