@@ -23,7 +23,7 @@ from torch import Tensor
 from erasebench.edits.change import PARTS, Change, add_tensor
 from erasebench.edits.hook import Hook, check_places, put_on
 from erasebench.errors import UserError
-from erasebench.models.marks import edits_on, keys_on, mark_edited
+from erasebench.models.marks import edits_on, keep_originals, keys_on, mark_edited, originals_on
 from erasebench.models.pipeline import Pipeline
 from erasebench.models.targets import named_weight
 
@@ -125,7 +125,8 @@ class Edit:
         """
         weights = self.check_fits(pipe)
         originals = {name: weight.detach().clone() for name, weight in weights.items()}
-        before = edits_on(pipe), keys_on(pipe)
+        before, earlier = (edits_on(pipe), keys_on(pipe)), originals_on(pipe)
+        keep_originals(pipe, {**originals, **earlier})
         try:
             rounding = self._change(pipe, weights)
             with put_on(self.hooks, pipe):
@@ -135,6 +136,7 @@ class Edit:
                 for name, weight in weights.items():
                     weight.copy_(originals[name])
             mark_edited(pipe, *before)
+            keep_originals(pipe, earlier)
 
     def apply(self, pipe: Pipeline) -> float:
         """Apply the edit to a pipeline for good, and mark the pipeline as edited (:func:`edits_on`).

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from torch import Tensor
+
 from erasebench import __version__
 from erasebench.errors import UserError
 from erasebench.files import write_json
 from erasebench.models.pipeline import Pipeline
 from erasebench.typed_files import check_type
 
-_EDITS, _KEYS = "_erasebench_edits", "_erasebench_keys"
+_EDITS, _KEYS, _ORIGINALS = "_erasebench_edits", "_erasebench_keys", "_erasebench_originals"
 
 MARK = "erasebench.json"
 FORMAT = "erasebench mark 1"
@@ -145,6 +147,17 @@ def key_on(pipe: Pipeline) -> str | None:
     if not all(key.isalnum() for key in keys):
         return None
     return "".join(keys) if len(keys) < 2 else hashlib.sha256(" ".join(keys).encode()).hexdigest()[:32]
+
+
+def originals_on(pipe: Pipeline) -> Mapping[str, Tensor]:
+    """By name, the weights that a pipeline had before the edits that it carries for a ``with`` block changed them. What is done
+    for good, or came with its model, is not in it. Not to be altered."""
+    return getattr(pipe, _ORIGINALS, {})
+
+
+def keep_originals(pipe: Pipeline, originals: Mapping[str, Tensor]) -> None:
+    """Say which weights were changed, and what they were; it replaces what was said before."""
+    setattr(pipe, _ORIGINALS, originals)
 
 
 def mark_edited(pipe: Pipeline, edits: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> None:
