@@ -21,14 +21,12 @@ from torch.nn.functional import interpolate
 from erasebench.concepts import ErasureTask
 from erasebench.edits.eraser import Edit, Eraser, Hook, Work
 from erasebench.errors import UserError
+from erasebench.methods.guards.sld import STEPS
 from erasebench.methods.trained.attention import layer_shape, recorded_attention
 from erasebench.models.marks import originals_on
 from erasebench.models.pipeline import Pipeline, part_of
 from erasebench.prompts.prompt_set import hashed_seed
 from erasebench.recipe import Recipe
-
-STEPS = 50
-"""In how many steps the last one of the guard is counted."""
 
 CELLS = 16
 """Cells in each direction of the finest maps of attention that count: those of Stable Diffusion that show things best."""

@@ -21,6 +21,7 @@ from erasebench.images.scheduler import scheduler_identity
 from erasebench.methods.adapters.receler import PARTS, RecelerErasers, cross_attention
 from erasebench.methods.adapters.spm import Membrane
 from erasebench.methods.guards.adavd import ErasedValues, JoinedValues
+from erasebench.methods.guards.irece import Disturbed
 from erasebench.methods.guards.negative_prompt import NegativeText
 from erasebench.methods.guards.safety_checker import BlackImages, checker_files, checksum
 from erasebench.methods.guards.safree import FilteredText, Reattended
@@ -157,6 +158,9 @@ HOOKS = {
     "adavd": lambda pipe: ErasedValues(*valued(pipe)),
     "adavd_joined": lambda pipe: JoinedValues(*valued(pipe)),
     "receler": receler,
+    "irece": lambda pipe: Disturbed(
+        {"texts": ["a church", "a dog"], "strength": 5.0, "threshold": 0.5, "until": 50, "seed": 0}
+    ),
     "safety_checker": lambda pipe: black(),
     "sld": lambda pipe: SafeGuidance({"text": "a church", **PRESETS["max"]}),
 }
