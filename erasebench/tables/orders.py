@@ -72,7 +72,7 @@ def show_orders(run: str, other: str, store: Store, console: Console) -> list[Pa
                 f"run {folder.name} has no tables yet; make them with: erasebench finish {folder.name}"
             ) from error
         tables.append(table if "attack" in table else table.assign(attack=""))
-    answers = orders(*tables, folders[1].name)
+    answers = orders(tables[0], tables[1], folders[1].name)
     if answers.empty:
         raise UserError(
             f"runs {folders[0].name} and {folders[1].name} have no kind and rate in common; nothing to compare"
