@@ -8,15 +8,16 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from erasebench import __version__
 from erasebench.errors import UserError
 from erasebench.files import write_json
 from erasebench.models.pipeline import Pipeline
 from erasebench.typed_files import check_type
+
+if TYPE_CHECKING:
+    from torch import Tensor  # a table, which reads marks, needs no torch
 
 _EDITS, _KEYS, _ORIGINALS = "_erasebench_edits", "_erasebench_keys", "_erasebench_originals"
 
