@@ -61,7 +61,7 @@ def write_kind(contents: Contents, write: Writer, kind: str, methods: Sequence[M
         instead=instead_cells(numbers.instead, kind) if (numbers.instead.task_kind == kind).any() else None,
         matrix=instead_matrix(numbers.instead, kind),
         instead_explained=INSTEAD_EXPLAINED,
-        explained=paired.EXPLAINED,
+        explained=paired.PAIRS_EXPLAINED,
         by_concept=[(name, heads, rows) for name, (heads, rows, _) in concept_tables(numbers.concepts, joint.measured, kind)],
         by_concept_explained=CONCEPTS_EXPLAINED,
         concepts={concept: write.concept_page(kind, concept) for concept in concepts},

@@ -23,7 +23,7 @@ from erasebench.texts import to_csv
 FIELDS = ("task_kind", "role", "metric", "with", "value", "low", "high", "n", "note")
 """Columns of the table: ``value`` is a correlation of -1 to 1, ``n`` the erasers that are in both runs."""
 
-EXPLAINED = (
+ORDERS_EXPLAINED = (
     "Spearman's correlation between the orders of the erasers of two runs, column by column, with Bonett and Wright's 95 % interval "
     "(1.00, -1.00 and four erasers bound nothing: -1 to 1). Both orders are of means over concepts; erasers that are alike in one "
     "of the runs have no order there."
@@ -84,8 +84,8 @@ def show_orders(run: str, other: str, store: Store, console: Console) -> list[Pa
         print_caption(
             f"{cells[-1][0]}: same order in {folders[1].name}, {cells[-1][1]}: {alike}, n {row['n']}", console, style=""
         )
-    print_caption(EXPLAINED, console)
+    print_caption(ORDERS_EXPLAINED, console)
     written = [folders[0] / TABLES_FOLDER / "orders.csv", folders[0] / TABLES_FOLDER / "orders.md"]
     write_text(written[0], to_csv(answers))
-    write_text(written[1], f"{markdown_table(heads, cells)}\n\n{EXPLAINED}\n")
+    write_text(written[1], f"{markdown_table(heads, cells)}\n\n{ORDERS_EXPLAINED}\n")
     return written

@@ -21,7 +21,7 @@ OVERALL_COLUMNS = ("eraser", "role", "metric", "unit", "direction", "value", "lo
 EACH_KIND = "the judge of each kind"
 """What a column is called whose kinds were judged by metrics of their own (HUB: a detector of faces, Q16, a model)."""
 
-EXPLAINED = (
+OVERALL_EXPLAINED = (
     "The plain mean of the numbers of {kinds}, each kind weighing the same however many prompts or concepts it has (HUB, ICCV "
     "2025). The kinds were measured apart, so the interval is put together from theirs (MOVER). An eraser that lacks a number "
     "for one kind has none here."
@@ -106,6 +106,6 @@ def write_overall(measured: pd.DataFrame, folder: Path) -> list[Path]:
         columns.append(column_text([cells.get(eraser) for eraser in erasers]))
     kinds = " and ".join(kind_words(kind) for kind in dict.fromkeys(measured.task_kind))
     lines = [list(line) for line in zip(*columns, strict=True)]
-    text = f"{markdown_table(heads, lines)}\n\n{escape_markdown(EXPLAINED.format(kinds=kinds))}\n"
+    text = f"{markdown_table(heads, lines)}\n\n{escape_markdown(OVERALL_EXPLAINED.format(kinds=kinds))}\n"
     write_text(written[1], text)
     return written

@@ -39,7 +39,7 @@ DRAWN_UP_TO = 500
 MOST_ERASERS = 20
 """With more erasers of one kind there are no pairs: hundreds of tests would tell nothing apart."""
 
-EXPLAINED = (
+PAIRS_EXPLAINED = (
     "Difference: A less B on the same prompts and seeds, with its 95 % interval. n: prompts and seeds, of which several "
     f"edits of one count once; the test holds for these concepts only. Of {FEWEST_CONCEPTS} concepts and more n counts "
     "concepts: interval and test (Student's t, with a spread that is never below that of the images of a concept) are over "
@@ -234,7 +234,7 @@ def write_pairs(pairs: pd.DataFrame, folder: Path) -> list[Path]:
         parts += [
             f"**Pairs, erasing concepts of kind {escape_markdown(kind)}**",
             markdown_table(*pair_cells(part)),
-            EXPLAINED,
+            PAIRS_EXPLAINED,
         ]
     write_text(written[1], "\n\n".join(parts) + "\n")
     return written

@@ -35,7 +35,7 @@ SPLITS = 500
 FEWEST_ERASERS = 4
 """Of fewer erasers no correlation of orders is given."""
 
-EXPLAINED = (
+RELIABILITY_EXPLAINED = (
     "pairs told apart: share of all pairs of erasers, the unedited model among them, that at least one column tells apart (pairs of "
     "erasers by their paired tests, Holm over a column, p < 0.05; the unedited model where the 95 % interval of the difference "
     "to it leaves out 0). halves of the concepts: Spearman's correlation between the orders of erasers on two halves, mean of "
@@ -236,7 +236,7 @@ def write_reliability(answers: pd.DataFrame, folder: Path) -> list[Path]:
     """Write ``reliability.csv`` (full precision) and ``reliability.md``."""
     written = [folder / "reliability.csv", folder / "reliability.md"]
     write_text(written[0], to_csv(answers))
-    write_text(written[1], f"{markdown_table(*answer_cells(answers))}\n\n{EXPLAINED}\n")
+    write_text(written[1], f"{markdown_table(*answer_cells(answers))}\n\n{RELIABILITY_EXPLAINED}\n")
     return written
 
 
@@ -246,4 +246,4 @@ def print_reliability(answers: pd.DataFrame, console: Console) -> None:
         if value != ABSENT:
             extra = f" ({note})" if note.startswith("not told") else ""
             print_caption(f"{kind}: {asked}, {column}: {value}, n {n}{extra}", console, style="")
-    print_caption(EXPLAINED, console)
+    print_caption(RELIABILITY_EXPLAINED, console)
