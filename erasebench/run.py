@@ -29,7 +29,7 @@ from erasebench.runs.attacks import check_judge
 from erasebench.runs.environment import manifest
 from erasebench.runs.estimate import estimate_run, images_without_a_model
 from erasebench.runs.folder import open_run
-from erasebench.runs.jobs import Tally, attack_jobs, jobs, score_job, share_out
+from erasebench.runs.jobs import Job, Tally, attack_jobs, jobs, score_job, share_out
 from erasebench.runs.plan import Plan, Prepared, make_plan, prepare
 from erasebench.runs.state import Part, note_error, parts_of, still_lacking
 from erasebench.runs.sweep import store_option
@@ -255,8 +255,9 @@ def _work(
     """
     failed: dict[str, str] = {}
     for _ in range(2):
+        _make_images(prepared, model, plan, console, tracker, attacked=False)  # which searches begin from
         _attack(prepared, model, plan, console, tracker)
-        _make_images(prepared, model, plan, console, tracker)
+        _make_images(prepared, model, plan, console, tracker, attacked=True)
         unscored = _score(
             [metric for metric in metrics if metric.id not in failed], prepared, model, plan, console, tracker
         )
@@ -279,20 +280,31 @@ def _attack(prepared: Prepared, model: Model, plan: Plan, console: Console, trac
             share_out(list(wanted), worker, prepared.store, console, tally.finished)
 
 
-def _make_images(prepared: Prepared, model: Model, plan: Plan, console: Console, tracker: Tracker) -> None:
-    """Make every edit and image of this process's share that is missing, and pass on what erasers warn of."""
+def _make_images(
+    prepared: Prepared, model: Model, plan: Plan, console: Console, tracker: Tracker, *, attacked: bool
+) -> None:
+    """Make the images under attack of this process's share that are missing, or every edit and all other images, and pass on
+    what erasers warn of."""
     store = prepared.store
     missing = set(store.missing(plan.recipes))
-    wanted = {job: sum(key in missing for key in job.keys) for job in jobs(plan, prepared.share)}
-    with progress("erase and generate", sum(wanted.values())) as advance:
-        tally = Tally(tracker.counting("images", sum(wanted.values()), advance), wanted)
+    chosen = [job for job in jobs(plan, prepared.share) if _under_attack(job, plan) == attacked]
+    wanted = {job: sum(key in missing for key in job.keys) for job in chosen}
+    what = "images under attack" if attacked else "images"
+    with progress(f"generate {what}" if attacked else "erase and generate", sum(wanted.values())) as advance:
+        tally = Tally(tracker.counting(what, sum(wanted.values()), advance), wanted)
         with Worker(prepared, model, plan, advance=tally.made) as worker:
             # Listed, an image is there; that a file is whole is not asked again of all of them.
             work = [job for job, lacks in wanted.items() if lacks or not (job.keys or worker.done(job))]
             share_out(work, worker, store, console, tally.finished)
+    if attacked:
+        return
     for label, eraser, _, task in prepared.edits():
         for text in store.edit_notes(eraser.key(model.identity, task)).get("warnings", ()):
             say(console, f"{label}, {task.label}: {text}", "warning", "yellow")
+
+
+def _under_attack(job: Job, plan: Plan) -> bool:
+    return bool(job.keys and plan.recipes[job.keys[0]].attack)
 
 
 def _score(

@@ -67,6 +67,10 @@ class Found:
         """Which of :data:`FORMS` it is."""
         return next(name for name in FORMS if getattr(self, name) is not None)
 
+    def leaves(self, recipe: Recipe) -> bool:
+        """Whether it is what the recipe has already: its prompt or its seed."""
+        return self.form in ("prompt", "seed") and getattr(self, self.form) == getattr(recipe, self.form)
+
     def to_bytes(self, key: str) -> bytes:
         """A safetensors file that holds all of it, the key and a checksum."""
         value = getattr(self, self.form)

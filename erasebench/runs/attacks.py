@@ -11,10 +11,10 @@ from PIL import Image
 
 from erasebench.concepts import Concept, ErasureTask
 from erasebench.edits.attack import Attack, attacked_concepts
-from erasebench.edits.found import Found
+from erasebench.edits.found import Found, Replace
 from erasebench.edits.hook import Hook
 from erasebench.edits.label import row_text
-from erasebench.errors import UserError
+from erasebench.errors import Damaged, UserError
 from erasebench.images.batch_size import BatchSize
 from erasebench.images.generate import draw_tries
 from erasebench.models.load import Model
@@ -109,23 +109,40 @@ def attack_hooks(recipes: Iterable[Recipe], searches: Mapping[str, Search], stor
 
 
 def drawing(
-    search: Search, model: Model, edit: str, batch_size: int | BatchSize
+    search: Search, model: Model, edit: str, batch_size: int | BatchSize, store: Store
 ) -> Callable[[Sequence[Found]], list[Image.Image]]:
     """What draws the images of a search by finds that it tries (:attr:`erasebench.edits.attack.Tools.draw`).
+
+    The prompt as it is, which many searches try first, is not drawn again where the run has its image.
 
     Args:
         search: whose recipe is drawn.
         model: with the edit on its pipe.
         edit: key of that edit.
         batch_size: images made at a time.
+        store: where the image without the attack may be.
     """
+    clean = replace(search.recipe, edit=edit, attack="")
 
     def drawn(results: Sequence[Found]) -> list[Image.Image]:
         tried = {f"try {number}": result for number, result in enumerate(results)}
-        recipes = [replace(search.recipe, edit=edit, attack=name) for name in tried]
-        return draw_tries(model, recipes, batch_size, [search.attack.hook(tried)])
+        hook = search.attack.hook(tried)
+        # An attack's own hook may do more than to draw by the prompt or the seed.
+        same = [name for name, one in tried.items() if type(hook) is Replace and one.leaves(clean)]
+        there = dict.fromkeys(same, image) if same and (image := _image_of(store, clean.key)) else {}
+        recipes = [replace(clean, attack=name) for name in tried if name not in there]
+        images = iter(draw_tries(model, recipes, batch_size, [hook]))
+        return [there[name] if name in there else next(images) for name in tried]
 
     return drawn
+
+
+def _image_of(store: Store, key: str) -> Image.Image | None:
+    """An image of the store, ``None`` where it is not there or not whole."""
+    try:
+        return store.image(key)
+    except (KeyError, Damaged):
+        return None
 
 
 def judging(metric: Metric, search: Search) -> Callable[[Sequence[Image.Image]], list[bool]]:

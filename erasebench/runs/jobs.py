@@ -53,22 +53,23 @@ class Job:
 
 
 def jobs(plan: Plan, share: Share = Share()) -> list[Job]:  # noqa: B008 (frozen)
-    """The edits and images of a plan, those of one edit together, the unedited model's first.
+    """The edits and images of a plan, those of one edit together, the unedited model's first, attacked ones by themselves.
 
     All of them, whether they are there already or not: processes that begin at different times divide them alike.
     """
-    by_edit: dict[str, list[str]] = {}
+    by_edit: dict[str, dict[bool, list[str]]] = {}
     for recipe in plan.recipes.values():
-        by_edit.setdefault(recipe.edit, []).append(recipe.key)
+        by_edit.setdefault(recipe.edit, {False: [], True: []})[bool(recipe.attack)].append(recipe.key)
     work: list[Job] = []
     number = 0
-    for index, (edit, keys) in enumerate(by_edit.items()):
+    for index, (edit, by_attacked) in enumerate(by_edit.items()):
         images = []
-        for start in range(0, len(keys), IMAGES_A_JOB):
-            part = tuple(keys[start : start + IMAGES_A_JOB])
-            if share.takes(number):
-                images.append(Job(IMAGES, _hash(part), edit, part))
-            number += 1
+        for keys in by_attacked.values():
+            for start in range(0, len(keys), IMAGES_A_JOB):
+                part = tuple(keys[start : start + IMAGES_A_JOB])
+                if share.takes(number):
+                    images.append(Job(IMAGES, _hash(part), edit, part))
+                number += 1
         if edit and (images or share.takes(index)):
             work.append(Job(EDIT, edit, edit))
         work += images

@@ -138,7 +138,7 @@ class Worker:
         tools = Tools(
             advance=self.advance,
             targets=[self._store.image(recipe.key) for recipe in targets],
-            draw=drawing(search, self.model, job.edit, self._sizes) if attack.judged else None,
+            draw=drawing(search, self.model, job.edit, self._sizes, self._store) if attack.judged else None,
             sees=judging(judge, search) if judge and attack.judged else None,
             unedited=self._unedited if attack.compares else None,
             folder=folder,

@@ -52,7 +52,7 @@ class Seeds(Limited):
         """A seed; the prompt's own where none succeeds."""
         results = [Found(seed=seed) for seed in (recipe.seed, *other_seeds(self.seed, recipe, self.images))]
         tries = Tries(tools, Clock(self.seconds))
-        result = tries.through(results)
+        result = tries.through(results, at_first=1)  # the prompt's own: the run has its image
         return replace(result or results[0], info=tries.notes(result is not None))
 
 
