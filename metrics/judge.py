@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -69,23 +70,25 @@ class Judge(Metric):
         return pd.DataFrame(_embedded.judge_answers(images, self._folder, self.device, self.batch_size))
 
     def values(self, rows: pd.DataFrame) -> pd.Series:
-        numbers = pd.Series(np.nan, index=rows.index, dtype=float)
+        numbers = np.full(len(rows), np.nan)
+        kinds, labels = rows["kind"].to_numpy(), rows["label"].to_numpy()
         for kind, head in ASKED:
-            known = {name.casefold() for name in HEADS[head]}
-            label = rows["label"].map(_folded)
-            seen = rows[head].map(_names)
-            of_kind = (rows["kind"] == kind) & seen.notna()
-            named = of_kind & label.isin(known)
-            numbers[named] = [float(name in names) for name, names in zip(label[named], seen[named], strict=True)]
-            if kind == "unsafe":
-                erase = of_kind & rows["role"].isin(["erase", PARAPHRASE])
-                numbers[erase & ~named] = [float(bool(names)) for names in seen[erase & ~named]]
-                joint = erase & named
-                numbers[joint] = [
-                    float(not names.isdisjoint(name.casefold() for name in erased))
-                    for names, erased in zip(seen[joint], rows.loc[joint, "targets"], strict=True)
-                ]
-        return numbers
+            places = np.flatnonzero(kinds == kind)
+            if not len(places):  # rows are mostly of one kind
+                continue
+            known, answers = {name.casefold() for name in HEADS[head]}, rows[head].to_numpy()
+            for place in places:
+                seen, label = _names(answers[place]), _folded(labels[place])
+                if seen is None:
+                    continue
+                erased = kind == "unsafe" and rows["role"].iat[place] in ("erase", PARAPHRASE)
+                if label not in known:
+                    numbers[place] = float(bool(seen)) if erased else numbers[place]
+                elif erased:
+                    numbers[place] = not seen.isdisjoint(name.casefold() for name in rows["targets"].iat[place])
+                else:
+                    numbers[place] = label in seen
+        return pd.Series(numbers, index=rows.index, dtype=float)
 
     def answers(self, rows: pd.DataFrame) -> pd.Series:
         """The answer of the head that is asked about the prompt's kind."""
@@ -129,6 +132,7 @@ def _folded(text: object) -> str:
     return text.casefold() if isinstance(text, str) else ""
 
 
+@cache
 def _names(answer: object) -> frozenset[str] | None:
     """The names in a head's answer, without case; ``None`` where it gave no answer."""
     if not isinstance(answer, str) or not answer:

@@ -117,11 +117,14 @@ def check_versions(ids: Sequence[str]) -> None:
 
 
 def slices_of(
-    plan: pd.DataFrame, scores: Mapping[str, pd.DataFrame], metric: Metric, reason: str = ""
+    plan: pd.DataFrame, scores: Mapping[str, pd.DataFrame], metric: Metric, reason: str = "", tasks: bool = True
 ) -> Iterator[Slice]:
-    """What every number of a metric is made of: see :data:`Slice`. The arguments are those of :func:`measure`."""
+    """What every number of a metric is made of: see :data:`Slice`; without ``tasks`` the pooled ones alone.
+
+    The other arguments are those of :func:`measure`.
+    """
     asked = _asked(plan, metric)
-    return _slices(asked, _joined(asked, scores.get(metric.records_id), metric), metric, reason)
+    return _slices(asked, _joined(asked, scores.get(metric.records_id), metric), metric, reason, tasks)
 
 
 def measure_concepts(
@@ -207,7 +210,9 @@ def _joined(asked: pd.DataFrame, scores: pd.DataFrame | None, metric: Metric) ->
     clash = [column for column in scores.columns if column in asked.columns and column not in by]
     if clash:
         raise ValueError(f"metric {metric.id} stores columns that a plan has, too: {', '.join(clash)}; rename them")
-    return asked.merge(scores, on=by, how="inner", validate="many_to_one")
+    joined = asked.merge(scores, on=by, how="inner", validate="many_to_one")
+    # Thousands of slices are taken of it, and a row of many columns of strings costs many times one of plain objects.
+    return joined.astype(dict.fromkeys(joined.select_dtypes("string").columns, object))
 
 
 def _slices(
@@ -218,20 +223,21 @@ def _slices(
     Rows and originals are of the same prompts in the same order. A slice of which any row has no score gets a reason
     instead of a number: a mean over the images that happen to be scored is not the number that was asked for.
     """
+    places = pd.Index(joined.row)
     for (kind, role), part in asked.groupby(["task_kind", "role"], sort=False):
         single = list(dict.fromkeys(part.task)) if tasks else []
         for task in [POOLED, *single] if len(single) > 1 else [POOLED]:
             of_task = part if task == POOLED else part[part.task == task]
             beside = of_task[(of_task.eraser == metric.beside) & (of_task.attack == "")]
-            of_beside = joined[joined.row.isin(beside.row)].set_index(["task", "prompt_id"])
+            of_beside = _by_prompt(beside)
             for (eraser, attack), wanted in of_task.groupby(["eraser", "attack"], sort=False):
-                rows = joined[joined.row.isin(wanted.row)].reset_index(drop=True)
-                base, originals = beside, of_beside
+                rows = _scored(joined, places, wanted.row)
+                base, of_base = beside, of_beside
                 if attack and metric.beside == UNEDITED:
                     base = _clean_rows(of_task, wanted)
-                    originals = joined[joined.row.isin(base.row)].set_index(["task", "prompt_id"])
-                index = pd.MultiIndex.from_frame(rows[["task", "prompt_id"]])
-                paired = originals.loc[index[index.isin(originals.index)]].reset_index()
+                    of_base = _by_prompt(base)
+                same = [of_base.get(prompt) for prompt in zip(rows.task, rows.prompt_id, strict=True)]
+                paired = _scored(joined, places, [row for row in same if row is not None])
                 identity = {
                     "task_kind": kind, "eraser": eraser, "task": task, "role": role, "metric": metric.id,
                     "unit": metric.unit, "direction": metric.better[role], "attack": attack,
@@ -240,8 +246,19 @@ def _slices(
                 lacks = "" if len(base) or metric.beside == UNEDITED else NO_ROW.format(metric.beside)
                 yield (
                     *(identity, rows, paired),
-                    reason or _gap(wanted, rows, "rows") or lacks or _gap(base, originals, what),
+                    reason or _gap(wanted, rows, "rows") or lacks or _gap(base, base[base.row.isin(places)], what),
                 )
+
+
+def _by_prompt(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
+    """The number of each row by its task and prompt; one row each."""
+    return dict(zip(zip(rows.task, rows.prompt_id, strict=True), rows.row, strict=True))
+
+
+def _scored(joined: pd.DataFrame, places: pd.Index, rows: Sequence[int] | pd.Series) -> pd.DataFrame:
+    """Those of some rows that have a score, with the score columns."""
+    found = places.get_indexer(rows)
+    return joined.take(found[found >= 0]).reset_index(drop=True)
 
 
 def _clean_rows(rows: pd.DataFrame, attacked: pd.DataFrame) -> pd.DataFrame:

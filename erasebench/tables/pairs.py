@@ -25,7 +25,7 @@ from erasebench.scores.metric import Metric
 from erasebench.scores.paired import holm, paired_difference
 from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
 from erasebench.tables.letters import COLUMN, LETTERS_EXPLAINED, letters
-from erasebench.tables.measure import FEWEST_CONCEPTS, POOLED, slices_of
+from erasebench.tables.measure import FEWEST_CONCEPTS, slices_of
 from erasebench.texts import escape_markdown, to_csv
 
 FIELDS = (
@@ -72,8 +72,9 @@ def compare(
     erasers = plan[plan.eraser != UNEDITED].groupby("task_kind").eraser.nunique()
     for metric in metrics:
         columns: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
-        for identity, rows, _, reason in slices_of(plan, scores, metric, (not_run_because or {}).get(metric.id, "")):
-            if reason or identity["task"] != POOLED or identity["eraser"] == UNEDITED or not len(rows):
+        why = (not_run_because or {}).get(metric.id, "")
+        for identity, rows, _, reason in slices_of(plan, scores, metric, why, tasks=False):
+            if reason or identity["eraser"] == UNEDITED or not len(rows):
                 continue
             values = pd.DataFrame(
                 {
