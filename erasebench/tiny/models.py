@@ -124,5 +124,12 @@ class PlainAttention:
 
 
 def bf16(device: torch.device | str = "cpu") -> torch.autocast:
-    """The mixed precision of all training here: 1.5 to 2 times as fast on CPUs with bf16 instructions."""
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+    """The mixed precision of all training here, on CPUs where they have instructions for it: there it is 1.5 to 2 times as
+    fast as float32, and 10 to 16 times as slow where they have not."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=kind != "cpu" or cpu_has_bf16())
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 by instructions of its own (x86: AVX-512 or AMX; ARM: BF16 or SVE)."""
+    return any(there is True for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))

@@ -224,7 +224,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder of what is made (default: results/retrained)",
     )
     parser.add_argument("--renders", type=int, default=RENDERS, help=f"pictures of the world (default {RENDERS})")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"training steps of {FIT.batch} (default {STEPS})")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"training steps (default {STEPS})")
+    parser.add_argument("--batch", type=int, default=FIT.batch, help=f"pictures a step (default {FIT.batch})")
     parser.add_argument(
         "--start",
         type=Path,
@@ -235,12 +236,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="torch threads (default: all cores)")
     parser.add_argument("--device", default="cpu", help="where it is trained, e.g. cuda (default cpu)")
     chosen = parser.parse_args(argv)
-    for name in ("renders", "steps"):
+    for name in ("renders", "steps", "batch"):
         if getattr(chosen, name) < 1:
             raise UserError(f"--{name} is {getattr(chosen, name)}; it must be at least 1")
     quiet_libraries()
     torch.set_num_threads(chosen.threads or cores())
-    fit = replace(FIT, steps=chosen.steps, warmup=min(FIT.warmup, max(1, chosen.steps // 4)))
+    fit = replace(FIT, steps=chosen.steps, batch=chosen.batch, warmup=min(FIT.warmup, max(1, chosen.steps // 4)))
     file = retrain(
         chosen.without, chosen.out, renders=chosen.renders, fit=fit, seed=chosen.seed, workers=cores(),
         device=chosen.device, start=chosen.start,

@@ -62,6 +62,7 @@ def train_vae(world: World, out: Path, fit: Fit, vae: AutoencoderKL, *, seed: in
 def encode_pictures(world: World, vae: AutoencoderKL) -> np.ndarray:
     """The mean latents of every picture, as the autoencoder gives them: float16 [n, 16, 8, 8]."""
     latents = np.empty((len(world), vae.config.latent_channels, 8, 8), np.float16)
+    vae.to(memory_format=torch.channels_last)  # half as fast again on CPUs
     with progress("encode", len(world)) as advance:
         for start in range(0, len(world), 250):
             index = torch.arange(start, min(start + 250, len(world)), device=world.labels.device)

@@ -8,20 +8,29 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from attack_helpers import recipe
+from PIL import Image
 from rich.console import Console
 
 from erasebench.concepts import Concept
 from erasebench.config.compose import compose
 from erasebench.edits.attack import Attack
+from erasebench.edits.found import Found, Replace
+from erasebench.edits.hook import Hook
 from erasebench.errors import UserError
+from erasebench.methods.attacks.seeds import Seeds
 from erasebench.models.load import load_model
+from erasebench.recipe import Recipe
 from erasebench.run import run
-from erasebench.runs.attacks import Search, judging
+from erasebench.runs import attacks
+from erasebench.runs.attacks import Search, drawing, judging
 from erasebench.store import Store
 
 SMALL = [
@@ -172,6 +181,43 @@ def test_a_search_gets_what_it_asks_for(model_folder: Path, tmp_path: Path) -> N
         assert info["target"] == hashlib.sha256(store.image(target).tobytes()).hexdigest()
         assert store.recipe(target).edit == store.recipe(target).attack == ""
     assert not list(tmp_path.glob("work/*")), "what is only tried is kept nowhere"
+
+
+@dataclass(frozen=True)
+class Hooked(Seeds):
+    """Draws by a hook of its own, which may do more than change the seed."""
+
+    def hook(self, found: Mapping[str, Found]) -> Hook:
+        return type("Own", (Replace,), {})(found)
+
+
+@pytest.mark.parametrize("attack", [Seeds(images=2), Hooked(images=2)])
+def test_the_prompt_as_it_is_is_not_drawn_again(attack: Seeds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[str]] = []
+
+    def draw(model, recipes: Sequence[Recipe], *more) -> list[Image.Image]:
+        drawn.append([recipe.attack for recipe in recipes])
+        return [Image.new("RGB", (16, 16), "blue") for _ in recipes]
+
+    monkeypatch.setattr(attacks, "draw_tries", draw)
+    asked, store = recipe(seed=3), Store(tmp_path)
+    search = Search(attack, "aa" * 16, (Concept("church", "object"),), asked, ("church",))
+    tried = [Found(seed=5), Found(seed=3), Found(prompt="a castle")]
+
+    def colours() -> list[tuple[int, ...]]:
+        images = drawing(search, SimpleNamespace(), "aa" * 16, 8, store)(tried)
+        return [image.getpixel((0, 0)) for image in images]
+
+    blue, red = (0, 0, 255), (255, 0, 0)
+    assert colours() == [blue] * 3 and len(drawn.pop()) == 3, "the run has no image of it yet"
+    clean = replace(asked, edit="aa" * 16)
+    store.put_image(clean, Image.new("RGB", (16, 16), "red"), {"seconds": 0.1, "device": "cpu", "torch": "2"})
+    if isinstance(attack, Hooked):
+        assert colours() == [blue] * 3
+    else:
+        assert colours() == [blue, red, blue] and drawn == [["try 0", "try 2"]]
+        store.image_path(clean.key).write_bytes(b"")
+        assert colours() == [blue] * 3, "damaged: drawn again"
 
 
 def test_the_judge_is_asked_as_the_table_will_be() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -255,6 +255,19 @@ def test_jobs_hold_every_image_once_with_its_edit_before_it() -> None:
     ]  # fmt: skip
     assert {plan.recipes[key].edit for job in work for key in job.keys if job.kind == IMAGES} == set(EDITS)
     assert jobs(plan_of(EDITS)) == work and len({job.id for job in work}) == len(work)
+
+
+def test_attacked_images_are_jobs_of_their_own_behind_those_that_searches_begin_from() -> None:
+    plan = plan_of({"": 2, "aa" * 16: 65})
+    attacked = [replace(recipe, attack="cc" * 16) for recipe in plan.recipes.values()]
+    both = {recipe.key: recipe for pair in zip(attacked, plan.recipes.values(), strict=True) for recipe in pair}
+    work = jobs(Plan(pd.DataFrame(), both, {}))
+    assert [
+        (job.kind, job.edit[:2], len(job.keys), {bool(both[key].attack) for key in job.keys}) for job in work
+    ] == [
+        (IMAGES, "", 2, {False}), (IMAGES, "", 2, {True}), (EDIT, "aa", 0, set()), (IMAGES, "aa", 64, {False}),
+        (IMAGES, "aa", 1, {False}), (IMAGES, "aa", 64, {True}), (IMAGES, "aa", 1, {True}),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 16])

@@ -217,5 +217,5 @@ def test_the_command_asks_for_a_concept_and_sensible_numbers(monkeypatch: pytest
     monkeypatch.setattr(
         module, "retrain", lambda concepts, out, **options: asked.update(options, concepts=concepts) or out / "x"
     )
-    main(["--without", "knife", "bomb", "--out", str(tmp_path), "--steps", "7", "--threads", "1"])
-    assert asked["concepts"] == ["knife", "bomb"] and asked["fit"].steps == 7
+    main(["--without", "knife", "bomb", "--out", str(tmp_path), "--steps", "7", "--batch", "3", "--threads", "1"])
+    assert asked["concepts"] == ["knife", "bomb"] and (asked["fit"].steps, asked["fit"].batch) == (7, 3)

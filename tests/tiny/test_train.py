@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from erasebench.tiny import judge
 from erasebench.tiny.loop import Fit, checkpoint_path
+from erasebench.tiny.models import bf16
 from erasebench.tiny.names import HEADS
 from erasebench.tiny.train import STAGES, Plan, main, run_stage, train_all
 
@@ -89,6 +90,17 @@ def test_unknown_stages_and_steps_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert main(["--out", str(tmp_path), "--stage", "vae", "--steps", "0"]) == 2
     assert "--steps needs a positive number" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "mixed"), [((), False), (("avx512_bf16",), True), (("amx_bf16",), True), (("sve_bf16",), True)]
+)
+def test_bfloat16_is_for_cpus_that_multiply_it(flags, mixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"avx2": True, "avx512_bf16": False, "architecture": "any"} | dict.fromkeys(flags, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    with bf16():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if mixed else torch.float32)
 
 
 def test_the_learning_rate_warms_up_stays_and_falls() -> None:
