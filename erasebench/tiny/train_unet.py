@@ -55,7 +55,7 @@ def train_unet(
         empty = torch.rand(n, generator=generator, device=on) < NO_CAPTION
         index, t, noise, empty = (own_share(part) for part in (index, t, noise, empty))
         noisy = signal[t].view(-1, 1, 1, 1) * latents[index] + sigma[t].view(-1, 1, 1, 1) * noise
-        context = text[torch.where(empty, len(text) - 1, which[index])]
+        context = text[torch.where(empty, len(text) - 1, which[index])].float()  # they may be kept in bfloat16
         with bf16(on):
             output = model(noisy, t, context).sample
         error = (output.float() - noise).square().mean((1, 2, 3))
