@@ -32,6 +32,7 @@ from erasebench.prompts.sources import from_the_cache_alone
 from erasebench.runs.environment import versions
 from erasebench.runs.tasks import TaskGroup, task_groups
 from erasebench.scores.metric import Metric
+from erasebench.tiny.models import cpu_has_bf16
 
 OPTIONAL = {"torch_fidelity": "torch-fidelity", "lpips": "lpips", "timm": "timm"}
 """Optional packages, by the name they are imported by, and what installs each."""
@@ -104,11 +105,12 @@ def bfloat16_speed() -> float:
     unet = denoiser(load_model("embedded", name="embedded", device="cpu").pipe)
     networks = {torch.float32: unet, torch.bfloat16: copy.deepcopy(unet).to(torch.bfloat16)}
     times: dict[torch.dtype, list[float]] = {dtype: [] for dtype in networks}
+    rows = 2 * ON_CPU if cpu_has_bf16() else 2  # without instructions for it a batch takes many seconds
     with torch.no_grad():
         for _ in range(5):  # in turn, so that other work slows both; the first calls prepare
             for dtype, network in networks.items():
-                latents = torch.zeros((2 * ON_CPU, network.config.in_channels, 8, 8), dtype=dtype)
-                text = torch.zeros((2 * ON_CPU, 77, network.config.cross_attention_dim), dtype=dtype)
+                latents = torch.zeros((rows, network.config.in_channels, 8, 8), dtype=dtype)
+                text = torch.zeros((rows, 77, network.config.cross_attention_dim), dtype=dtype)
                 started = time.perf_counter()
                 network(latents, 500, text)
                 times[dtype].append(time.perf_counter() - started)
