@@ -29,7 +29,7 @@ SHOTS = {
 }
 """Of each picture the page, what is chosen on it, the window, the colours, and what is done before it is taken."""
 
-COLOURS = (128, 96, 64, 48, 32)
+COLOURS = (128, 96, 64, 48, 32, 24, 16, 12)
 """The first number of colours with which a picture is small enough is taken."""
 
 MOST_BYTES = 60_000
