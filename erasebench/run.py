@@ -37,7 +37,7 @@ from erasebench.runs.tracking import Tracker, numbers_told, tracked
 from erasebench.runs.worker import Worker
 from erasebench.scores.metric import Metric
 from erasebench.scores.scoring import Unscored, chunks_to_score
-from erasebench.tables.measure import POOLED
+from erasebench.tables.slices import POOLED
 from erasebench.tables.tabulate import reduce_and_write, show_kept
 
 SHOWN_WARNINGS = 5

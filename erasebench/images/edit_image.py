@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMInverseScheduler, LEditsPPPipelineStableDiffusion
+from diffusers import DDIMInverseScheduler
 from PIL import Image
 
 from erasebench.errors import UserError
@@ -106,6 +106,8 @@ def inverted(pipe: Any, latents: torch.Tensor, embedded: torch.Tensor, steps: in
 
 def _by_ledits(pipe: Any, recipe: Recipe, image: Image.Image, way: dict[str, Any]) -> np.ndarray:
     """One image by LEDITS++ (M. Brack et al., 2024). The attention of the network is put back as it was."""
+    from diffusers import LEditsPPPipelineStableDiffusion  # seconds of every run otherwise
+
     vae, unet = part_of(pipe, "vae"), part_of(pipe, "unet")
     editor = LEditsPPPipelineStableDiffusion(
         vae, pipe.text_encoder, pipe.tokenizer, unet, type(pipe.scheduler).from_config(pipe.scheduler.config),

@@ -22,7 +22,7 @@ from erasebench.tables import frontier, plots
 from erasebench.tables.columns import Column, aims
 from erasebench.tables.glossary import heading
 from erasebench.tables.layout import ROLE_HEADINGS
-from erasebench.tables.measure import POOLED
+from erasebench.tables.slices import POOLED
 
 INK = "#010203"
 """Drawn in the page's own text colour: it is put in place of this one, which nothing else has."""

@@ -15,7 +15,7 @@ from erasebench.report.site import Contents, Link, Writer, fragment
 from erasebench.report.thumbnails import thumbnail_path
 from erasebench.tables.answer import key_columns
 from erasebench.tables.instead import INSTEAD_EXPLAINED, instead_cells
-from erasebench.tables.measure import POOLED
+from erasebench.tables.slices import POOLED
 
 ROWS = {"erase": 6, PARAPHRASE: 2, "retain": 4}
 """Rows of images of a concept on its page, by role: failures first. The image browser has all."""

@@ -19,7 +19,7 @@ from erasebench.report.html_tables import Cell, Head, cell_of, head_of
 from erasebench.tables import layout as table_files
 from erasebench.tables.answer import key_columns
 from erasebench.tables.letters import NO_MARK, Mark, marks
-from erasebench.tables.measure import POOLED
+from erasebench.tables.slices import POOLED
 
 TITLES = {"unsafe": "became unsafe", "words": "erased, in other words", "near": "kept near"}
 """What a key column is called, where that is not its own name."""

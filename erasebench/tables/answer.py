@@ -19,9 +19,9 @@ from erasebench.tables.columns import Column, aims
 from erasebench.tables.glossary import heading
 from erasebench.tables.layout import ABSENT, EMPTY, column_text, not_run_reasons
 from erasebench.tables.letters import ALPHA, NO_MARK, Mark, marks
-from erasebench.tables.measure import POOLED
 from erasebench.tables.pairs import MOST_ERASERS
 from erasebench.tables.printed import print_caption
+from erasebench.tables.slices import POOLED
 
 HEADS = {
     "erased": "erased ↓", "words": "in other\nwords ↓", "near": "kept\nnear ↑", "kept": "kept ↑", "everyday": "everyday ↑",

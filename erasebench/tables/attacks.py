@@ -20,8 +20,8 @@ from erasebench.scores.estimate import BINARY
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
-from erasebench.tables.measure import POOLED, slices_of
 from erasebench.tables.pairs import holm_by, p_text, pair_of
+from erasebench.tables.slices import POOLED, slices_of
 from erasebench.texts import escape_markdown, to_csv
 
 ATTACK_FIELDS = (

@@ -18,8 +18,9 @@ from erasebench.tables.layout import (
     unmarked,
     without_attacks,
 )
-from erasebench.tables.measure import FEWEST_CONCEPTS, POOLED
+from erasebench.tables.measure import FEWEST_CONCEPTS
 from erasebench.tables.printed import print_caption, print_columns
+from erasebench.tables.slices import POOLED
 from erasebench.texts import escape_markdown, to_csv
 
 PRINTED_CONCEPTS = 40

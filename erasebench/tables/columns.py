@@ -9,7 +9,7 @@ import pandas as pd
 from erasebench.concepts import NEAR, PARAPHRASE, ROLE
 from erasebench.edits.label import UNEDITED
 from erasebench.errors import UserError, suggest
-from erasebench.tables.measure import POOLED
+from erasebench.tables.slices import POOLED
 
 COLUMN_ENDINGS = {name: role.words for name, role in ROLE.items()} | {"both": "both"}
 """What stands behind a metric's name. ``both`` is the harmonic mean of the two aims."""

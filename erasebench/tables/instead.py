@@ -12,7 +12,7 @@ from erasebench.edits.label import short_rows, shown_row
 from erasebench.files import write_text
 from erasebench.scores.metric import Metric
 from erasebench.tables.layout import markdown_table
-from erasebench.tables.measure import POOLED
+from erasebench.tables.slices import POOLED
 from erasebench.texts import escape_markdown, to_csv
 
 INSTEAD_FIELDS = ("task_kind", "eraser", "concept", "metric", "shown", "images", "n", "still", "unsafe")
@@ -42,7 +42,7 @@ def came_instead(
     The arguments are those of :func:`erasebench.tables.measure.measure`. Attacked images are left out.
 
     Returns:
-        Columns :data:`INSTEAD_FIELDS`: a row a kind, eraser, concept (or :data:`~erasebench.tables.measure.POOLED`) and
+        Columns :data:`INSTEAD_FIELDS`: a row a kind, eraser, concept (or :data:`~erasebench.tables.slices.POOLED`) and
         what is seen. ``images`` of ``n`` show it; in ``still`` of them the concept itself is seen (in a joint task, as the metric counts: any erased one), in ``unsafe``
         something unsafe (NaN where the metric cannot tell).
     """

@@ -8,7 +8,7 @@ from erasebench.runs.about import About
 from erasebench.tables.answer import key_columns, short_end
 from erasebench.tables.layout import Layout, caption, differences_text, how_measured, is_tested, layout
 from erasebench.tables.letters import LETTERS_EXPLAINED, Mark
-from erasebench.tables.measure import POOLED
+from erasebench.tables.slices import POOLED
 from erasebench.texts import escape_latex
 
 ASIDE = ("peak_memory_mb",)

@@ -29,8 +29,9 @@ from erasebench.tables.answer import key_columns
 from erasebench.tables.columns import Column
 from erasebench.tables.comparable import METRIC, agreeing
 from erasebench.tables.kept import kept, kept_key
-from erasebench.tables.measure import POOLED, measure_asked, wide
+from erasebench.tables.measure import measure_asked, wide
 from erasebench.tables.published_match import Ran
+from erasebench.tables.slices import POOLED
 from erasebench.tables.tabulate import join_runs
 
 NUMBERS = ("value", "low", "high", "n")

@@ -14,10 +14,10 @@ from erasebench.runs.folder import find_run
 from erasebench.runs.names import TABLES_FOLDER
 from erasebench.store import Store
 from erasebench.tables.layout import ABSENT, markdown_table, title
-from erasebench.tables.measure import POOLED
 from erasebench.tables.measured_file import read_measured
 from erasebench.tables.printed import print_caption
 from erasebench.tables.reliability import agreement, order_of, rate_columns
+from erasebench.tables.slices import POOLED
 from erasebench.texts import to_csv
 
 FIELDS = ("task_kind", "role", "metric", "with", "value", "low", "high", "n", "note")

@@ -13,7 +13,7 @@ from erasebench.concepts import ROLES, kind_words
 from erasebench.edits.label import UNEDITED
 from erasebench.files import write_text
 from erasebench.tables.layout import column_text, markdown_table, title
-from erasebench.tables.measure import POOLED
+from erasebench.tables.slices import POOLED
 from erasebench.texts import escape_markdown, to_csv
 
 OVERALL_COLUMNS = ("eraser", "role", "metric", "unit", "direction", "value", "low", "high", "n", "how")

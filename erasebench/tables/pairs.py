@@ -25,7 +25,8 @@ from erasebench.scores.metric import Metric
 from erasebench.scores.paired import holm, paired_difference
 from erasebench.tables.layout import ABSENT, column_text, markdown_table, title
 from erasebench.tables.letters import COLUMN, LETTERS_EXPLAINED, letters
-from erasebench.tables.measure import FEWEST_CONCEPTS, slices_of
+from erasebench.tables.measure import FEWEST_CONCEPTS
+from erasebench.tables.slices import slices_of
 from erasebench.texts import escape_markdown, to_csv
 
 FIELDS = (

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from erasebench.edits.label import UNEDITED, Label, shown_row
 from erasebench.files import write_atomic
-from erasebench.tables.measure import POOLED
+from erasebench.tables.slices import POOLED
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7d5ba6", "#8c6d46")
 """Okabe and Ito's colours, which people with any colour vision can tell apart, and two more."""

@@ -22,7 +22,6 @@ from erasebench.errors import printable
 from erasebench.files import write_text
 from erasebench.runs.about import About
 from erasebench.scores.metric import Metric
-from erasebench.tables.measure import POOLED
 from erasebench.tables.printed import print_caption
 from erasebench.tables.published_data import OBTAINED, of_experiment
 from erasebench.tables.published_match import (
@@ -35,6 +34,7 @@ from erasebench.tables.published_match import (
     row_reasons,
     run_mismatches,
 )
+from erasebench.tables.slices import POOLED
 from erasebench.texts import escape_markdown, to_csv
 
 SHOWN = 40

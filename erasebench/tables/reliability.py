@@ -23,9 +23,10 @@ from erasebench.scores.estimate import CONFIDENCE
 from erasebench.tables.columns import Column
 from erasebench.tables.layout import ABSENT, markdown_table, title
 from erasebench.tables.letters import ALPHA
-from erasebench.tables.measure import FEWEST_CONCEPTS, POOLED
+from erasebench.tables.measure import FEWEST_CONCEPTS
 from erasebench.tables.printed import print_caption
 from erasebench.tables.published_data import shipped
+from erasebench.tables.slices import POOLED
 from erasebench.texts import to_csv
 
 FIELDS = ("task_kind", "question", "role", "metric", "with", "value", "low", "high", "n", "note")

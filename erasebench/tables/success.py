@@ -20,7 +20,7 @@ from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON, rate_estimate
 from erasebench.store import Store
 from erasebench.tables.layout import markdown_table
-from erasebench.tables.measure import POOLED, slices_of
+from erasebench.tables.slices import POOLED, slices_of
 from erasebench.texts import escape_markdown, to_csv
 
 PRE_ASR = "pre-ASR"

@@ -12,8 +12,9 @@ from erasebench.errors import UserError
 from erasebench.files import write_text
 from erasebench.runs.names import MANIFEST_FILE, MEASURED_FILE, TABLES_FOLDER
 from erasebench.store import Store
-from erasebench.tables.measure import POOLED, measure
+from erasebench.tables.measure import measure
 from erasebench.tables.orders import FIELDS, orders, show_orders
+from erasebench.tables.slices import POOLED
 from erasebench.texts import to_csv
 
 

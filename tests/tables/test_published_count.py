@@ -19,10 +19,11 @@ from erasebench.edits.label import UNEDITED
 from erasebench.runs.about import About
 from erasebench.scores.metric import Metric
 from erasebench.tables.costs import COSTS
-from erasebench.tables.measure import MEASURED_COLUMNS, POOLED
+from erasebench.tables.measure import MEASURED_COLUMNS
 from erasebench.tables.published import BESIDE_COLUMNS, beside, print_beside
 from erasebench.tables.published_count import COMPARABLE, NOT_RUN, PUBLISHED_ONLY, RULES, cells_of, has_general
 from erasebench.tables.published_match import Ran, erasers_in, known_prompts, prompts_of
+from erasebench.tables.slices import POOLED
 
 NAMES = groups()["experiment"]
 AIMED = {
