@@ -25,7 +25,7 @@ def slices_of(
 ) -> Iterator[Slice]:
     """What every number of a metric is made of: see :data:`Slice`; without ``tasks`` the pooled ones alone.
 
-    The other arguments are those of :func:`measure`.
+    The other arguments are those of :func:`erasebench.tables.measure.measure`.
     """
     asked = rows_asked(plan, metric)
     return slices_in(asked, rows_scored(asked, scores.get(metric.records_id), metric), metric, reason, tasks)
