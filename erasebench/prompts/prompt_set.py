@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -101,6 +101,7 @@ class PromptSet:
     budget: Budget | None = None
     near: Mapping[str, Sequence[str]] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()
+    _by_names: dict[tuple[str, ...], pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         missing = [column for column in PROMPT_DTYPES if column not in self.rows]
@@ -166,7 +167,13 @@ class PromptSet:
         Raises:
             UserError: rows have labels, and none of them is a concept the task erases.
         """
-        rows = (self.take(task.names, self.budget) if self.budget else self).rows
+        # A frame of its own for each caller, who may add to it.
+        if task.names not in self._by_names:
+            self._by_names[task.names] = self._rows_for(task)
+        return self._by_names[task.names].copy()
+
+    def _rows_for(self, task: ErasureTask) -> pd.DataFrame:
+        rows = self.take(task.names, self.budget) if self.budget else self.rows
         labelled = rows.label != ""
         asked = [self._asked(rows, task.names), self._asked(rows, self._neighbours(task.names)), labelled]
         by_task = np.select(asked, ["erase", NEAR, "retain"], "general")
@@ -184,8 +191,8 @@ class PromptSet:
             )
         return rows
 
-    def take(self, erase: Sequence[str], budget: Budget) -> PromptSet:
-        """A smaller set: the first rows of each label, by name and in other words, and of those without label.
+    def take(self, erase: Sequence[str], budget: Budget) -> pd.DataFrame:
+        """The first rows of each label, by name and in other words, and of those without label.
 
         Raises:
             UserError: a name in ``erase`` is no label of the set, or a label has fewer rows than asked for.
@@ -208,7 +215,7 @@ class PromptSet:
                 raise UserError(
                     f"prompt set {self.name}: {len(part)} prompts of {label or 'no label'!r}, {most} asked for"
                 )
-        return replace(self, rows=rows[parts.cumcount() < wanted], budget=None)
+        return rows[parts.cumcount() < wanted].reset_index(drop=True)
 
     def _neighbours(self, erase: Sequence[str]) -> list[str]:
         """The labels that are near to some concepts."""

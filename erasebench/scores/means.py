@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats as scipy_stats
 
 from erasebench.scores.bootstrap import bca_interval
 from erasebench.scores.estimate import CONFIDENCE, Estimate, not_run, observations
@@ -70,8 +70,8 @@ def count_estimate(
 def poisson_interval(total: float) -> tuple[float, float]:
     """The exact 95 % interval of a Poisson mean of which a number of things was seen (F. Garwood, Biometrika 28, 1936)."""
     tail = (1 - CONFIDENCE) / 2
-    low = float(scipy_stats.gamma.ppf(tail, total)) if total > 0 else 0.0
-    return low, float(scipy_stats.gamma.isf(tail, total + 1))
+    low = float(scipy.stats.gamma.ppf(tail, total)) if total > 0 else 0.0
+    return low, float(scipy.stats.gamma.isf(tail, total + 1))
 
 
 def _mean(numbers: np.ndarray, codes: np.ndarray, seed: int) -> Estimate:
@@ -86,7 +86,7 @@ def _mean(numbers: np.ndarray, codes: np.ndarray, seed: int) -> Estimate:
     elif m < FEW:
         # What a cluster's sum is off from what the mean says of so many values: their spread is that of the mean.
         off = sums - value * counts
-        half = scipy_stats.t.ppf((1 + CONFIDENCE) / 2, m - 1) * math.sqrt(m / (m - 1) * float(off @ off)) / n
+        half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, m - 1) * math.sqrt(m / (m - 1) * float(off @ off)) / n
         low, high, how = value - float(half), value + float(half), "t"
     else:
         low, high, how = bca_interval(sums, counts, seed)

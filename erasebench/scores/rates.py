@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats as scipy_stats
 
 from erasebench.scores.estimate import CONFIDENCE, Estimate, members_of, not_run, observations
 
@@ -46,14 +46,14 @@ def _rate(successes: float, n: int, effective: float, how: str) -> Estimate:
         return not_run()
     rate, tail = successes / n, (1 - CONFIDENCE) / 2
     if how == WILSON:
-        z = float(scipy_stats.norm.isf(tail))
+        z = float(scipy.stats.norm.isf(tail))
         middle = (rate + z**2 / (2 * effective)) / (1 + z**2 / effective)
         half = z * math.sqrt(rate * (1 - rate) / effective + z**2 / (4 * effective**2)) / (1 + z**2 / effective)
         low, high = max(0.0, middle - half), min(1.0, middle + half)
     else:
         hits, misses = rate * effective, (1 - rate) * effective
-        low = float(scipy_stats.beta.ppf(tail, hits, misses + 1)) if hits > 0 else 0.0
-        high = float(scipy_stats.beta.isf(tail, hits + 1, misses)) if misses > 0 else 1.0
+        low = float(scipy.stats.beta.ppf(tail, hits, misses + 1)) if hits > 0 else 0.0
+        high = float(scipy.stats.beta.isf(tail, hits + 1, misses)) if misses > 0 else 1.0
     # Rounding must not put an end on the wrong side of the rate (at 0 and n both are equal).
     return Estimate(rate, int(n), min(low, rate), max(high, rate), how)
 
@@ -81,7 +81,7 @@ def effective_n(values: ArrayLike, clusters: ArrayLike) -> float:
     # That variance is known from m clusters only, so it deserves a t quantile of m - 1; the intervals below take the
     # normal one. The square of the ratio of quantiles makes n smaller by what that leaves out.
     upper = (1 + CONFIDENCE) / 2
-    few = (scipy_stats.t.ppf(upper, n - 1) / scipy_stats.t.ppf(upper, len(members) - 1)) ** 2
+    few = (scipy.stats.t.ppf(upper, n - 1) / scipy.stats.t.ppf(upper, len(members) - 1)) ** 2
     simple = rate * (1 - rate) / (n - 1)  # what the rate of n independent values would vary
     # Clusters that vary less than chance (it happens with few) do not make values worth more than one each.
     return float(np.clip(n * few * simple / variance, 1.0, n)) if variance > 0 else float(n)

@@ -22,13 +22,13 @@ from erasebench.files import read_whole, write_atomic, write_json, write_text
 from erasebench.runs.costs import read_costs
 from erasebench.runs.folder import read_config, read_plan
 from erasebench.runs.manifest import read_manifest
-from erasebench.runs.names import METRICS_FILE, PLAN_FILE
+from erasebench.runs.names import ABOUT_FILE, METRICS_FILE, PLAN_FILE, TABLES_FOLDER
 from erasebench.store import Store
 from erasebench.store.store import metric_folder
 from erasebench.tables.numbers import Numbers
 from erasebench.typed_files import read_json
 
-KEPT_FOLDER, KEY_FILE, MADE_FILE = "numbers", "key.txt", "made.json"
+KEPT_FOLDER, KEY_FILE, MADE_FILE, WRITTEN_FILE = "numbers", "key.txt", "made.json", "written.json"
 """In a run's folder; deleting it loses nothing."""
 
 OURS = "erasebench."
@@ -66,7 +66,7 @@ def kept_key(folder: Path, store: Store, rates: str) -> str:
 
 @cache
 def _code() -> str:
-    """A hash of the modules that make numbers, tables and pictures of records."""
+    """A hash of the modules that make numbers, tables and pictures of records, and of the data beside them."""
     digest = hashlib.sha256()
     for path in _modules():
         digest.update(path.read_bytes())
@@ -80,6 +80,7 @@ def _modules() -> Iterator[Path]:
     for folder in folders:
         yield from sorted(folder.rglob("*.py"))
     yield from (ours / "tiny" / "world.py", ours / "concepts.py", ours / "edits" / "label.py")
+    yield from sorted((ours / "data").glob("*.csv"))  # published orders stand beside ours, and words are explained
 
 
 def keep(numbers: Numbers, folder: Path, key: str, made: Iterable[Path]) -> None:
@@ -125,3 +126,24 @@ def made_is_there(folder: Path) -> bool:
     except (FileNotFoundError, UserError):
         return False
     return all((folder / name).is_file() for name in made)
+
+
+def note_written(folder: Path) -> None:
+    """Note what the files of a run's tables hold once they were written of its kept numbers, if it has any."""
+    if (folder / KEPT_FOLDER / KEY_FILE).exists():
+        tables = sorted(path for path in (folder / TABLES_FOLDER).iterdir() if path.is_file())
+        names = [ABOUT_FILE, *(path.relative_to(folder).as_posix() for path in tables)]
+        write_json(folder / KEPT_FOLDER / WRITTEN_FILE, {name: _digest(folder / name) for name in names})
+
+
+def written_is_there(folder: Path) -> bool:
+    """Whether the files of a run's tables, and what their captions say, are as they were when they were written."""
+    try:
+        written = read_json(folder / KEPT_FOLDER / WRITTEN_FILE, dict[str, str], "")
+        return all(_digest(folder / name) == digest for name, digest in written.items())
+    except (OSError, Damaged, UserError):  # they are written again
+        return False
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(read_whole(path)).hexdigest()

@@ -11,7 +11,7 @@ import pandas as pd
 from erasebench.runs.about import About
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
-from erasebench.tables import attack_map, attacks, by_concept, comparable, instead, overall, pairs, reliability
+from erasebench.tables import attacks, by_concept, comparable, instead, overall, pairs, reliability
 from erasebench.tables.layout import write_tables
 from erasebench.tables.measure import measure_concepts
 
@@ -40,6 +40,8 @@ class Numbers:
         Returns:
             The files of :func:`erasebench.tables.layout.write_tables`.
         """
+        from erasebench.tables import attack_map  # it loads matplotlib, which a run that is finished does not need
+
         written = write_tables(self.measured, folder, about, self.pairs)
         pairs.write_pairs(self.pairs, folder)
         attacks.write_attacks(self.attacked, folder, about.forgot)

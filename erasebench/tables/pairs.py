@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats as scipy_stats
+import scipy
 
 from erasebench.concepts import ROLES
 from erasebench.edits.label import UNEDITED
@@ -163,7 +163,7 @@ def concept_t(differences: Sequence[float], sd: float) -> float:
         return 1.0
     if sd == 0:
         return sign_flip(list(d))  # one image each and all alike: nothing is known of their spread
-    return float(2 * scipy_stats.t.sf(abs(d.mean()) / (sd / math.sqrt(d.size)), d.size - 1))
+    return float(2 * scipy.stats.t.sf(abs(d.mean()) / (sd / math.sqrt(d.size)), d.size - 1))
 
 
 def image_spread(a: pd.Series, b: pd.Series, concepts: pd.Series, outcome: str) -> float:
@@ -188,7 +188,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
         only_a: pairs in which the first alone is 1.
         only_b: pairs in which the second alone is 1.
     """
-    return float(scipy_stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return float(scipy.stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
@@ -209,7 +209,7 @@ def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
     d = d / np.abs(d).max()
     z = abs(d.sum()) / math.sqrt(float(d @ d))
     if d.size > DRAWN_UP_TO:
-        return float(2 * scipy_stats.norm.sf(z))
+        return float(2 * scipy.stats.norm.sf(z))
     if 2**d.size <= DRAWS:
         ways = 1 - 2.0 * (np.arange(2**d.size)[:, None] >> np.arange(d.size) & 1)
         return float(np.mean(np.abs(ways @ d) >= abs(d.sum()) * (1 - 1e-9)))

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from scipy import stats as scipy_stats
 
 from erasebench.errors import printable
 from erasebench.tables.layout import title
@@ -47,11 +47,11 @@ def mcnemar_power(n: int, only_a: float, only_b: float, alpha: float = ALPHA) ->
     middle, spread = n * share, math.sqrt(n * share * (1 - share))
     discordant = np.arange(max(1, math.floor(middle - 8 * spread)), min(n, math.ceil(middle + 8 * spread)) + 1)
     # The test finds a difference where the rarer side has at most this many.
-    rare = scipy_stats.binom.ppf(alpha / 2, discordant, 0.5)
-    rare -= scipy_stats.binom.cdf(rare, discordant, 0.5) > alpha / 2
-    found = scipy_stats.binom.cdf(rare, discordant, only_a / share)
-    found += scipy_stats.binom.sf(discordant - rare - 1, discordant, only_a / share)
-    return float(np.sum(scipy_stats.binom.pmf(discordant, n, share) * found))
+    rare = scipy.stats.binom.ppf(alpha / 2, discordant, 0.5)
+    rare -= scipy.stats.binom.cdf(rare, discordant, 0.5) > alpha / 2
+    found = scipy.stats.binom.cdf(rare, discordant, only_a / share)
+    found += scipy.stats.binom.sf(discordant - rare - 1, discordant, only_a / share)
+    return float(np.sum(scipy.stats.binom.pmf(discordant, n, share) * found))
 
 
 def mcnemar_pairs(only_a: float, only_b: float, power: float = POWER, alpha: float = ALPHA) -> float:
@@ -68,7 +68,7 @@ def mcnemar_pairs(only_a: float, only_b: float, power: float = POWER, alpha: flo
     if difference == 0:
         return math.inf
     spread = math.sqrt(max(0.0, share - difference**2))
-    z, z_power = scipy_stats.norm.isf(alpha / 2), scipy_stats.norm.isf(1 - power)
+    z, z_power = scipy.stats.norm.isf(alpha / 2), scipy.stats.norm.isf(1 - power)
     first = (z * math.sqrt(share) + z_power * spread) ** 2 / difference**2
     if first > MOST:
         return math.inf
@@ -92,7 +92,7 @@ def mean_pairs(difference: float, sd: float, power: float = POWER, alpha: float 
     """
     if difference == 0 or math.isnan(difference) or math.isnan(sd):
         return math.inf
-    z, z_power = scipy_stats.norm.isf(alpha / 2), scipy_stats.norm.isf(1 - power)
+    z, z_power = scipy.stats.norm.isf(alpha / 2), scipy.stats.norm.isf(1 - power)
     needed = ((z + z_power) * sd / difference) ** 2 + z**2 / 2
     return max(LEAST, math.ceil(needed)) if needed <= MOST else math.inf
 
@@ -107,7 +107,7 @@ def needed_range(row: Any) -> tuple[float, float]:
         row: of a table of pairs: ``test, n, only_a, only_b, difference, sd``.
     """
     rng = np.random.default_rng(0)
-    z, z_power = scipy_stats.norm.isf(ALPHA / 2), scipy_stats.norm.isf(1 - POWER)
+    z, z_power = scipy.stats.norm.isf(ALPHA / 2), scipy.stats.norm.isf(1 - POWER)
     with np.errstate(divide="ignore", invalid="ignore"):
         if row.test == "mcnemar":
             counts = np.array([row.only_a, row.only_b, row.n - row.only_a - row.only_b])

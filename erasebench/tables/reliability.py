@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from rich.console import Console
-from scipy import stats as scipy_stats
 
 from erasebench.concepts import NEAR, PARAPHRASE
 from erasebench.edits.label import UNEDITED, short_rows
@@ -153,7 +153,7 @@ def agreement(first: pd.Series, second: pd.Series) -> dict[str, Any]:
     if abs(rho) == 1 or n == FEWEST_ERASERS:
         low, high = -1.0, 1.0
         return {"value": rho, "low": low, "high": high, "n": n, "note": ", ".join(both)}
-    half = scipy_stats.norm.ppf((1 + CONFIDENCE) / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    half = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
     low, high = math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)
     return {"value": rho, "low": low, "high": high, "n": n, "note": ", ".join(both)}
 
@@ -215,7 +215,7 @@ def order_of(part: pd.DataFrame, column: Column) -> pd.Series:
 def _spearman(first: pd.Series, second: pd.Series) -> float:
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
-    return float(scipy_stats.spearmanr(first.to_numpy(), second.to_numpy()).statistic)
+    return float(scipy.stats.spearmanr(first.to_numpy(), second.to_numpy()).statistic)
 
 
 def answer_cells(answers: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -28,11 +28,11 @@ from erasebench.runs.sweep import store_option
 from erasebench.scores.metric import Metric
 from erasebench.scores.rates import WILSON
 from erasebench.store import Store
-from erasebench.tables import attack_sheet, frontier, grid, plots, published
 from erasebench.tables import comparable as mixing
 from erasebench.tables import measure as tables
+from erasebench.tables import published
 from erasebench.tables.comparable import _check_comparable
-from erasebench.tables.kept import keep, kept, kept_key, made_is_there
+from erasebench.tables.kept import keep, kept, kept_key, made_is_there, note_written, written_is_there
 from erasebench.tables.numbers import Numbers, numbers_of, side_by_side
 from erasebench.tables.printed import print_caption
 from erasebench.tables.published_match import Ran
@@ -65,6 +65,8 @@ def reduce_and_write(
         view: see :class:`erasebench.tables.view.View`.
         whole: nothing is lacking, so that the numbers may be kept for the next time.
     """
+    from erasebench.tables import attack_sheet, grid  # they load matplotlib, which a run that is finished does not need
+
     plan = read_plan(folder)
     costs = read_costs(folder, plan, store)
     about = read_about(folder)
@@ -89,6 +91,7 @@ def reduce_and_write(
         made += [drawn, *([sheet] if sheet else [])]
     if whole:
         keep(numbers, folder, kept_key(folder, store, view.rates), made)
+        note_written(folder)
     view.show(numbers, about, console)
     _say_more([folder.name], folder, store, console)
     if read_config(folder).get("experiment"):
@@ -168,7 +171,8 @@ def _swept(folders: Sequence[Path]) -> str | None:
 
 
 def show_kept(folder: Path, store: Store, console: Console, view: View | None = None) -> Numbers | None:
-    """Write and print the tables of a finished run from the numbers that were kept of it; scores and images are not read.
+    """Print the tables of a finished run from the numbers that were kept of it, and write those of their files that are
+    no more what they were; scores and images are not read.
 
     The arguments are those of :func:`reduce_and_write`.
 
@@ -183,7 +187,9 @@ def show_kept(folder: Path, store: Store, console: Console, view: View | None = 
         return None
     view.check(numbers.measured)
     about = read_about(folder)
-    numbers.write(folder / TABLES_FOLDER, about)
+    if not written_is_there(folder):
+        numbers.write(folder / TABLES_FOLDER, about)
+        note_written(folder)
     view.show(numbers, about, console)
     _say_more([folder.name], folder, store, console)
     return numbers
@@ -311,6 +317,8 @@ def _labels(folder: Path, plan: pd.DataFrame) -> dict[str, Label]:
 def _together(
     folders: Sequence[Path], store: Store, target: Path, console: Console, view: View, plugins: Sequence[str]
 ) -> pd.DataFrame:
+    from erasebench.tables import frontier, plots  # see reduce_and_write
+
     joint = join_runs(folders, store, view.rates, plugins)
     view.check(joint.measured)
     numbers = _numbers(joint, view)

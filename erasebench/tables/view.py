@@ -15,7 +15,7 @@ from erasebench.runs.about import About
 from erasebench.runs.names import CONFIG_FILE
 from erasebench.runs.sweep import command
 from erasebench.scores.rates import WILSON
-from erasebench.tables import attacks, by_concept, columns, frontier, power
+from erasebench.tables import attacks, best, by_concept, columns, power
 from erasebench.tables.answer import print_answer
 from erasebench.tables.numbers import Numbers
 from erasebench.tables.printed import print_tables
@@ -53,7 +53,7 @@ class View:
         if self.sort and self.sort != "eraser":
             columns.find(self.sort, measured, "--sort")
         if self.best:
-            frontier.conditions(self.best, measured)
+            best.conditions(self.best, measured)
 
     def show(self, numbers: Numbers, about: About, console: Console) -> None:
         """Print the tables of runs, and what the same scores tell besides."""
@@ -92,11 +92,11 @@ class View:
         """
         if not self.best:
             return
-        wanted = frontier.conditions(self.best, measured)
+        wanted = best.conditions(self.best, measured)
         chosen_by, other = halves or (measured, None)
         on = "on the other half of the prompts" if halves else "on the prompts it was chosen by, which flatters it"
         for kind in dict.fromkeys(measured.task_kind):
-            choice = frontier.choose(chosen_by, kind, wanted, other)
+            choice = best.choose(chosen_by, kind, wanted, other)
             lines = [f"best of kind {kind} with {choice.wanted}: {choice.eraser} ({choice.text}, {on})"]
             if choice.alike:
                 lines.append(f"  its interval does not tell it from: {', '.join(choice.alike)}")

@@ -130,10 +130,19 @@ def test_a_task_without_prompts_is_refused_with_the_nearest_label():
         prompts.for_task(ErasureTask((Concept("chruch", "object"),)))
 
 
+def test_the_rows_of_a_task_are_the_callers_own():
+    prompts, task = builtin("object", OBJECTS), ErasureTask((Concept("church", "object"),))
+    first = prompts.for_task(task)
+    first.loc[:, "prompt"] = "another"
+    first["more"] = 1
+    again = prompts.for_task(task)
+    assert "more" not in again and "another" not in set(again.prompt)
+
+
 def test_take_takes_the_first_rows_of_each_label():
     small = builtin("object", OBJECTS, per_concept=6, general=4).take(["Church"], Budget(6, 2, 3))
-    assert small.rows.groupby("label").size().to_dict() == {"": 3, "church": 6, "gas pump": 2, "English springer": 2}
-    assert list(small.rows.prompt_id[small.rows.label == "gas pump"]) == ["object/gas pump/000", "object/gas pump/001"]
+    assert small.groupby("label").size().to_dict() == {"": 3, "church": 6, "gas pump": 2, "English springer": 2}
+    assert list(small.prompt_id[small.label == "gas pump"]) == ["object/gas pump/000", "object/gas pump/001"]
     with pytest.raises(UserError, match="6 prompts of 'gas pump', 7 asked for"):
         builtin("object", OBJECTS, per_concept=6).take(["church"], Budget(6, 7, 3))
     with pytest.raises(UserError, match="no prompts for 'churc'.*church"):

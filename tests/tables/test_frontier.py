@@ -14,7 +14,7 @@ from table_helpers import POINTS, labels_of, table
 
 from erasebench.edits.label import Label
 from erasebench.errors import UserError
-from erasebench.tables import columns, frontier
+from erasebench.tables import best, columns, frontier
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
@@ -127,12 +127,12 @@ def test_an_eraser_without_the_number_comes_last_and_other_kinds_keep_their_orde
 
 def test_the_best_setting_has_the_least_left_of_those_that_keep_enough() -> None:
     for text in ("retained>=0.9", "retained >= 90 %", "retained>=90%", "judge.retained>=0.9, edit_seconds<=4"):
-        choice = frontier.choose(table(), "object", frontier.conditions(text, table()))
+        choice = best.choose(table(), "object", best.conditions(text, table()))
         assert choice.eraser == "cure alpha=2" and choice.alike == (), text
         assert "erased 30.0 % [28.0, 32.0]" in choice.text
-    assert frontier.choose(table(), "object", frontier.conditions("retained>0.5", table())).eraser == "cure alpha=5"
+    assert best.choose(table(), "object", best.conditions("retained>0.5", table())).eraser == "cure alpha=5"
     wide = table(half=0.4)
-    assert frontier.choose(wide, "object", frontier.conditions("retained>=0.9", wide)).alike == ("cure alpha=1",)
+    assert best.choose(wide, "object", best.conditions("retained>=0.9", wide)).alike == ("cure alpha=1",)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8), st.floats(0, 1))
@@ -142,13 +142,13 @@ def test_a_choice_fulfils_the_condition_and_nothing_that_does_is_better(
 ) -> None:
     named = {"none": (1.0, 1.0)} | {f"e{i}": point for i, point in enumerate(points)}
     measured = table(named)
-    wanted = [frontier.Condition("retained", ">=", least, False)]
+    wanted = [best.Condition("retained", ">=", least, False)]
     able = [name for name, (_, kept) in named.items() if kept >= least and name != "none"]
     if not able:
         with pytest.raises(UserError, match="no setting of kind object fits"):
-            frontier.choose(measured, "object", wanted)
+            best.choose(measured, "object", wanted)
         return
-    chosen = frontier.choose(measured, "object", wanted).eraser
+    chosen = best.choose(measured, "object", wanted).eraser
     assert chosen in able and named[chosen][0] == min(named[name][0] for name in able)
 
 
@@ -173,22 +173,22 @@ def test_a_choice_fulfils_the_condition_and_nothing_that_does_is_better(
 )
 def test_what_cannot_be_fulfilled_is_refused_with_the_nearest(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        frontier.choose(table(), "object", frontier.conditions(text, table()))
+        best.choose(table(), "object", best.conditions(text, table()))
 
 
 def test_a_number_is_read_by_the_unit_of_its_column_and_not_by_its_size() -> None:
     measured = table({"none": (1.0, 1.0), "much": (0.5, 0.9), "some": (0.009, 0.5), "all": (0.0, 0.006)})
     for text, chosen in (("erased<=1%,retained>50%", None), ("erased<=1%,retained>=50%", "some"), ("retained>0.5", "much"),
                          ("retained>0.5%", "all"), ("retained>=100%", None), ("clip_score_uce.general>1", "all")):  # fmt: skip
-        wanted = frontier.conditions(text, measured)
+        wanted = best.conditions(text, measured)
         if chosen is None:
             with pytest.raises(UserError, match="no setting of kind object fits"):
-                frontier.choose(measured, "object", wanted)
+                best.choose(measured, "object", wanted)
         else:
-            assert frontier.choose(measured, "object", wanted).eraser == chosen, text
+            assert best.choose(measured, "object", wanted).eraser == chosen, text
 
 
 def test_a_kind_without_both_aims_is_refused() -> None:
     measured = table()
     with pytest.raises(UserError, match="kind object says both"):
-        frontier.choose(measured[measured.unit != "%"], "object", [])
+        best.choose(measured[measured.unit != "%"], "object", [])

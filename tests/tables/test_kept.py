@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -50,13 +51,37 @@ def test_a_second_table_works_nothing_out_and_says_the_same(run: tuple[Store, Pa
     assert {path.name: path.read_bytes() for path in (folder / "tables").iterdir()} == files
 
 
+def test_only_files_that_are_no_more_what_they_were_are_written_again(run: tuple[Store, Path], monkeypatch) -> None:
+    store, folder = run
+    tabulate(["one"], str(store.root), console=quiet())
+    files = {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
+    monkeypatch.setattr(tables, "reduce_and_write", None)
+    with monkeypatch.context() as kept_files:
+        kept_files.setattr(Numbers, "write", None)
+        tabulate(["one"], str(store.root), console=quiet())
+    changes = {
+        "another text": lambda: (folder / "tables" / "object.md").write_text("mine"),
+        "gone": lambda: (folder / "tables" / "pairs.csv").unlink(),
+        "all gone": lambda: shutil.rmtree(folder / "tables"),
+        "never noted": lambda: (folder / KEPT_FOLDER / "written.json").unlink(),
+        "no list": lambda: (folder / KEPT_FOLDER / "written.json").write_text("[1]"),
+    }
+    for what, change in changes.items():
+        change()
+        tabulate(["one"], str(store.root), console=quiet())
+        assert {path.name: path.read_bytes() for path in (folder / "tables").iterdir()} == files, what
+    replace(ABOUT, model="another model").write(folder)
+    tabulate(["one"], str(store.root), console=quiet())
+    assert "another model" in (folder / "tables" / "object.md").read_text(), "captions say what the run's folder says"
+
+
 def test_kept_numbers_are_those_that_were_worked_out(run: tuple[Store, Path]) -> None:
     store, folder = run
     tabulate(["one"], str(store.root), console=quiet())
     key = kept_key(folder, store, "wilson")
     numbers = kept(folder, key)
     assert isinstance(numbers, Numbers) and {path.stem for path in (folder / KEPT_FOLDER).iterdir()} == {
-        "key", "made", *(entry.name for entry in fields(Numbers))
+        "key", "made", "written", *(entry.name for entry in fields(Numbers))
     }  # fmt: skip
     assert kept(folder, kept_key(folder, store, "clopper-pearson")) is None, "other intervals are other numbers"
     (folder / KEPT_FOLDER / "pairs.parquet").write_bytes(b"PAR1")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from table_helpers import table
 
 from erasebench.errors import UserError
-from erasebench.tables import frontier
+from erasebench.tables import best
 from erasebench.tables.objective import objective_value
 
 
@@ -33,10 +33,10 @@ def test_what_is_near_and_other_words_count_under_their_short_names() -> None:
     assert value == pytest.approx(0.5 + 0.8 - 0.1 - 0.3)
     assert meant == "judge.near + judge.retained - judge.erased - judge.paraphrased"
     assert objective_value("judge.near", measured)[0] == objective_value("near", measured)[0]
-    chosen = frontier.choose(measured, "object", frontier.conditions("near>=0.4", measured))
+    chosen = best.choose(measured, "object", best.conditions("near>=0.4", measured))
     assert chosen.eraser == "uce" and "judge.near" in chosen.text
     with pytest.raises(UserError, match="judge.near >= 60 % is met by none"):
-        frontier.choose(measured, "object", frontier.conditions("near>=0.6", measured))
+        best.choose(measured, "object", best.conditions("near>=0.6", measured))
     with pytest.raises(UserError, match="no such column"):
         objective_value("near", table({"none": (0.9, 0.9), "uce": (0.1, 0.8)}))
 
@@ -62,5 +62,5 @@ def test_no_metric_takes_the_place_of_the_judge_unasked() -> None:
     ):
         objective_value("retained - erased", measured)
     with pytest.raises(UserError, match=r"--best erased: no metric that recognises .*name the column"):
-        frontier.choose(measured, "object", frontier.conditions("retained>=0.9", measured))
+        best.choose(measured, "object", best.conditions("retained>=0.9", measured))
     assert objective_value("clip_score_uce.retained - clip_score_uce.erased", measured)[0] == 0
