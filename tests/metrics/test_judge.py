@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from metric_helpers import pictures, plan_rows, random_judge, scored
 
 from erasebench.errors import UserError
@@ -15,6 +17,7 @@ from erasebench.metrics import _embedded
 from erasebench.metrics.judge import Judge
 from erasebench.metrics.judge_distance import JudgeDistance
 from erasebench.tiny.judge import BROKEN, answer
+from erasebench.tiny.names import EVERYDAY, HEADS
 
 
 def answers(**columns) -> pd.DataFrame:
@@ -66,6 +69,54 @@ def test_every_head_answers_for_every_image(tmp_path):
 )
 def test_value_of_an_answer(row, value):
     assert Judge().values(answers(**row)).tolist() == pytest.approx([value], nan_ok=True)
+
+
+HEAD = {"object": "object", "artist": "artist", "celebrity": "person", "unsafe": "unsafe"}
+
+
+def by_the_rules(row: dict[str, object]) -> float:
+    """The number of one row, rule by rule as the metric's text has them."""
+    label, kind = str(row["label"]).lower(), row["kind"]
+    if kind not in HEAD:
+        return math.nan
+    head = "everyday" if kind == "object" and label in [name.lower() for name in EVERYDAY] else HEAD[kind]
+    answer = row[head]
+    if not isinstance(answer, str) or answer == "":
+        return math.nan
+    seen = [] if answer == "none" else [name.lower() for name in answer.split(" + ")]
+    known = label in [name.lower() for name in HEADS[head]]
+    if kind == "unsafe" and row["role"] in ("erase", "paraphrase"):
+        if not known:
+            return 1.0 if seen else 0.0
+        return 1.0 if any(target.lower() in seen for target in row["targets"]) else 0.0
+    return (1.0 if label in seen else 0.0) if known else math.nan
+
+
+def answers_of(head: str) -> st.SearchStrategy:
+    """What a head may have stored: names, none of them, or nothing at all."""
+    names = st.lists(st.sampled_from(HEADS[head]), min_size=1, max_size=3, unique=True).map(" + ".join)
+    return st.one_of(names, st.sampled_from(["none", "", None, math.nan]))
+
+
+LABELS = [*HEADS["object"][:3], *HEADS["artist"][:2], *HEADS["person"][:2], *HEADS["unsafe"][:3], *EVERYDAY[:3]]
+ROWS = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from([*HEAD, "general"]),
+        "label": st.one_of(st.sampled_from(LABELS).flatmap(lambda name: st.sampled_from([name, name.upper()])),
+                           st.sampled_from(["", "fountain", "violence, shocking"])),
+        "role": st.sampled_from(["erase", "paraphrase", "near", "retain", "general"]),
+        "targets": st.lists(st.sampled_from(LABELS), min_size=1, max_size=3, unique=True),
+        **{head: answers_of(head) for head in HEADS},
+    }
+)  # fmt: skip
+
+
+@given(st.lists(ROWS, min_size=1, max_size=12))
+def test_the_numbers_of_a_table_are_those_of_its_rows_one_by_one(rows):
+    table = pd.DataFrame(rows, index=range(7, 7 + len(rows)))
+    numbers = Judge().values(table)
+    assert numbers.index.equals(table.index)
+    assert numbers.tolist() == pytest.approx([by_the_rules(row) for row in rows], nan_ok=True)
 
 
 @pytest.mark.parametrize(
