@@ -142,7 +142,7 @@ def shown_value(value: Any) -> Any:
     if isinstance(value, Eraser):
         return _part(value)
     if isinstance(value, Mapping) and all(isinstance(entry, Eraser) for entry in value.values()):
-        return " + ".join(_part(entry) for entry in value.values())
+        return ",".join(_part(entry) for entry in value.values())
     if isinstance(value, str):
         return value if len(value) <= LONGEST else f"{value[: LONGEST // 2]}… ({_digest(value)})"
     if isinstance(value, Mapping):
@@ -177,11 +177,12 @@ def shown_row(text: str) -> str:
 
 
 def short_rows(texts: Sequence[str]) -> dict[str, str]:
-    """Rows as people read them where room is short: options are cut off, where no other row has that name.
+    """Rows as people read them where room is short: options of erasers and attacks are cut off, where no other row has that
+    name.
 
     Args:
         texts: all rows that stand together, as tables call them.
     """
-    names = {text: re.split(r" \w+=", shown_row(text), maxsplit=1)[0] for text in texts}
+    names = {text: " + ".join(re.split(r" \w+=", part)[0] for part in shown_row(text).split(" + ")) for text in texts}
     counts = Counter(names.values())
     return {text: name if counts[name] == 1 else shown_row(text) for text, name in names.items()}

@@ -80,7 +80,7 @@ def test_a_label_is_short_whatever_its_settings_are(text: str, texts: list[str])
 def test_erasers_inside_an_eraser_stand_in_brackets_where_they_have_settings() -> None:
     parts = {"first": Uce(lam=1.0), "second": Cure()}
     label = label_of("compose", Compose(parts))
-    assert label.text == "compose parts=(uce lam=1.0) + cure" and label.number("lam") is None
+    assert label.text == "compose parts=(uce lam=1.0),cure" and label.number("lam") is None
     assert label_of("random", RandomEdit(Cure(alpha=3.0))).text == "random like=(cure alpha=3.0)"
 
 
@@ -124,13 +124,21 @@ def test_what_all_labels_show_alike_is_known() -> None:
 
 
 def test_options_are_cut_off_where_the_name_alone_tells_rows_apart() -> None:
-    rows = ["none", "cure alpha=1.0", "cure alpha=2.0", "esd iterations=150 lr=0.0001", "compose parts=uce + cure"]
+    rows = ["none", "cure alpha=1.0", "cure alpha=2.0", "esd iterations=150 lr=0.0001", "compose parts=uce,cure"]
     assert short_rows(rows) == {
         "none": "unedited", "cure alpha=1.0": "cure alpha=1.0", "cure alpha=2.0": "cure alpha=2.0",
-        "esd iterations=150 lr=0.0001": "esd", "compose parts=uce + cure": "compose",
+        "esd iterations=150 lr=0.0001": "esd", "compose parts=uce,cure": "compose",
     }  # fmt: skip
-    attacked = ["esd lr=0.1", "esd lr=0.1 + cce", "uce as released but for masks"]
-    assert short_rows(attacked) == {row: row for row in attacked}, "an attack, and what a release says, stay"
+    attacked = [
+        "esd lr=0.1",
+        "esd lr=0.1 + cce steps=9",
+        "uce_irece parts=uce,irece + cce steps=9",
+        "uce as released but for masks",
+    ]
+    short = ["esd", "esd + cce", "uce_irece + cce", "uce as released but for masks"]
+    assert list(short_rows(attacked).values()) == short, "an attack, and what a release says, stay"
+    budgets = ["esd + cce steps=9", "esd + cce steps=90"]
+    assert list(short_rows(budgets).values()) == budgets
 
 
 @pytest.mark.parametrize("values", [None, [], {"name": "x"}, {"name": "x", "options": [], "defaults": {}}, "cure"])
