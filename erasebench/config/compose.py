@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -150,7 +151,7 @@ def _placed(text: str, parsed: Override) -> list[str]:
     if len(set(map(str, names))) < len(names):
         raise UserError(f"{text}: one is named twice; name each once")
     shipped = [name for name in names if name not in own]
-    whole = [name for name in shipped if SEVERAL[group] not in compose([f"{group}={name}"])[group]]
+    whole = [name for name in shipped if _brings_places(group, str(name))]
     rows = [name for name in shipped if group == "method" and name not in whole and has_row(str(name))]
     return [
         # Those that are made of several bring their places with them, and so do rows.
@@ -158,6 +159,12 @@ def _placed(text: str, parsed: Override) -> list[str]:
         *(f"+{group}@{group}.{name}={name}" for name in shipped if name not in (*whole, *rows)),
         *(out for name in own for out in as_overrides(eraser_node(name), f"method.{module_of(name)}", new=True)),
     ]
+
+
+@cache
+def _brings_places(group: str, name: str) -> bool:
+    """Whether an option of a group is made of several, which stand in places of their own."""
+    return SEVERAL[group] not in compose([f"{group}={name}"])[group]
 
 
 def _check_keys(config: DictConfig) -> None:
