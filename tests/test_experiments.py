@@ -136,7 +136,13 @@ def shared_store(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("experiments")
 
 
-@pytest.mark.parametrize("name", NAMES)
+ONE_A_PAPER = {f"{paper}_{tables.split()[0]}" for paper, tables in TABLES.items()}
+"""What every change is tried on whole; the rest of them with ``pytest -m long``."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ONE_A_PAPER else pytest.mark.long) for name in NAMES]
+)
 def test_every_experiment_runs_at_a_tiny_scale(name: str, shared_store: Path) -> None:
     few = ("prompts.per_erased=1", "prompts.general=1", "protocol.steps=2")
     console = quiet()
