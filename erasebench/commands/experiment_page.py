@@ -50,20 +50,28 @@ def page(name: str, overrides: Sequence[str] = ()) -> str:
 
 
 def _measured(config: Any) -> dict[str, str]:
-    """Model, task, prompts and metrics in words."""
-    task, prompts = config.task, config.prompts
-    erase = task.erase if isinstance(task.erase, str) else list(task.erase)
-    if isinstance(erase, list):
-        names = ", ".join(erase) if len(erase) <= NAMED else f"{len(erase)} concepts"
-        erase = f"{names} ({'all in one edit' if task.joint or len(erase) == 1 else 'one edit each'})"
+    """Model, tasks, prompts, metrics and attacks in words."""
+    tasks = list(places(plain_values(config.task), "task", "kind").values())
+    anchors, retained = ({str(task[key]) for task in tasks} for key in ("anchor", "retain"))
     return {
         "model": f"{config.model.name} ({config.model.path})",
-        "erased": f"{erase}, of kind {task.kind}",
-        "anchor": f"{task.anchor!r}, where a row does not say its own",
-        "retained": f"{task.retain} (only erasers whose row says retain or preserve: task are told)",
-        "prompts": str(prompts.get("file_of") or prompts.source),
+        "erased": "; ".join(map(_erased, tasks)),
+        "anchor": f"{', '.join(map(repr, sorted(anchors)))}, where a row does not say its own",
+        "retained": f"{', '.join(sorted(retained))} (only erasers whose row says retain or preserve: task are told)",
+        "prompts": str(config.prompts.get("file_of") or config.prompts.source),
         "metrics": ", ".join(config.metric),
+        **({"attacks": ", ".join(config.attack)} if config.attack else {}),
     }
+
+
+def _erased(task: Mapping[str, Any]) -> str:
+    """What one task erases, in words."""
+    erase = task["erase"]
+    if not isinstance(erase, str):
+        names = ", ".join(erase) if len(erase) <= NAMED else f"{len(erase)} concepts"
+        edits = "all in one edit" if task["joint"] else "one edit each"
+        erase = names if len(erase) == 1 else f"{names} ({edits})"
+    return f"{erase}, of kind {task['kind']}"
 
 
 def _row(place: str, node: Mapping[str, Any]) -> Iterator[str]:

@@ -152,6 +152,16 @@ def test_a_picture_from_elsewhere_is_refused_in_words(store, tmp_path: Path) -> 
             show(store, str(tmp_path / name))
 
 
+@pytest.mark.parametrize("name", ["redteam", "merasurebench"])
+def test_the_page_of_an_experiment_with_several_tasks_and_attacks_names_them(name: str, capsys) -> None:
+    assert main(["experiment", name]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        "erased: church, of kind object; Vincent van Gogh, of kind artist; Albert Einstein, of kind celebrity;" in text
+    )
+    assert "metrics: judge attacks: " in text
+
+
 def test_the_page_of_an_experiment_has_every_choice_as_released_ours_and_where_it_was_read(capsys) -> None:
     from erasebench.commands import show as command
 
