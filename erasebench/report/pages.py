@@ -89,12 +89,15 @@ def _published(contents: Contents) -> list[dict[str, Any]]:
             metrics = published.asked_of(ran, joint.metrics)
             asked = tables.measure_asked(joint.plan, joint.scores, metrics, joint.not_run)
             table = published.beside(joint.measured, ran, asked)
+            if not len(table):  # an experiment of our own has nothing beside it
+                continue
             name = f"published_{experiment['name']}"  # a report may be about runs of several experiments
             published.write_beside(table, contents.folder / "tables", experiment, contents.joint.about, name)
             heads, rows, below = published.texts(table)
             quoted = [value == "quoted" for value in table.obtained]
             found[experiment["name"]] = {
                 "title": f"{experiment['paper']}, {experiment['table']}",
+                "files": f"tables/{name}",
                 "heads": heads,
                 "rows": list(zip(rows, quoted, strict=True)),
                 "below": below,

@@ -387,4 +387,13 @@ def test_published_numbers_stand_beside_with_their_source(tmp_path: Path, undraw
     page = Page(report / "published.html").text
     assert "CURE" in page and "not run" in page and "source" in page and "no difference" in page
     assert "published.html" in Page(report / "index.html").links
-    assert [path.name for path in (report / "tables").glob("published*.csv")]
+    files = [link for link in Page(report / "published.html").links if link.startswith("tables/published")]
+    assert {Path(link).suffix for link in files} == {".csv", ".md"} and all((report / link).is_file() for link in files)
+
+
+@pytest.mark.parametrize("name", ["redteam", "merasurebench"])
+def test_an_experiment_of_our_own_has_a_report_without_published_numbers(name: str, tmp_path: Path, undrawn) -> None:
+    config = OmegaConf.to_container(compose([f"experiment={name}"]))
+    report = write(make_run(tmp_path, config=config))
+    assert not (report / "published.html").exists()
+    assert "published.html" not in Page(report / "index.html").links
