@@ -101,6 +101,7 @@ class PromptSet:
     budget: Budget | None = None
     near: Mapping[str, Sequence[str]] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()
+    # The rows of tasks, by what they erase: every eraser of a run asks for the same.
     _by_names: dict[tuple[str, ...], pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

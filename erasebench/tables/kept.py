@@ -68,12 +68,12 @@ def kept_key(folder: Path, store: Store, rates: str) -> str:
 def _code() -> str:
     """A hash of the modules that make numbers, tables and pictures of records, and of the data beside them."""
     digest = hashlib.sha256()
-    for path in _modules():
+    for path in _sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _modules() -> Iterator[Path]:
+def _sources() -> Iterator[Path]:
     ours = Path(str(files("erasebench")))
     plugins = find_spec("erasebench.metrics")
     folders = [ours / "scores", ours / "tables", *map(Path, (plugins and plugins.submodule_search_locations) or ())]
@@ -131,7 +131,8 @@ def made_is_there(folder: Path) -> bool:
 def note_written(folder: Path) -> None:
     """Note what the files of a run's tables hold once they were written of its kept numbers, if it has any."""
     if (folder / KEPT_FOLDER / KEY_FILE).exists():
-        tables = sorted(path for path in (folder / TABLES_FOLDER).iterdir() if path.is_file())
+        # Hidden ones are another process's, which writes the same tables just now and renames them.
+        tables = sorted(path for path in (folder / TABLES_FOLDER).iterdir() if path.is_file() and path.name[0] != ".")
         names = [ABOUT_FILE, *(path.relative_to(folder).as_posix() for path in tables)]
         write_json(folder / KEPT_FOLDER / WRITTEN_FILE, {name: _digest(folder / name) for name in names})
 
@@ -140,7 +141,7 @@ def written_is_there(folder: Path) -> bool:
     """Whether the files of a run's tables, and what their captions say, are as they were when they were written."""
     try:
         written = read_json(folder / KEPT_FOLDER / WRITTEN_FILE, dict[str, str], "")
-        return all(_digest(folder / name) == digest for name, digest in written.items())
+        return bool(written) and all(_digest(folder / name) == digest for name, digest in written.items())
     except (OSError, Damaged, UserError):  # they are written again
         return False
 

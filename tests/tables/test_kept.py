@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from table_helpers import ABOUT, finish, make_plan, make_store, quiet, tabulate
 
+from erasebench.files import temporary_beside
 from erasebench.metrics.judge import Judge
 from erasebench.runs.folder import write_metrics
 from erasebench.store import Store
@@ -65,6 +66,10 @@ def test_only_files_that_are_no_more_what_they_were_are_written_again(run: tuple
         "all gone": lambda: shutil.rmtree(folder / "tables"),
         "never noted": lambda: (folder / KEPT_FOLDER / "written.json").unlink(),
         "no list": lambda: (folder / KEPT_FOLDER / "written.json").write_text("[1]"),
+        "nothing noted": lambda: (
+            (folder / KEPT_FOLDER / "written.json").write_text("{}"),
+            (folder / "tables" / "pairs.md").unlink(),
+        ),
     }
     for what, change in changes.items():
         change()
@@ -73,6 +78,16 @@ def test_only_files_that_are_no_more_what_they_were_are_written_again(run: tuple
     replace(ABOUT, model="another model").write(folder)
     tabulate(["one"], str(store.root), console=quiet())
     assert "another model" in (folder / "tables" / "object.md").read_text(), "captions say what the run's folder says"
+
+
+def test_what_another_process_is_about_to_rename_is_not_noted(run: tuple[Store, Path]) -> None:
+    store, folder = run
+    tabulate(["one"], str(store.root), console=quiet())
+    passing = temporary_beside(folder / "tables" / "object.md")
+    passing.write_text("half of it")
+    keeping.note_written(folder)
+    passing.unlink()
+    assert keeping.written_is_there(folder)
 
 
 def test_kept_numbers_are_those_that_were_worked_out(run: tuple[Store, Path]) -> None:
